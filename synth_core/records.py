@@ -1,0 +1,261 @@
+"""What passes between stages: frozen records, one candidate growing part by part.
+
+A candidate starts as a `Specification` and gains a `Prompt`, a `Completion`, a `Program` and a
+`Graph` on its way; each stage that decides something appends one `Verdict`. Records are never
+mutated: a stage returns `candidate.model_copy(update=...)`.
+
+`Telemetry` (durations, money, cache hits, tries) differs between two runs of the same work, so it is kept
+apart and left out of `content_digest`, by which Prefect's cache recognises equal batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """Base of every record: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stage(StrEnum):
+    """The stages in the order a candidate walks them."""
+
+    SAMPLE = "sample"
+    PROMPT = "prompt"
+    LLM = "llm"
+    EXTRACT = "extract"
+    VALIDATE_EAGER = "validate-eager"
+    VALIDATE_COMPILE = "validate-compile"
+    FILTER = "filter"
+    PERSIST = "persist"
+
+
+class Category(StrEnum):
+    """Why a candidate was dropped. `Verdict.detail` says it so that a person can act."""
+
+    REFUSAL = "REFUSAL"
+    TRUNCATED = "TRUNCATED"
+    NO_CODE = "NO_CODE"
+    SYNTAX_ERROR = "SYNTAX_ERROR"
+    DISALLOWED_IMPORT = "DISALLOWED_IMPORT"
+    CONTRACT_VIOLATION = "CONTRACT_VIOLATION"
+    SHAPE_ERROR = "SHAPE_ERROR"
+    EXCEPTION = "EXCEPTION"
+    GRAPH_BREAK = "GRAPH_BREAK"
+    COMPILE_ERROR = "COMPILE_ERROR"
+    NUMERICAL_MISMATCH = "NUMERICAL_MISMATCH"
+    NON_FINITE = "NON_FINITE"
+    NONDETERMINISTIC = "NONDETERMINISTIC"
+    DEGENERATE = "DEGENERATE"
+    TIMEOUT = "TIMEOUT"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    CRASH = "CRASH"
+    SANDBOX_VIOLATION = "SANDBOX_VIOLATION"
+    OPERATORS_MISSING = "OPERATORS_MISSING"
+    CONTAMINATED = "CONTAMINATED"
+    DUPLICATE = "DUPLICATE"
+    PROVIDER_ERROR = "PROVIDER_ERROR"
+
+
+class Tier(StrEnum):
+    """How strongly a program was isolated while it ran."""
+
+    A = "A"  # namespaces + Landlock + seccomp
+    B = "B"  # Landlock + seccomp, no namespaces
+    C = "C"  # resource limits only; refused unless allowed
+    SHARED_WORKER = "shared_worker"  # a CUDA worker that serves several vetted programs
+
+
+class Specification(Record):
+    """What one candidate is asked to contain."""
+
+    operators: tuple[str, ...] = Field(description="Requested catalog names, in sampled order")
+    strategy: str
+    seed: int = Field(description="Seed of this candidate, derived from the run's seed and its index")
+    provider: str
+    prompt: str = Field(description="Name of the prompt template, or path of the user's own")
+    temperature: float
+    sample: int = Field(default=0, description="How many earlier candidates of this run asked the same")
+
+
+class Prompt(Record):
+    """A rendered prompt; `digest` is the SHA-256 of system and text together."""
+
+    template: str
+    system: str
+    text: str
+    digest: str
+
+
+class Outcome(StrEnum):
+    """How one provider call ended; the closed set that every SDK's answers are mapped to."""
+
+    OK = "ok"
+    TRUNCATED = "truncated"
+    BLOCKED = "blocked"
+    EMPTY = "empty"
+    BAD_RESPONSE = "bad_response"
+    AUTH = "auth"
+    QUOTA = "quota"
+    UNKNOWN_MODEL = "unknown_model"
+    RATE_LIMITED = "rate_limited"
+    TRANSIENT = "transient"
+    TIMEOUT = "timeout"
+    OVER_BUDGET = "over_budget"
+
+
+class Usage(Record):
+    """Tokens of one call. `cost_usd` is None where the model's price is not known, never 0 for it."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    thinking_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float | None = None
+
+
+class Completion(Record):
+    """The provider's answer."""
+
+    outcome: Outcome
+    text: str = ""
+    requested_model: str
+    serving_model: str = ""
+    finish_reason: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    error: str = ""
+
+
+class Program(Record):
+    """Source text with one nn.Module class called `name`, get_inputs and get_init_inputs."""
+
+    name: str
+    source: str
+    digest: str = Field(description="SHA-256 of the source, hexadecimal")
+
+    @classmethod
+    def of(cls, name: str, source: str) -> Program:
+        return cls(name=name, source=source, digest=sha256(source))
+
+
+class Node(Record):
+    """One value of the captured graph."""
+
+    name: str
+    kind: str = Field(description="input | parameter | buffer | constant | call | output")
+    target: str = Field(default="", description="Dotted name of what is called, e.g. torch.relu")
+    inputs: tuple[str, ...] = Field(default=(), description="Names of the nodes it reads, in order")
+    arguments: str = Field(default="", description="Other arguments, as canonical JSON")
+    shape: tuple[int, ...] | None = None
+    dtype: str = ""
+    operator: str = Field(default="", description="Catalog name it realises (first node of a module)")
+
+
+class Graph(Record):
+    """The captured graph as plain data; `operators` are the realised ones in forward order."""
+
+    nodes: tuple[Node, ...]
+    operators: tuple[str, ...]
+
+
+class Verdict(Record):
+    """What one stage decided of one candidate."""
+
+    stage: Stage
+    passed: bool
+    category: Category | None = None
+    detail: str = ""
+    check: str = Field(default="", description="Name of the check that failed")
+    warnings: tuple[str, ...] = Field(default=(), description="Checks that failed but only warn")
+    skipped: tuple[str, ...] = Field(default=(), description="Checks switched off by --skip-check")
+    contract: dict[str, bool] = Field(default_factory=dict, description="Downstream rule -> held")
+    measured: dict[str, Any] = Field(default_factory=dict, description="Tolerances and numbers judged")
+    tier: Tier | None = None
+    torch: str = ""
+
+    @classmethod
+    def ok(cls, stage: Stage, **fields: Any) -> Verdict:
+        return cls(stage=stage, passed=True, **fields)
+
+    @classmethod
+    def fail(cls, stage: Stage, category: Category, detail: str, **fields: Any) -> Verdict:
+        return cls(stage=stage, passed=False, category=category, detail=detail, **fields)
+
+
+class Telemetry(Record):
+    """What differs between two runs of the same work."""
+
+    usage: Usage = Usage()
+    calls: int = Field(default=0, description="Provider requests made, failed ones included")
+    from_cache: tuple[str, ...] = Field(default=(), description="Stages answered by a per-candidate cache")
+    seconds: dict[str, float] = Field(default_factory=dict, description="Stage -> wall seconds")
+
+
+class Candidate(Record):
+    """One attempt: specification -> prompt -> completion -> program -> verdicts."""
+
+    index: int = Field(description="Position in the run; stays the same over repeated attempts")
+    attempt: int = Field(default=0, description="0 for the first attempt, then 1, 2, …")
+    parent_id: str = Field(default="", description="`id` of the attempt this one repeats or repairs")
+    specification: Specification
+    prompt: Prompt | None = None
+    completion: Completion | None = None
+    program: Program | None = None
+    graph: Graph | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    telemetry: Telemetry = Telemetry()
+
+    @property
+    def id(self) -> str:
+        return f"{self.index:07d}.{self.attempt}"
+
+    @property
+    def failure(self) -> Verdict | None:
+        """The verdict that dropped this candidate, or None while it is alive."""
+        return next((v for v in self.verdicts if not v.passed), None)
+
+    @property
+    def alive(self) -> bool:
+        return self.failure is None
+
+    def passed(self, stage: Stage) -> bool:
+        return any(v.stage is stage and v.passed for v in self.verdicts)
+
+    def judged(self, verdict: Verdict, **updates: Any) -> Candidate:
+        """A copy with one more verdict (and any other parts in `updates`)."""
+        return self.model_copy(update={**updates, "verdicts": (*self.verdicts, verdict)})
+
+    def content_digest(self) -> str:
+        """SHA-256 of everything but telemetry."""
+        return sha256(self.model_dump_json(exclude={"telemetry"}))
+
+
+class Manifest(Record):
+    """What one task run takes and returns: the rows themselves lie in the shard at `path`."""
+
+    path: str
+    digest: str = Field(description="SHA-256 over the candidates' content digests, in order")
+    stage: Stage
+    strategy: str = ""
+    round: int = 0
+    batch: int = 0
+    total: int
+    alive: int
+    failed: dict[str, int] = Field(default_factory=dict, description="Category -> dropped in this stage")
+
+
+def sha256(text: str) -> str:
+    """Hexadecimal SHA-256 of the text's UTF-8 bytes (lone surrogates survive as such)."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def operator_signature(operators: Iterable[str]) -> str:
+    """Hash of an ordered list of operators: 16 hexadecimal digits, safe in a file name."""
+    return sha256("\x1f".join(operators))[:16]

@@ -1,0 +1,266 @@
+"""Every option, once. `Settings` is plain data: the flow's parameter and the Prefect form.
+
+`load_settings` builds it from, strongest first: the command line, `SYNTH_*` in the environment, a `.env`
+file, a TOML file (`--config`), the defaults. Nothing else reads the environment, so a worker that is
+handed `Settings` behaves as the machine that resolved them. Keys of providers are never part of it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from synth_core.errors import UsageError
+from synth_core.records import Record
+
+ENV_PREFIX = "SYNTH_"
+
+
+def _parse_range(value: Any) -> Any:
+    """`1,5`, `[1,5]` and `[1, 5]` all mean the pair (1, 5)."""
+    if not isinstance(value, str):
+        return value
+    parts = value.strip().strip("[]()").split(",")
+    try:
+        low, high = (int(part) for part in parts)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a range; write it as MIN,MAX, for example 1,5") from None
+    return low, high
+
+
+def _check_order(value: tuple[int, int]) -> tuple[int, int]:
+    low, high = value
+    if low < 0:
+        raise ValueError(f"a range cannot start below 0, got {low},{high}")
+    if low > high:
+        raise ValueError(f"min {low} is above max {high}; write the smaller number first")
+    return value
+
+
+Range = Annotated[tuple[int, int], BeforeValidator(_parse_range), AfterValidator(_check_order)]
+Probability = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+def _split_names(value: Any) -> Any:
+    """A comma-separated text is a list of names."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
+
+
+class ProviderSettings(Record):
+    """How the LLM is called. Keys come from GEMINI_API_KEY and OPENAI_API_KEY, never from here."""
+
+    model_id: str = Field(default="", description="Model name at the provider; empty: the provider's default")
+    base_url: str = Field(default="", description="Address of an OpenAI-compatible server (local, openai)")
+    api: Literal["chat", "completions"] = Field(
+        default="chat", description="Which OpenAI-style endpoint to call"
+    )
+    max_tokens: int = Field(default=4096, ge=1, description="Longest answer, in tokens")
+    timeout: float = Field(default=120.0, gt=0, description="Hard deadline of one call, in seconds")
+    retries: int = Field(
+        default=4, ge=0, description="Further tries of one call after a transient error; 0 means none"
+    )
+    concurrency: int = Field(
+        default=64, ge=1, description="Most calls in flight at once; adapts below this by itself"
+    )
+    rpm: int = Field(default=0, ge=0, description="Requests a minute allowed; 0 means no limit of our own")
+    tpm: int = Field(default=0, ge=0, description="Tokens a minute allowed; 0 means no limit of our own")
+    ca_bundle: str = Field(default="", description="PEM file of the CA of a private server")
+    secret_block: str = Field(
+        default="", description="Name of the Prefect Secret block that holds the key; empty: environment"
+    )
+    batch: bool = Field(
+        default=False, description="Use the provider's half-price batch mode (gemini, openai); takes hours"
+    )
+
+
+class ValidationSettings(Record):
+    """How programs are proved sound."""
+
+    timeout: float = Field(default=60.0, gt=0, description="Seconds one program may run, per stage")
+    memory_mb: int = Field(default=4096, ge=256, description="Memory one program may take, in MiB")
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where programs run")
+    skip_checks: Names = Field(default=(), description="Names of checks to switch off")
+    reject_rules: Names | None = Field(
+        default=None, description="Downstream contract rules that reject; empty: the default ones"
+    )
+    allow_unsandboxed: bool = Field(
+        default=False, description="Accept resource limits as the only isolation (tier C)"
+    )
+    rejudge_share: float = Field(
+        default=0.02, ge=0, le=1, description="Share of accepted programs that are judged again alone"
+    )
+    pool: Literal["local", "gpu"] = Field(
+        default="local", description="Validate here, or hand shards to the deployment validate/gpu"
+    )
+    pool_wait: float = Field(
+        default=900.0, ge=0, description="Seconds to wait for a worker of the pool"
+    )
+    pool_fallback: Literal["local", "fail"] = Field(
+        default="local", description="What to do when the pool has no worker by then"
+    )
+
+
+class BudgetSettings(Record):
+    """Hard limits of a whole run; 0 means none. Reserved before a call, settled after it."""
+
+    usd: float = Field(default=0.0, ge=0, description="US dollars")
+    tokens: int = Field(default=0, ge=0, description="Input and output tokens together")
+    calls: int = Field(default=0, ge=0, description="Provider requests, failed ones included")
+    wall_s: float = Field(default=0.0, ge=0, description="Wall time of the run, in seconds")
+
+
+class Settings(Record):
+    """All options of one run. Fields left at None take the strategy's value."""
+
+    num_total_samples: int = Field(
+        default=100, ge=1, description="First attempts to make (with num_accepted: the ceiling, if given)"
+    )
+    num_accepted: int = Field(
+        default=0, ge=0, description="Go on until this many programs are accepted; 0: no target"
+    )
+    num_worker: int = Field(default=0, ge=0, description="Programs validated at once; 0: one a core")
+    model_name: str = Field(
+        default="constructive",
+        description="Provider: constructive, gemini, openai, local, or package.module:function of your own",
+    )
+    num_core_ops_range: Range | None = Field(default=None, description="Core operators a program, MIN,MAX")
+    num_compound_ops_range: Range | None = Field(
+        default=None, description="Compound operators a program, MIN,MAX"
+    )
+    num_supporting_ops_range: Range | None = Field(
+        default=None, description="Supporting operators a program, MIN,MAX"
+    )
+    p_value: Probability | None = Field(
+        default=None, description="Chance to stop adding operators at each step; lower means more operators"
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        default=None, description="Sampling temperature of the LLM"
+    )
+    max_retries: int = Field(
+        default=1, ge=0, description="Further attempts at the same operators after a failed candidate"
+    )
+    on_failure: Literal["resample", "repair", "drop"] = Field(
+        default="resample", description="What a further attempt is: asked anew, or repaired"
+    )
+    output_dir: str = Field(default="synth-output", description="Folder of the accepted programs")
+    seed: int | None = Field(default=None, ge=0, description="Seed of the run; none: draw one and record it")
+    strategy: str = Field(default="balanced", description="Name of a strategy, or path of a TOML file")
+    sampler: Literal["uniform", "coherent", "coverage"] | None = Field(
+        default=None, description="How operators are drawn"
+    )
+    prompt: str | None = Field(default=None, description="Prompt template: a name, or a file of your own")
+    batch_size: int = Field(
+        default=0, ge=0, description="Candidates a task run handles; 0: chosen from num_total_samples"
+    )
+    runner: Literal["thread", "dask"] = Field(
+        default="thread", description="Where validation and synthesis run"
+    )
+    dask_address: str = Field(default="", description="Scheduler address; empty: a local cluster")
+    cache_dir: str = Field(
+        default="", description="Folder of the answer and verdict caches; empty: the user's cache folder"
+    )
+    provider: ProviderSettings = ProviderSettings()
+    validation: ValidationSettings = ValidationSettings()
+    budget: BudgetSettings = BudgetSettings()
+
+    @model_validator(mode="after")
+    def _check_output_dir(self) -> Self:
+        if not self.output_dir:
+            raise ValueError("output_dir is empty; name a folder")
+        return self
+
+    def resolved(self) -> Settings:
+        """The same settings with every value that depends on this machine or on chance filled in.
+
+        Draws the seed, counts the cores and makes paths absolute, so that a worker elsewhere, or a
+        resumed run, does exactly what this one would.
+        """
+        cache = self.cache_dir or os.path.join(
+            os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "synth"
+        )
+        return self.model_copy(
+            update={
+                "seed": secrets.randbelow(2**32) if self.seed is None else self.seed,
+                "num_worker": self.num_worker or len(os.sched_getaffinity(0)),
+                "output_dir": str(Path(self.output_dir).expanduser().absolute()),
+                "cache_dir": str(Path(cache).expanduser().absolute()),
+            }
+        )
+
+
+class _Sources(Settings, BaseSettings):
+    """Settings read from the environment and .env as well; exists only inside `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        enable_decoding=False,
+        extra="ignore",  # a .env file holds other programs' variables too
+        frozen=True,
+    )
+
+
+def load_settings(options: dict[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """Build `Settings` from all sources; raise `UsageError` with one line for the first mistake.
+
+    options: what the command line said, nested like `Settings` (`{"validation": {"timeout": 5}}`); only
+        what was really given.
+    config: a TOML file with the same names; groups are tables (`[validation]`).
+    """
+    _refuse_unknown_environment()
+    file_values = _read_toml(config) if config else {}
+    try:
+        environment = _Sources().model_dump(exclude_unset=True)
+        return Settings.model_validate(_overlay(_overlay(file_values, environment), options or {}))
+    except ValidationError as error:
+        raise UsageError(describe(error)) from None
+
+
+def describe(error: ValidationError) -> str:
+    """The first problem of a pydantic error as one line that names the option."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "settings"
+    if first["type"] == "extra_forbidden":
+        return f"unknown option {where!r}; `synth generate --help` lists them all"
+    given = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[0].lower()}{message[1:]}{given}"
+
+
+def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = _overlay(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+
+
+def _refuse_unknown_environment() -> None:
+    """pydantic-settings passes over a mistyped SYNTH_ variable; a user would never learn why."""
+    for name in [*dotenv_values(".env"), *os.environ]:
+        if name.upper().startswith(ENV_PREFIX):
+            field = name[len(ENV_PREFIX) :].lower().split("__")[0]
+            if field not in Settings.model_fields:
+                raise UsageError(f"unknown environment variable {name}; no option is called {field!r}")
