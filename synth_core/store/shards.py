@@ -1,0 +1,60 @@
+"""Shards: the Parquet file that one task run hands to the next."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from synth_core.errors import EnvironmentFault
+from synth_core.records import Candidate, Manifest, Stage, sha256
+from synth_core.store.atomic import write_atomic
+from synth_core.store.rows import candidates_of, frame
+
+
+def write_shard(
+    path: Path | str,
+    candidates: Sequence[Candidate],
+    *,
+    stage: Stage,
+    strategy: str = "",
+    round: int = 0,  # noqa: A002  the word that Manifest and DESIGN use
+    batch: int = 0,
+) -> Manifest:
+    """Write the candidates as one Parquet file, atomically, and return what describes it.
+
+    The manifest's digest leaves telemetry out: equal work done twice keeps later stages' caches valid.
+    Raises `EnvironmentFault` where the disk does not take it.
+    """
+    path = Path(path)
+    write_table(path, frame(candidates))
+    dropped = [c.failure.category for c in candidates if c.failure and c.failure.stage is stage]
+    return Manifest(
+        path=str(path),
+        digest=sha256("\n".join(candidate.content_digest() for candidate in candidates)),
+        stage=stage,
+        strategy=strategy,
+        round=round,
+        batch=batch,
+        total=len(candidates),
+        alive=sum(candidate.alive for candidate in candidates),
+        failed=dict(sorted(Counter(str(category) for category in dropped).items())),
+    )
+
+
+def read_shard(path: Path | str) -> list[Candidate]:
+    """The candidates of a shard, in the order they were written; `EnvironmentFault` if it can't be read."""
+    try:
+        return candidates_of(pl.read_parquet(Path(path), columns=["record"]))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise EnvironmentFault(f"cannot read the shard {path}: {error}") from None
+
+
+def write_table(path: Path, table: pl.DataFrame) -> None:
+    """Through memory (a batch is a few MB): a full disk is then our own write's clear error."""
+    buffer = io.BytesIO()
+    table.write_parquet(buffer, compression="zstd")
+    write_atomic(path, buffer.getvalue())
