@@ -1,0 +1,1 @@
+"""The catalog of operators: strings only, no torch."""
