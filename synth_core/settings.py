@@ -104,9 +104,7 @@ class ValidationSettings(Record):
     pool: Literal["local", "gpu"] = Field(
         default="local", description="Validate here, or hand shards to the deployment validate/gpu"
     )
-    pool_wait: float = Field(
-        default=900.0, ge=0, description="Seconds to wait for a worker of the pool"
-    )
+    pool_wait: float = Field(default=900.0, ge=0, description="Seconds to wait for a worker of the pool")
     pool_fallback: Literal["local", "fail"] = Field(
         default="local", description="What to do when the pool has no worker by then"
     )

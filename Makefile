@@ -1,0 +1,30 @@
+# Two commands on a fresh machine: `make run`, `make test`. They need Python 3.11+, make and g++.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: run test check local-llm clean
+
+run: $(VENV)/.installed
+	$(BIN)/synth generate --num-accepted 24 --strategy balanced --output-dir synth-output
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-test
+	scripts/check
+
+# torch goes first and alone, so that nothing else chooses its release.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt torch
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) synth-output

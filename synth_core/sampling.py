@@ -1,0 +1,106 @@
+"""Settings and a seed become specifications: which operators each candidate is asked to contain.
+
+Every candidate draws from a random stream of its own, derived from the run's seed and its index alone, so a
+candidate is the same whatever the batch size, the order of work or the number of candidates around it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+
+from synth_core.operators.catalog import in_group
+from synth_core.operators.operator import Group
+from synth_core.records import Candidate, Category, Specification, sha256
+from synth_core.settings import Settings
+from synth_core.strategies import Strategy
+
+# Asking again for the same operators can only give the same duplicate or the same benchmark problem.
+_FINAL = frozenset({Category.DUPLICATE, Category.CONTAMINATED})
+
+
+def plan(strategies: Sequence[Strategy], first: int, count: int) -> list[tuple[Strategy, range]]:
+    """Divide the indices first … first+count-1 among the strategies by their shares (largest remainder)."""
+    total = sum(strategy.share for strategy in strategies)
+    exact = [count * strategy.share / total for strategy in strategies]
+    sizes = [math.floor(size) for size in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda i: sizes[i] - exact[i])
+    for i in by_remainder[: count - sum(sizes)]:
+        sizes[i] += 1
+    chunks = []
+    for strategy, size in zip(strategies, sizes, strict=True):
+        if size:
+            chunks.append((strategy, range(first, first + size)))
+        first += size
+    return chunks
+
+
+def sample(settings: Settings, strategy: Strategy, indices: Iterable[int]) -> list[Candidate]:
+    """First attempts at the given positions of the run; `settings.seed` must be resolved."""
+    return [_first_attempt(settings, strategy, index) for index in indices]
+
+
+def again(candidate: Candidate, settings: Settings) -> Candidate | None:
+    """A fresh attempt at the same operators after a failure, or None where it is not to be tried again."""
+    failure = candidate.failure
+    if failure is None or failure.category in _FINAL:
+        return None
+    if settings.on_failure == "drop" or candidate.attempt >= settings.max_retries:
+        return None
+    attempt = candidate.attempt + 1
+    specification = candidate.specification.model_copy(
+        update={"seed": _derive_seed(settings, candidate.index, attempt), "sample": attempt}
+    )
+    return Candidate(
+        index=candidate.index, attempt=attempt, parent_id=candidate.id, specification=specification
+    )
+
+
+def draw_count(rng: random.Random, low: int, high: int, p_value: float) -> int:
+    """How many operators of one group: `low` plus the tosses of a coin until it stops, at most `high`.
+
+    The coin stops with probability `p_value` at each toss (the seed system's rule), so the excess over
+    `low` is geometric, truncated at `high`.
+    """
+    count = low
+    while count < high and rng.random() >= p_value:
+        count += 1
+    return count
+
+
+def _first_attempt(settings: Settings, strategy: Strategy, index: int) -> Candidate:
+    seed = _derive_seed(settings, index, attempt=0)
+    rng = random.Random(seed)
+    ranges = {
+        Group.CORE: strategy.num_core_ops_range,
+        Group.COMPOUND: strategy.num_compound_ops_range,
+        Group.SUPPORTING: strategy.num_supporting_ops_range,
+    }
+    counts: dict[Group, int] = {}
+    while not any(counts.values()):  # ranges that all start at 0 may draw nothing at all
+        counts = {
+            group: draw_count(rng, low, high, strategy.p_value) for group, (low, high) in ranges.items()
+        }
+    specification = Specification(
+        operators=tuple(draw_uniform(rng, counts)),
+        strategy=strategy.name,
+        seed=seed,
+        provider=settings.model_name,
+        prompt=strategy.prompt,
+        temperature=strategy.temperature,
+    )
+    return Candidate(index=index, specification=specification)
+
+
+def draw_uniform(rng: random.Random, counts: dict[Group, int]) -> list[str]:
+    """Names drawn with replacement, each row of a group as likely as any other, group by group."""
+    names: list[str] = []
+    for group, count in counts.items():
+        rows = in_group(group)
+        names += (rows[int(rng.random() * len(rows))].name for _ in range(count))
+    return names
+
+
+def _derive_seed(settings: Settings, index: int, attempt: int) -> int:
+    return int(sha256(f"{settings.seed}:{index}:{attempt}")[:8], 16)

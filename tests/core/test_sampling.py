@@ -1,0 +1,154 @@
+"""Sampling follows the seed system's rule and depends on nothing but the run's seed and the index."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synth_core.errors import UsageError
+from synth_core.operators.catalog import find
+from synth_core.operators.operator import Group
+from synth_core.records import Category, Stage, Verdict
+from synth_core.sampling import again, draw_count, plan, sample
+from synth_core.settings import Settings
+from synth_core.strategies import effective_strategies, known_strategies, load_strategy, with_provider
+
+
+def settings(**options: object) -> Settings:
+    return Settings.model_validate({"seed": 7, **options})
+
+
+def sampled(count: int = 200, **options: object):
+    chosen = settings(**options)
+    return sample(chosen, effective_strategies(chosen)[0], range(count))
+
+
+@given(st.integers(0, 5), st.integers(0, 10), st.floats(0.01, 1.0), st.integers())
+def test_a_count_stays_in_its_range(low, extra, p_value, seed):
+    assert low <= draw_count(random.Random(seed), low, low + extra, p_value) <= low + extra
+
+
+def test_the_excess_is_geometric_in_p_value():
+    rng = random.Random(1)
+    counts = Counter(draw_count(rng, 1, 100, 0.3) for _ in range(40_000))
+    # P(excess = k) = 0.3 * 0.7**k; three standard errors of a share of 40,000 draws are below 0.008.
+    for k in range(6):
+        assert counts[1 + k] / 40_000 == pytest.approx(0.3 * 0.7**k, abs=0.008)
+
+
+def test_both_ends_of_a_range_are_reached():
+    totals = {
+        len(c.specification.operators)
+        for c in sampled(
+            num_core_ops_range=(1, 2),
+            num_compound_ops_range=(0, 1),
+            num_supporting_ops_range=(1, 2),
+            p_value=0.5,
+        )
+    }
+    assert totals == {2, 3, 4, 5}
+
+
+def test_names_are_drawn_with_replacement_from_all_three_groups_and_no_motif():
+    names = [name for c in sampled(2000, strategy="high-diversity") for name in c.specification.operators]
+    groups = {find(name).group for name in names}
+    assert groups == {Group.CORE, Group.COMPOUND, Group.SUPPORTING}
+    assert any(max(Counter(c.specification.operators).values()) > 1 for c in sampled())
+
+
+def test_a_candidate_depends_on_seed_and_index_alone():
+    alone = sample(settings(), effective_strategies(settings())[0], [150])
+    assert sampled(200)[150] == alone[0]
+    assert sampled(5) != sampled(5, seed=8)
+
+
+def test_ranges_that_may_draw_nothing_still_give_an_operator():
+    candidates = sampled(
+        num_core_ops_range=(0, 1), num_compound_ops_range=(0, 0), num_supporting_ops_range=(0, 1), p_value=0.9
+    )
+    assert all(c.specification.operators for c in candidates)
+
+
+def test_ranges_that_all_end_at_zero_are_a_mistake():
+    with pytest.raises(UsageError, match="asks for no operator"):
+        effective_strategies(
+            settings(
+                num_core_ops_range=(0, 0), num_compound_ops_range=(0, 0), num_supporting_ops_range=(0, 0)
+            )
+        )
+
+
+def test_mixed_shares_are_kept_and_cover_every_index_once():
+    parts = load_strategy("mixed")
+    assert [part.p_value for part in parts] == [0.1, 0.3, 0.5]
+    chunks = plan(parts, first=40, count=100)
+    assert [i for _, indices in chunks for i in indices] == list(range(40, 140))
+    assert sorted(len(indices) for _, indices in chunks) == [33, 33, 34]
+
+
+def test_every_shipped_strategy_loads_and_samples():
+    for name in known_strategies():
+        chosen = settings(strategy=name)
+        for part in effective_strategies(chosen):
+            assert sample(chosen, part, range(3))
+
+
+def test_an_option_wins_over_the_strategy():
+    assert effective_strategies(settings(strategy="high-yield", p_value=0.9))[0].p_value == 0.9
+
+
+@pytest.mark.parametrize("text", ["p_value = 2", "p_vlaue = 0.5", "p_value = ", "[[parts]]\nfoo = 1"])
+def test_a_bad_strategy_file_is_one_clear_line(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_strategy(str(path))
+    assert "\n" not in str(caught.value)
+    assert "mine" in str(caught.value)
+
+
+def test_an_unknown_strategy_names_the_known_ones():
+    with pytest.raises(UsageError, match=r"unknown strategy 'nope'.*balanced"):
+        load_strategy("nope")
+
+
+def test_a_strategy_made_for_a_provider_chooses_it_unless_the_user_did(tmp_path):
+    path = tmp_path / "mine.toml"
+    base = load_strategy("balanced")[0].model_dump(exclude={"name", "provider"})
+    lines = [f"{k} = {list(v) if isinstance(v, tuple) else v!r}" for k, v in base.items()]
+    path.write_text("\n".join([*lines, 'provider = "local"']))
+    assert with_provider(Settings(strategy=str(path))).model_name == "local"
+    assert with_provider(Settings(strategy=str(path), model_name="openai")).model_name == "openai"
+
+
+def fail(candidate, category):
+    return candidate.judged(Verdict.fail(Stage.VALIDATE_EAGER, category, "x"))
+
+
+def test_a_failed_candidate_is_tried_again_with_the_same_operators_and_a_new_seed():
+    first = sampled(1)[0]
+    second = again(fail(first, Category.EXCEPTION), settings(max_retries=1))
+    assert second.attempt == 1
+    assert second.parent_id == first.id
+    assert second.specification.operators == first.specification.operators
+    assert second.specification.seed != first.specification.seed
+    assert second.verdicts == ()
+
+
+@pytest.mark.parametrize(
+    ("category", "options"),
+    [
+        (Category.DUPLICATE, {}),
+        (Category.CONTAMINATED, {}),
+        (Category.EXCEPTION, {"max_retries": 0}),
+        (Category.EXCEPTION, {"on_failure": "drop"}),
+    ],
+)
+def test_what_is_not_tried_again(category, options):
+    assert again(fail(sampled(1)[0], category), settings(**options)) is None
+
+
+def test_an_accepted_candidate_is_not_tried_again():
+    assert again(sampled(1)[0], settings()) is None
