@@ -1,0 +1,168 @@
+"""Raw evidence: all that a sandboxed process may say, and what its supervisor saw of it.
+
+Nothing inside a program's own process can be trusted, so that process never reports a verdict. It appends
+tensors (raw bytes) and JSON values to one stream, the evidence file, through `EvidenceWriter`. After the
+tensors (raw bytes) and JSON values to one stream, the evidence file, through `EvidenceWriter`. Once the
+process is dead the judge, another process, reads the stream into an `Evidence`. Nothing is unpickled, and what
+does not parse makes the evidence incomplete, which is a failure.
+The stream is a sequence of records: a little-endian u64 length, that many bytes of JSON header, zero
+bytes up to a multiple of 64, and the payload, padded likewise. The last record is the end mark.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final
+
+import torch
+
+ALIGNMENT: Final = 64
+MAX_HEADER: Final = 64 * 1024
+MAX_RECORDS: Final = 4096
+MAX_BYTES: Final = 2**31
+"""Cap on the whole evidence of one process. The supervisor sets it as the file-size limit, too."""
+
+_DTYPES: Final = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.complex128,
+        torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the supervisor saw of a process, with no help from it."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    out_of_memory: bool = False
+    violation: str = ""
+    """What the sandbox killed it for; empty where it did not."""
+    output: str = ""
+    """The last few KiB it printed, stdout and stderr together."""
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    """Most resident memory above what it was born with, as sampled, in MiB."""
+
+    @property
+    def finished(self) -> bool:
+        """It ran to its own end."""
+        return self.exit_code == 0 and not (self.timed_out or self.out_of_memory or self.violation)
+
+
+class EvidenceWriter:
+    """Appends records to a binary stream. Lives inside the untrusted process."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def tensor(self, name: str, tensor: torch.Tensor) -> None:
+        """Record the bytes of a tensor of any device and layout.
+
+        Raises TypeError for a dtype that evidence cannot carry (quantised, float8).
+        """
+        plain = tensor.detach()
+        if plain.layout is not torch.strided:
+            plain = plain.to_dense()
+        plain = plain.to("cpu").resolve_conj().resolve_neg().contiguous()
+        dtype = str(plain.dtype).removeprefix("torch.")
+        if dtype not in _DTYPES:
+            raise TypeError(f"tensors of dtype {dtype} are not supported")
+        size = plain.numel() * plain.element_size()
+        payload = (ctypes.c_char * size).from_address(plain.data_ptr()) if size else b""
+        self._record(
+            {"name": name, "kind": "tensor", "dtype": dtype, "shape": list(plain.shape)}, memoryview(payload)
+        )
+
+    def json(self, name: str, value: Any) -> None:
+        """Record a value that JSON can carry; NaN and infinities are allowed."""
+        self._record({"name": name, "kind": "json"}, memoryview(json.dumps(value).encode()))
+
+    def end(self) -> None:
+        """Mark the evidence complete. Only the runner around the probe calls this."""
+        self._record({"kind": "end"}, memoryview(b""))
+        self._stream.flush()
+
+    def _record(self, header: dict[str, Any], payload: memoryview) -> None:
+        head = json.dumps(header | {"bytes": payload.nbytes}).encode()
+        prefix = len(head).to_bytes(8, "little") + head
+        self._stream.write(prefix + bytes(-len(prefix) % ALIGNMENT))
+        self._stream.write(payload)
+        self._stream.write(bytes(-payload.nbytes % ALIGNMENT))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one dead process left behind. Trust nothing in it but `observed`."""
+
+    observed: Observation
+    complete: bool = False
+    """The end mark is there, every record parsed, and the process ended by itself."""
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, data: bytearray | memoryview, observed: Observation) -> Evidence:
+        """Parse an evidence stream; never raises. `data` must be writable and stay unchanged."""
+        tensors: dict[str, torch.Tensor] = {}
+        values: dict[str, Any] = {}
+        try:
+            ended = _parse(memoryview(data), tensors, values)
+        except (ValueError, TypeError, KeyError, RecursionError, RuntimeError, OverflowError, AttributeError):
+            ended = False
+        return cls(observed, ended and observed.finished, tensors, values)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Raise KeyError where the process recorded no such tensor."""
+        return self.tensors[name]
+
+    def json(self, name: str) -> Any:
+        """Raise KeyError where the process recorded no such value."""
+        return self.values[name]
+
+
+def _parse(data: memoryview, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> bool:
+    """Read records until the end mark; True only if it is there and nothing follows it."""
+    at = 0
+    for _ in range(MAX_RECORDS):
+        length = int.from_bytes(data[at : at + 8], "little")
+        if not 0 < length <= MAX_HEADER:
+            return False
+        header = json.loads(bytes(data[at + 8 : at + 8 + length]))
+        start = _aligned(at + 8 + length)
+        size = header["bytes"]
+        if type(size) is not int or not 0 <= size <= len(data) - start:
+            return False
+        payload = data[start : start + size]
+        at = _aligned(start + size)
+        match header["kind"]:
+            case "tensor":
+                tensors[str(header["name"])] = _tensor(header, payload)
+            case "json":
+                values[str(header["name"])] = json.loads(bytes(payload))
+            case "end":
+                return at == len(data)
+            case _:
+                return False
+    return False
+
+
+def _tensor(header: dict[str, Any], payload: memoryview) -> torch.Tensor:
+    dtype, shape = _DTYPES[header["dtype"]], header["shape"]
+    if not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("shape")
+    if math.prod(shape) * dtype.itemsize != len(payload):
+        raise ValueError("size")
+    if not len(payload):
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(payload, dtype=dtype).reshape(shape)
+
+
+def _aligned(offset: int) -> int:
+    return offset + -offset % ALIGNMENT
