@@ -1,10 +1,10 @@
 """Raw evidence: all that a sandboxed process may say, and what its supervisor saw of it.
 
 Nothing inside a program's own process can be trusted, so that process never reports a verdict. It appends
-tensors (raw bytes) and JSON values to one stream, the evidence file, through `EvidenceWriter`. After the
-tensors (raw bytes) and JSON values to one stream, the evidence file, through `EvidenceWriter`. Once the
-process is dead the judge, another process, reads the stream into an `Evidence`. Nothing is unpickled, and what
-does not parse makes the evidence incomplete, which is a failure.
+tensors (raw bytes) and JSON values to one stream, the evidence file, through `EvidenceWriter`. Once it is
+dead the judge, another process, reads the stream into an `Evidence`. Nothing is unpickled, and what does not
+parse makes the evidence incomplete, which is a failure.
+
 The stream is a sequence of records: a little-endian u64 length, that many bytes of JSON header, zero
 bytes up to a multiple of 64, and the payload, padded likewise. The last record is the end mark.
 """
