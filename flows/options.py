@@ -90,7 +90,7 @@ def _parameter(name: str, path: tuple[str, ...], field: FieldInfo) -> inspect.Pa
     default = field.default
     shown = "" if default in (None, "", ()) or isinstance(default, bool) else f" [default: {default}]"
     group = _GROUPS[path[0] if len(path) > 1 else ""]
-    annotation = Annotated[
+    annotation: Any = Annotated[
         _type_for(field) | None,
         Parameter(help=f"{field.description}{shown}", group=group, negative="", show_default=False),
     ]
