@@ -242,6 +242,7 @@ class Manifest(Record):
 
     path: str
     digest: str = Field(description="SHA-256 over the candidates' content digests, in order")
+    signature: str = Field(default="", description="Hash of the requested operator signatures, in order")
     stage: Stage
     strategy: str = ""
     round: int = 0
