@@ -45,7 +45,7 @@ def program_class(tree: ast.Module) -> ast.ClassDef | None:
     a `forward`, else the last one of any kind (validation then says what it lacks)."""
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     modules = [node for node in classes if _is_module(node)]
-    return (modules or classes or [None])[-1]
+    return modules[-1] if modules else classes[-1] if classes else None
 
 
 def _is_module(node: ast.ClassDef) -> bool:
@@ -71,18 +71,17 @@ def _references(node: ast.AST, name: str) -> Iterator[ast.Name]:
 
 def _binds(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, name: str) -> bool:
     own: list[ast.AST] = [function]
-    declared_global = stored = False
+    stored = False
     while own:
         for child in ast.iter_child_nodes(own.pop()):
-            if isinstance(child, ast.arg) and child.arg == name:
-                stored = True
-            elif isinstance(child, ast.Name) and child.id == name and isinstance(child.ctx, ast.Store):
-                stored = True
-            elif isinstance(child, ast.Global) and name in child.names:
-                declared_global = True
+            if isinstance(child, ast.Global) and name in child.names:
+                return False
+            is_parameter = isinstance(child, ast.arg) and child.arg == name
+            is_stored = isinstance(child, ast.Name) and child.id == name and isinstance(child.ctx, ast.Store)
+            stored = stored or is_parameter or is_stored
             if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
                 own.append(child)
-    return stored and not declared_global
+    return stored
 
 
 def _rename_by_unparse(tree: ast.Module, program: ast.ClassDef, new_name: str) -> str:
