@@ -1,5 +1,31 @@
 """What is kept on disk: shards between tasks, the ledger of a run, program files, the exported dataset."""
 
+from synth_core.store.ledger import append_ledger, scan_ledger
+from synth_core.store.programs import persist
+from synth_core.store.runs import (
+    Run,
+    RunState,
+    continue_run,
+    finish_run,
+    latest_run,
+    latest_unfinished_run,
+    load_run,
+    start_run,
+)
 from synth_core.store.shards import read_shard, write_shard
 
-__all__ = ["read_shard", "write_shard"]
+__all__ = [
+    "Run",
+    "RunState",
+    "append_ledger",
+    "continue_run",
+    "finish_run",
+    "latest_run",
+    "latest_unfinished_run",
+    "load_run",
+    "persist",
+    "read_shard",
+    "scan_ledger",
+    "start_run",
+    "write_shard",
+]

@@ -1,0 +1,57 @@
+"""The ledger of a run: every candidate, kept or dropped, with the reason; one Parquet file a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from synth_core.records import Candidate
+from synth_core.store.rows import SCHEMA, frame
+from synth_core.store.runs import Run, hidden_folder, run_folder
+from synth_core.store.shards import write_table
+
+_RUN_COLUMNS: dict[str, pl.DataType] = {
+    "run_id": pl.String(),
+    "flow_run_id": pl.String(),
+    "round": pl.Int32(),
+    "batch": pl.Int32(),
+    "synth_version": pl.String(),
+    "python_version": pl.String(),
+}
+LEDGER_SCHEMA: dict[str, pl.DataType] = {**_RUN_COLUMNS, **SCHEMA}
+
+
+def append_ledger(
+    run: Run,
+    candidates: Sequence[Candidate],
+    *,
+    round: int,  # noqa: A002  the word that Manifest and DESIGN use
+    batch: int,
+) -> Path:
+    """Write the last state of one batch into the run's ledger; the same batch again replaces itself."""
+    path = run.folder / "ledger" / f"r{round:03d}-b{batch:06d}.parquet"
+    values = {
+        "run_id": run.run_id,
+        "flow_run_id": run.flow_run_id,
+        "round": round,
+        "batch": batch,
+        "synth_version": run.versions.get("synth", ""),
+        "python_version": run.versions.get("python", ""),
+    }
+    columns = [pl.lit(values[name], dtype).alias(name) for name, dtype in _RUN_COLUMNS.items()]
+    write_table(path, frame(candidates).select(*columns, *SCHEMA))
+    return path
+
+
+def scan_ledger(output_dir: Path | str, run_id: str | None = None) -> pl.LazyFrame:
+    """The ledger of one run, or of all runs of a folder, oldest first; empty where nothing is written yet.
+
+    Columns: `LEDGER_SCHEMA`. A ledger of an older version lacks columns: they read as null.
+    """
+    folders = [run_folder(output_dir, run_id)] if run_id else sorted(hidden_folder(output_dir).glob("runs/*"))
+    files = [file for folder in folders for file in sorted(folder.glob("ledger/*.parquet"))]
+    if not files:
+        return pl.LazyFrame(schema=LEDGER_SCHEMA)
+    return pl.scan_parquet(files, schema=LEDGER_SCHEMA, missing_columns="insert", extra_columns="ignore")

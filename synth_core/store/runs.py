@@ -1,0 +1,159 @@
+"""The record of a run: what was asked, by which versions, when, and how it ended.
+
+It lies in `output_dir/.synth/runs/<run_id>/run.json`, next to the run's ledger, so that a folder of
+programs always says where they came from and `synth resume` needs nothing but the folder.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import secrets
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from synth_core import __version__
+from synth_core.errors import UsageError
+from synth_core.records import Record
+from synth_core.settings import Settings
+from synth_core.store.atomic import write_atomic
+
+_PACKAGES = ("torch", "triton", "prefect", "polars", "openai", "google-genai")
+
+
+class RunState(StrEnum):
+    RUNNING = "running"  # or killed: nothing can write a last word then
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+class Run(Record):
+    """One run; times are UTC, `settings` are resolved (seed drawn, paths absolute)."""
+
+    run_id: str
+    settings: Settings
+    versions: dict[str, str]
+    flow_run_id: str = ""
+    started: datetime
+    ended: datetime | None = None
+    state: RunState = RunState.RUNNING
+
+    @property
+    def output_dir(self) -> Path:
+        return Path(self.settings.output_dir)
+
+    @property
+    def folder(self) -> Path:
+        return run_folder(self.output_dir, self.run_id)
+
+
+def hidden_folder(output_dir: Path | str) -> Path:
+    """Where all that is not a program lies: a consumer globs `*.py` in output_dir itself."""
+    return Path(output_dir) / ".synth"
+
+
+def run_folder(output_dir: Path | str, run_id: str) -> Path:
+    return hidden_folder(output_dir) / "runs" / run_id
+
+
+def start_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None = None) -> Run:
+    """Record a new run; `UsageError` where output_dir is a file or cannot be written.
+
+    Run ids sort by time: `20261125-091157-3fa9c1`, UTC.
+    """
+    settings = settings.resolved()
+    _check_writable(Path(settings.output_dir))
+    started = now or datetime.now(UTC)
+    return _saved(
+        Run(
+            run_id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+            settings=settings,
+            versions=_versions(),
+            flow_run_id=flow_run_id,
+            started=started,
+        )
+    )
+
+
+def continue_run(run: Run, *, flow_run_id: str = "") -> Run:
+    """The same run, running again by what is installed now."""
+    changes = {"state": RunState.RUNNING, "ended": None, "versions": _versions(), "flow_run_id": flow_run_id}
+    return _saved(run.model_copy(update=changes))
+
+
+def finish_run(run: Run, state: RunState) -> Run:
+    """Write the run's last word."""
+    return _saved(run.model_copy(update={"state": state, "ended": datetime.now(UTC)}))
+
+
+def load_run(output_dir: Path | str, run_id: str) -> Run:
+    """The record of one run; `UsageError` names the runs that are there if this one is not.
+
+    A folder may have been moved since: the run's output_dir is where it was found.
+    """
+    path = run_folder(output_dir, run_id) / "run.json"
+    try:
+        run = Run.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        known = ", ".join(run_ids(output_dir)[-3:]) or "none"
+        raise UsageError(f"no run {run_id!r} in {output_dir}; the newest there: {known}") from None
+    except ValidationError as error:
+        raise UsageError(
+            f"{path} was not written by this version of synth: {error.errors()[0]['msg']}"
+        ) from None
+    found = str(Path(output_dir).absolute())
+    return run.model_copy(update={"settings": run.settings.model_copy(update={"output_dir": found})})
+
+
+def run_ids(output_dir: Path | str) -> list[str]:
+    """Ids of all runs of a folder, oldest first."""
+    return sorted(path.parent.name for path in hidden_folder(output_dir).glob("runs/*/run.json"))
+
+
+def latest_run(output_dir: Path | str) -> Run:
+    """The newest run of a folder; `UsageError` where it has none."""
+    ids = run_ids(output_dir)
+    if not ids:
+        raise UsageError(f"{output_dir} holds no run; `synth generate --output-dir {output_dir}` makes one")
+    return load_run(output_dir, ids[-1])
+
+
+def latest_unfinished_run(output_dir: Path | str) -> Run | None:
+    """The newest run that did not complete, killed ones included; None where all did."""
+    for run_id in reversed(run_ids(output_dir)):
+        run = load_run(output_dir, run_id)
+        if run.state is not RunState.COMPLETED:
+            return run
+    return None
+
+
+def _saved(run: Run) -> Run:
+    write_atomic(run.folder / "run.json", run.model_dump_json(indent=2).encode())
+    return run
+
+
+def _check_writable(output_dir: Path) -> None:
+    try:
+        hidden_folder(output_dir).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"output_dir {output_dir} is not a folder; name another with --output-dir") from None
+    except OSError as error:
+        raise UsageError(f"output_dir {output_dir} cannot be made: {error.strerror}") from None
+    if not os.access(output_dir, os.W_OK | os.X_OK):
+        raise UsageError(f"output_dir {output_dir} cannot be written to; name another with --output-dir")
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what a program's fate depends on, read without importing any of it."""
+    versions = {"synth": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
