@@ -102,6 +102,7 @@ class Outcome(StrEnum):
     BLOCKED = "blocked"
     EMPTY = "empty"
     BAD_RESPONSE = "bad_response"
+    BAD_REQUEST = "bad_request"
     AUTH = "auth"
     QUOTA = "quota"
     UNKNOWN_MODEL = "unknown_model"
