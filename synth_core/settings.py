@@ -21,6 +21,7 @@ from synth_core.errors import UsageError
 from synth_core.records import Record
 
 ENV_PREFIX = "SYNTH_"
+_MOST_ATTEMPTS_AN_ACCEPTED = 20  # ceiling of a run that was asked for num_accepted alone
 
 
 def _parse_range(value: Any) -> Any:
@@ -188,8 +189,12 @@ class Settings(Record):
         cache = self.cache_dir or os.path.join(
             os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "synth"
         )
+        ceiling = self.num_total_samples
+        if self.num_accepted and "num_total_samples" not in self.model_fields_set:
+            ceiling = _MOST_ATTEMPTS_AN_ACCEPTED * self.num_accepted
         return self.model_copy(
             update={
+                "num_total_samples": ceiling,
                 "seed": secrets.randbelow(2**32) if self.seed is None else self.seed,
                 "num_worker": self.num_worker or len(os.sched_getaffinity(0)),
                 "output_dir": str(Path(self.output_dir).expanduser().absolute()),
