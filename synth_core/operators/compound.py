@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from synth_core.operators.operator import TOKENS, Group, Kind, Operator, spelled
+from synth_core.operators.operator import TOKENS, Group, Kind, Operator, section
 
-_STEPS = (Kind.SEQUENCE,)
-
-
-def _row(name: str, functions: str = "", kinds: tuple[Kind, ...] = _STEPS, **more: object) -> Operator:
-    return Operator(
-        name=name,
-        group=Group.COMPOUND,
-        torch_name=f"torch.nn.{name}",
-        kinds=kinds,
-        realised_by=spelled(functions),
-        **more,  # type: ignore[arg-type]
-    )
-
+_lookup = section(Group.COMPOUND, "lookup", TOKENS)
+_attention = section(Group.COMPOUND, "attention", (Kind.SEQUENCE,))
+_recurrence = section(Group.COMPOUND, "recurrence", (Kind.SEQUENCE,))
+_transformer = section(Group.COMPOUND, "transformer", (Kind.SEQUENCE,))
 
 COMPOUND: tuple[Operator, ...] = (
-    _row("Embedding", "F.embedding", TOKENS),
-    _row("EmbeddingBag", "F.embedding_bag torch.embedding_bag", TOKENS),
-    _row("MultiheadAttention", "F.multi_head_attention_forward", aliases=("MultiHeadAttention",)),
-    _row("RNN", "torch.rnn_tanh torch.rnn_relu"),
-    _row("LSTM", "torch.lstm"),
-    _row("GRU", "torch.gru"),
-    _row("RNNCell", "torch.rnn_tanh_cell torch.rnn_relu_cell", TOKENS),
-    _row("LSTMCell", "torch.lstm_cell", TOKENS),
-    _row("GRUCell", "torch.gru_cell", TOKENS),
-    _row("TransformerEncoderLayer"),
-    _row("TransformerDecoderLayer"),
-    _row("TransformerEncoder"),
-    _row("TransformerDecoder"),
-    _row("Transformer"),
+    _lookup("Embedding", "F.embedding"),
+    _lookup("EmbeddingBag", "F.embedding_bag torch.embedding_bag", kinds=(Kind.VECTOR,)),
+    _attention("MultiheadAttention", "F.multi_head_attention_forward", aliases=("MultiHeadAttention",)),
+    _recurrence("RNN", "torch.rnn_tanh torch.rnn_relu"),
+    _recurrence("LSTM", "torch.lstm"),
+    _recurrence("GRU", "torch.gru"),
+    _recurrence("RNNCell", "torch.rnn_tanh_cell torch.rnn_relu_cell", kinds=TOKENS),
+    _recurrence("LSTMCell", "torch.lstm_cell", kinds=TOKENS),
+    _recurrence("GRUCell", "torch.gru_cell", kinds=TOKENS),
+    _transformer("TransformerEncoderLayer"),
+    _transformer("TransformerDecoderLayer"),
+    _transformer("TransformerEncoder"),
+    _transformer("TransformerDecoder"),
+    _transformer("Transformer"),
 )

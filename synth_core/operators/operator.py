@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Group(StrEnum):
@@ -32,7 +34,8 @@ class Operator:
     name: the seed system's name, unique (`Conv2d`, `ResidualAdd`).
     torch_name: dotted name of the torch module or function that defines it (`torch.nn.Conv2d`); for a
         motif, of the function at its heart.
-    kinds: the kinds of value it takes, as its first operand.
+    kinds: the kinds of value it takes, as its first operand, where a person would use it.
+    section: what it is for, within its group (`activation`, `padding`); listings and the synthesizer use it.
     aliases: other names that mean this row (`HardSwish` for Hardswish).
     realised_by: dotted names of the functions and methods whose appearance in a captured graph realises
         this operator as its module does, e.g. `torch.nn.functional.relu`, `torch.Tensor.relu`.
@@ -47,6 +50,7 @@ class Operator:
     group: Group
     torch_name: str
     kinds: tuple[Kind, ...]
+    section: str
     aliases: tuple[str, ...] = ()
     realised_by: tuple[str, ...] = ()
     answered_by: tuple[str, ...] = ()
@@ -84,3 +88,13 @@ def _spell(word: str) -> tuple[str, ...]:
         case "torch":
             return (word,)
     return (f"torch.{word}", f"torch.Tensor.{word}")
+
+
+def section(group: Group, name: str, kinds: tuple[Kind, ...]) -> Callable[..., Operator]:
+    """A maker of the rows of one section: `row("ReLU", "F.relu relu")`, any field of Operator by keyword."""
+
+    def row(operator: str, realised_by: str = "", **fields: Any) -> Operator:
+        given = {"torch_name": f"torch.nn.{operator}", "kinds": kinds, **fields}
+        return Operator(name=operator, group=group, section=name, realised_by=spelled(realised_by), **given)
+
+    return row
