@@ -6,10 +6,11 @@ Start-up stays light: a command imports what it needs when it runs, so that `syn
 from __future__ import annotations
 
 import errno
+import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -21,9 +22,13 @@ from synth_core.settings import Settings
 DONE, OUR_FAULT, BAD_INPUT, FELL_SHORT, INTERRUPTED = 0, 1, 2, 3, 130
 
 Json = Annotated[
-    bool, Parameter(name="--json", negative="", help="Print machine-readable output on stdout only")
+    bool,
+    Parameter(
+        name="--json", negative="", show_default=False, help="Print machine-readable output on stdout only"
+    ),
 ]
-OutputDir = Annotated[Path, Parameter(help="Folder of a run's accepted programs")]
+OutputDir = Annotated[Path, Parameter(help="Folder of the accepted programs")]
+RunId = Annotated[str, Parameter(name="--run", help="Id of the run; empty: the newest")]
 
 app = App(
     name="synth",
@@ -35,10 +40,62 @@ app = App(
 @app.command
 @settings_options()
 def generate(settings: Settings, *, as_json: Json = False) -> int:
-    """Write programs until the asked number of samples is tried (or of programs is accepted)."""
-    from flows.generate import generate as run
+    """Write programs until the asked number is tried or, with --num-accepted, accepted."""
+    from flows.generate import generate as run_generate
 
-    return run(settings, as_json=as_json)
+    return FELL_SHORT if run_generate(settings, as_json=as_json).short else DONE
+
+
+@app.command
+def resume(*, output_dir: OutputDir = Path("synth-output"), run_id: RunId = "", as_json: Json = False) -> int:
+    """Go on with a run that was interrupted or killed; only what is missing is done and paid for."""
+    from flows.generate import resume as run_resume
+
+    return FELL_SHORT if run_resume(output_dir, run_id, as_json=as_json).short else DONE
+
+
+@app.command
+@settings_options("num_total_samples", "num_accepted", "batch_size", "output_dir")
+def debug(settings: Settings, *, as_json: Json = False) -> int:
+    """Make one candidate and show all of it: operators, prompt, answer, code, each verdict."""
+    from flows.debug import debug as run_debug
+
+    return DONE if run_debug(settings, as_json=as_json) else FELL_SHORT
+
+
+@app.command
+def operators(
+    *,
+    group: Annotated[
+        Literal["core", "compound", "supporting", "motif"] | None, Parameter(help="Only this group")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """List the catalog: what programs are made of."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from synth_core.operators.catalog import CATALOG
+
+    rows = [row for row in CATALOG if group in (None, row.group)]
+    if as_json:
+        for row in rows:
+            print(json.dumps({"name": row.name, "group": row.group, "torch_name": row.torch_name}))
+        return DONE
+    table = Table("operator", "group", "torch name", "also called")
+    for row in rows:
+        table.add_row(row.name, row.group, row.torch_name, ", ".join(row.aliases))
+    Console().print(table)
+    return DONE
+
+
+@app.command
+def report(*, output_dir: OutputDir = Path("synth-output"), run_id: RunId = "", as_json: Json = False) -> int:
+    """Show how a run went: yield, failures by stage and category, success by operator."""
+    from flows.generate import report as run_report
+
+    run_report(output_dir, run_id, as_json=as_json)
+    return DONE
 
 
 def main() -> None:
@@ -47,17 +104,17 @@ def main() -> None:
 
 
 def run(tokens: list[str]) -> int:
-    """Run one command line; return its exit code. Every failure but our own is a single line."""
+    """Run one command line and return its exit code. Every failure but our own is a single line."""
     try:
         result: Any = app(
             normalise(tokens), exit_on_error=False, print_error=False, result_action="return_value"
         )
     except CycloptsError as error:
-        return _complain(str(error), BAD_INPUT)
+        return _complain(" ".join(str(error).split()), BAD_INPUT)
     except SynthError as error:
         return _complain(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return _complain(str(interrupt) or "interrupted", INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()  # the reader is gone; Python would complain once more at exit
         return DONE
@@ -65,14 +122,17 @@ def run(tokens: list[str]) -> int:
         if error.errno == errno.ENOSPC:
             where = f" while writing {error.filename}" if error.filename else ""
             return _complain(f"the disk is full{where}; everything accepted so far is intact", OUR_FAULT)
-        traceback.print_exc()
-        return OUR_FAULT
+        return _admit()
     except Exception:
-        traceback.print_exc()
-        return _complain("this is a fault of Synth itself, please report it with the lines above", OUR_FAULT)
+        return _admit()
     return result if isinstance(result, int) else DONE
 
 
 def _complain(message: str, code: int) -> int:
     print(f"synth: {message}", file=sys.stderr)
     return code
+
+
+def _admit() -> int:
+    traceback.print_exc()
+    return _complain("this is a fault of Synth itself; please report it with the lines above", OUR_FAULT)

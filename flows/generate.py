@@ -1,0 +1,81 @@
+"""What `generate`, `resume` and `report` do around a run: show it, sum it up, say how to go on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.progress import RunSummary
+from flows.progress_view import progress_view
+from flows.run import run_synth
+from synth_core.providers.table import require_key
+from synth_core.reporting import print_report, summarise, write_html
+from synth_core.settings import Settings
+from synth_core.store import latest_run, latest_unfinished_run, load_run
+from synth_core.strategies import effective_strategies
+
+
+def generate(settings: Settings, *, as_json: bool) -> RunSummary:
+    """Start a run and see it through."""
+    effective_strategies(settings)  # a mistake in a strategy is said before anything starts
+    require_key(settings)
+    return _see_through(settings, None, as_json=as_json)
+
+
+def resume(output_dir: Path, run_id: str, *, as_json: bool) -> RunSummary:
+    """Go on with a run of this folder; without an id the newest that did not complete, else the newest."""
+    run = load_run(output_dir, run_id) if run_id else latest_unfinished_run(output_dir)
+    run = run or latest_run(output_dir)
+    require_key(run.settings)
+    return _see_through(run.settings, run.run_id, as_json=as_json)
+
+
+def report(output_dir: Path, run_id: str, *, as_json: bool) -> None:
+    """Print a finished or running run's report and write its page anew."""
+    run = load_run(output_dir, run_id) if run_id else latest_run(output_dir)
+    summary = summarise(run.output_dir, run.run_id)
+    page = write_html(summary, run.folder / "report.html")
+    if as_json:
+        print(summary.model_dump_json())
+        return
+    console = Console()
+    print_report(summary, console)
+    console.print(f"page       {page}", soft_wrap=True)
+
+
+def _see_through(settings: Settings, resumed: str | None, *, as_json: bool) -> RunSummary:
+    try:
+        with progress_view(settings.num_accepted) as observe:
+            summary = run_synth(settings, observer=observe, resume=resumed)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(settings)) from None
+    if as_json:
+        fields = summary.model_dump(exclude={"short"})
+        fields["yield"] = summary.accepted / summary.attempted if summary.attempted else 0.0
+        print(json.dumps(fields))
+    else:
+        _sum_up(summary, settings)
+    return summary
+
+
+def _sum_up(summary: RunSummary, settings: Settings) -> None:
+    console = Console(highlight=False)
+    print_report(summarise(summary.output_dir, summary.run_id), console)
+    console.print(f"programs   {summary.output_dir}", soft_wrap=True)
+    console.print(f"report     {summary.report}", soft_wrap=True)
+    if summary.short:
+        console.print(
+            f"short      {summary.accepted} of {settings.num_accepted} accepted; "
+            "raise --num-total-samples or choose a strategy with fewer operators"
+        )
+
+
+def _how_to_go_on(settings: Settings) -> str:
+    run = latest_unfinished_run(settings.output_dir)
+    if run is None:
+        return "interrupted before the run began"
+    command = shlex.join(["synth", "resume", "--output-dir", settings.output_dir, "--run", run.run_id])
+    return f"interrupted; everything finished is kept. Go on with:\n{command}"

@@ -1,0 +1,106 @@
+"""What a person sees while a run goes on: a bar a stage at a terminal, a line a minute without one.
+
+Everything goes to stderr, so that stdout stays free for `--json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from flows.progress import Progress
+from synth_core.records import Stage
+
+_MINUTE = 60.0
+
+
+@contextlib.contextmanager
+def progress_view(target: int = 0) -> Iterator[Callable[[Progress], None]]:
+    """Yields the observer of a run; `target` is the number of accepted programs asked for, 0 for none."""
+    console = Console(stderr=True, highlight=False)
+    if console.is_terminal:
+        with _bars(console, target) as observe:
+            yield observe
+    else:
+        yield _lines(target)
+
+
+@contextlib.contextmanager
+def _bars(console: Console, target: int) -> Iterator[Callable[[Progress], None]]:
+    bars = Bars(
+        TextColumn("{task.description:<17}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[alive]} alive"),
+        console=console,
+    )
+    rows: dict[Stage, TaskID] = {stage: bars.add_task(stage.value, total=None, alive=0) for stage in Stage}
+    footer = Text("starting", style="bold")
+    lock = threading.Lock()
+
+    def observe(progress: Progress) -> None:
+        with lock:
+            for stage, row in rows.items():
+                done, alive = progress.done.get(stage, 0), progress.alive.get(stage, 0)
+                bars.update(row, total=progress.planned, completed=done, alive=alive)
+            footer.plain = headline(progress, target)
+
+    with Live(Group(bars, footer), console=console, refresh_per_second=5, transient=True):
+        yield observe
+
+
+def _lines(target: int) -> Callable[[Progress], None]:
+    last = time.monotonic()
+    lock = threading.Lock()
+
+    def observe(progress: Progress) -> None:
+        nonlocal last
+        with lock:
+            now = time.monotonic()
+            if now - last < _MINUTE:
+                return
+            last = now
+        print(f"synth: {headline(progress, target)}", file=sys.stderr, flush=True)
+
+    return observe
+
+
+def headline(progress: Progress, target: int = 0) -> str:
+    """One line: attempts, accepted, running yield, spend, how long still."""
+    done = progress.done.get(Stage.PERSIST, 0)
+    parts = [f"{done}/{progress.planned} attempts"]
+    parts.append(f"{progress.accepted}/{target} accepted" if target else f"{progress.accepted} accepted")
+    if done:
+        parts.append(f"yield {progress.accepted / done:.0%}")
+    if progress.round:
+        parts.append(f"round {progress.round + 1}")
+    parts += _spend(progress)
+    parts.append(f"{_clock(progress.seconds)} gone")
+    share = progress.accepted / target if target else done / progress.planned if progress.planned else 0
+    if 0 < share < 1:
+        parts.append(f"about {_clock(progress.seconds * (1 - share) / share)} left")
+    return " · ".join(parts)
+
+
+def _spend(progress: Progress) -> list[str]:
+    """Calls and money of a provider that costs any."""
+    spend = progress.spend
+    if spend is None or not spend.calls:
+        return []
+    money = "unpriced" if spend.cost_usd is None else f"${spend.cost_usd:.2f}"
+    return [f"{spend.calls} calls", money]
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
