@@ -1,0 +1,1 @@
+"""How an untrusted process is confined: system calls, files, namespaces, limits, and the tiers they make."""

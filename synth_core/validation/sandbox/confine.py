@@ -1,0 +1,191 @@
+"""The confinement of one process, and the tiers that a machine allows."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import site
+import sys
+import sysconfig
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from synth_core.records import Tier
+from synth_core.validation.sandbox import landlock, linux, namespaces, seccomp
+from synth_core.validation.sandbox.seccomp import Profile
+
+FIRST_UID: Final = 70_000
+"""Slot n runs as this user id plus n, where the engine is root: nobody else's files, processes or limits."""
+SCRATCH_MB: Final = 256
+MAX_FILE: Final = 2**31
+
+_SYSTEM: Final = (
+    "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime",
+    "/sys/devices/system/cpu", "/sys/devices/system/node", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
+    "/proc/version", "/proc/filesystems", "/proc/sys/vm/overcommit_memory",
+)  # fmt: skip
+_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What this machine lets us confine processes with. `scratch` is the folder they work under."""
+
+    scratch: str
+    namespaces: bool
+    landlock: bool
+    seccomp: bool
+    own_uids: bool
+    refusals: tuple[str, ...] = ()
+    """Why the stronger parts are off, one line each."""
+
+    @property
+    def tier(self) -> Tier:
+        if not (self.landlock and self.seccomp):
+            return Tier.C
+        return Tier.A if self.namespaces else Tier.B
+
+    def uid(self, slot: int) -> int:
+        return FIRST_UID + slot if self.own_uids else os.getuid()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Caps on one process. `data_mb` counts private memory on top of what it was born with."""
+
+    seconds: float
+    data_mb: int
+    born_kb: int = 0
+    files: int = 256
+
+
+def probe(scratch: str, writable: tuple[str, ...], allowed: Tier = Tier.A) -> Sandbox:
+    """Find the strongest sandbox not above `allowed` that works here, by trying each in a forked process.
+
+    Own user ids fall away first: where Python lies in a closed home folder, another user cannot read it.
+    """
+    root = hasattr(os, "getuid") and os.getuid() == 0
+    kernel = landlock.abi() > 0 and seccomp.supported()
+    refusals: list[str] = []
+    for tier, own_uids in ((Tier.A, True), (Tier.A, False), (Tier.B, True), (Tier.B, False)):
+        if tier < allowed or not kernel or (own_uids and not root):
+            continue
+        box = Sandbox(scratch, tier is Tier.A, True, True, own_uids, tuple(refusals))
+        if not (refusal := _trial(box, writable)):
+            return box
+        refusals.append(f"tier {tier}{' with its own user ids' if own_uids else ''}: {refusal}")
+    if not kernel:
+        refusals.append("this kernel offers no Landlock or no seccomp")
+    return Sandbox(scratch, False, False, False, False, tuple(refusals))
+
+
+def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable: tuple[str, ...] = ()) -> str:
+    """Confine this process for good, and return the folder it may write to. Raises OSError.
+
+    slot: a small number that no other living process of this sandbox has.
+    readable: further paths that it may read.
+    """
+    folder, uid = f"{box.scratch}/{profile}-{slot}", box.uid(slot)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    if box.namespaces and profile is Profile.PROGRAM:
+        namespaces.private_scratch(folder, SCRATCH_MB, uid)
+    if box.own_uids:
+        os.chown(folder, uid, uid)
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    os.umask(0o077)
+    os.chdir(folder)
+    _set_environment(folder)
+    _set_limits(limits, own_uid=box.own_uids)
+    if linux.LINUX:
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user id cleared it
+        linux.drop_capabilities()
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+    if box.landlock:
+        landlock.restrict(_rules(folder, profile, readable))
+    if box.seccomp:
+        seccomp.restrict(profile)
+    return folder
+
+
+def python_paths() -> tuple[str, ...]:
+    """Folders that hold the interpreter, its packages and this package."""
+    packages = {sysconfig.get_paths()[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")}
+    here = str(Path(__file__).resolve().parents[2])
+    return tuple(sorted({sys.prefix, sys.base_prefix, here, *packages, *site.getsitepackages()}))
+
+
+def _rules(folder: str, profile: Profile, readable: tuple[str, ...]) -> list[tuple[str, int]]:
+    see = landlock.READ if profile is Profile.PROGRAM else landlock.READ_EXECUTE
+    rules = [(path, see) for path in (*_SYSTEM, *python_paths(), "/proc/self", *readable)]
+    rules += [(path, landlock.DEVICE) for path in _DEVICES]
+    return [*rules, (folder, landlock.WRITE | landlock.READ)]
+
+
+def _set_environment(folder: str) -> None:
+    os.environ.clear()
+    os.environ.update(
+        PATH="/usr/local/bin:/usr/bin:/bin",
+        HOME=folder,
+        TMPDIR=folder,
+        LANG="C.UTF-8",
+        USER="nobody",
+        TORCHINDUCTOR_CACHE_DIR=f"{folder}/inductor",
+        TORCHINDUCTOR_COMPILE_THREADS="1",
+        OMP_NUM_THREADS="1",
+    )
+    tempfile.tempdir = folder
+
+
+def _set_limits(limits: Limits, own_uid: bool) -> None:
+    caps = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: MAX_FILE,
+        resource.RLIMIT_NOFILE: limits.files,
+        resource.RLIMIT_CPU: int(limits.seconds * 2) + 10,  # behind the supervisor's own clock
+        resource.RLIMIT_DATA: limits.born_kb * 1024 + limits.data_mb * 2**20,
+    }
+    if own_uid:
+        caps[resource.RLIMIT_NPROC] = 64
+    for limit, value in caps.items():
+        _, hard = resource.getrlimit(limit)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+
+
+def _trial(box: Sandbox, writable: tuple[str, ...]) -> str:
+    """Try a whole confinement in a forked process; return why it fails, or nothing."""
+
+    def attempt() -> None:
+        if box.namespaces:
+            namespaces.enter(box.scratch, writable)
+        confine(box, Profile.PROGRAM, Limits(seconds=60, data_mb=4096, born_kb=2**20), slot=999)
+        for path in python_paths():
+            os.listdir(path)
+
+    return in_child(attempt)
+
+
+def in_child(body: Callable[[], None]) -> str:
+    """Run `body` in a forked process and return the last line of its failure, or nothing."""
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(receive)
+        try:
+            body()
+        except BaseException:
+            os.write(send, traceback.format_exc().strip().splitlines()[-1].encode()[:2048])
+        finally:
+            os._exit(0)
+    os.close(send)
+    with os.fdopen(receive, "rb") as pipe:
+        said = pipe.read().decode(errors="replace")
+    _, status = os.waitpid(child, 0)
+    return said or ("" if status == 0 else f"ended with status {status}")

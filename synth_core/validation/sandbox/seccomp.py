@@ -1,0 +1,165 @@
+"""seccomp: which system calls a process may make, kept for the rest of its life and inherited.
+
+A call that no sound program makes ends the process with SIGSYS, which its supervisor sees as a violation. A
+call that a library may try in good faith fails with an error, or does nothing and claims success.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from enum import StrEnum
+from typing import Final
+
+from synth_core.validation.sandbox import linux
+
+
+class Profile(StrEnum):
+    """What the confined process is."""
+
+    PROGRAM = "program"  # one program: may neither fork nor exec
+    COMPILER = "compiler"  # the C++ compiler: forks and execs its parts
+    WORKER = "worker"  # serves programs on a GPU: the driver needs unix sockets, Triton needs a compiler
+
+
+# Name -> number on (x86_64, aarch64), from asm/unistd_64.h and asm-generic/unistd.h; -1: no such call.
+_VIOLATIONS: Final = {
+    "connect": (42, 203), "bind": (49, 200), "socketpair": (53, 199), "ptrace": (101, 117),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
+    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
+    "unshare": (272, 97), "setns": (308, 268), "move_mount": (429, 429), "open_tree": (428, 428),
+    "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
+    "mount_setattr": (442, 442), "bpf": (321, 280), "perf_event_open": (298, 241), "keyctl": (250, 219),
+    "add_key": (248, 217), "request_key": (249, 218), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294), "init_module": (175, 105), "finit_module": (313, 273),
+    "delete_module": (176, 106), "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225),
+    "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "pidfd_open": (434, 434),
+    "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "process_mrelease": (448, 448),
+    "acct": (163, 89), "settimeofday": (164, 170), "clock_settime": (227, 112), "sethostname": (170, 161),
+    "setdomainname": (171, 162), "syslog": (103, 116), "quotactl": (179, 60), "fanotify_init": (300, 262),
+    "iopl": (172, -1), "ioperm": (173, -1), "modify_ldt": (154, -1), "kcmp": (312, 272), "shmget": (29, 194),
+    "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180),
+    "mknod": (133, -1), "mknodat": (259, 33),
+}  # fmt: skip
+_DRIVER_CALLS: Final = ("connect", "bind", "socketpair")
+_PROCESS_CALLS: Final = {"execve": (59, 221), "execveat": (322, 281), "fork": (57, -1), "vfork": (58, -1)}
+_REFUSED: Final = {
+    "personality": (135, 92), "setpriority": (141, 140), "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
+    "migrate_pages": (256, 238), "move_pages": (279, 239),
+}  # fmt: skip
+# Landlock does not cover metadata. Linkers change modes in good faith, so these claim success.
+_PRETENDED: Final = {
+    "setsid": (112, 157), "setpgid": (109, 154), "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53),
+    "fchmodat2": (452, 452), "chown": (92, -1), "fchown": (93, 55), "lchown": (94, -1), "fchownat": (260, 54),
+    "utime": (132, -1), "utimes": (235, -1), "futimesat": (261, -1), "utimensat": (280, 88),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
+    "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+}  # fmt: skip
+# First argument is a process: allowed for oneself only.
+_SELF_ONLY: Final = {
+    "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240), "prlimit64": (302, 261), "sched_setaffinity": (203, 122),
+}  # fmt: skip
+_SOCKET: Final = (41, 198)
+_CLONE: Final = (56, 220)
+_CLONE3: Final = 435
+_IOCTL: Final = (16, 29)
+_MEMFD_CREATE: Final = (319, 279)
+_SECCOMP: Final = {"x86_64": 317, "aarch64": 277}
+_AUDIT_ARCH: Final = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
+
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _KILL, _FAIL = 0x7FFF_0000, 0x8000_0000, 0x0005_0000
+_NUMBER, _ARCH, _FIRST, _SECOND = 0, 4, 16, 24  # offsets into struct seccomp_data
+_CLONE_THREAD: Final = 0x0001_0000
+_NEW_NAMESPACES: Final = 0x7E02_0080
+_X32: Final = 0x4000_0000
+_TERMINAL_IOCTLS: Final = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type into the user's terminal
+
+Instruction = tuple[int, int, int, int]
+
+
+def supported() -> bool:
+    """Whether filters for this processor are known here and the kernel takes them."""
+    return linux.LINUX and linux.machine() in _AUDIT_ARCH and os.path.exists("/proc/sys/kernel/seccomp")
+
+
+def restrict(profile: Profile) -> None:
+    """Install the filter for this process and all it may start. Needs no_new_privs; raises OSError."""
+    instructions = _filter(profile, linux.machine(), os.getpid())
+    code = b"".join(struct.pack("HBBI", *i) for i in instructions)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("HxxxxxxP", len(instructions), ctypes.addressof(buffer))
+    linux.syscall(_SECCOMP[linux.machine()], 1, 0, program)
+
+
+def _filter(profile: Profile, machine: str, pid: int) -> list[Instruction]:
+    """The filter as classic BPF. Each rule is tested in turn on the call's number; the rest is allowed."""
+    column = 0 if machine == "x86_64" else 1
+    violations = {n: numbers[column] for n, numbers in _VIOLATIONS.items()}
+    out: list[Instruction] = [
+        (_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, _AUDIT_ARCH[machine]), (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER), (_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL),
+        *_when(_CLONE3, _FAIL | errno.ENOSYS),  # its flags cannot be seen; libc falls back to clone
+    ]  # fmt: skip
+    if profile is Profile.PROGRAM:
+        violations |= {n: numbers[column] for n, numbers in _PROCESS_CALLS.items()}
+        out += _when(_MEMFD_CREATE[column], _FAIL | errno.ENOSYS)  # memory that no limit counts
+        for numbers in _SELF_ONLY.values():
+            out += _unless_first_argument(numbers[column], (0, pid), _KILL)
+    if profile is Profile.WORKER:
+        violations = {n: number for n, number in violations.items() if n not in _DRIVER_CALLS}
+        out += _unless_first_argument(_SOCKET[column], (socket.AF_UNIX,), _FAIL | errno.EACCES)
+    else:
+        violations["socket"] = _SOCKET[column]
+    for number in violations.values():
+        out += _when(number, _KILL)
+    for numbers in _REFUSED.values():
+        out += _when(numbers[column], _FAIL | errno.EPERM)
+    for numbers in _PRETENDED.values():
+        out += _when(numbers[column], _FAIL | 0)
+    out += _clone_rule(_CLONE[column], fork=profile is not Profile.PROGRAM)
+    out += _ioctl_rule(_IOCTL[column])
+    return [*out, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _when(number: int, action: int) -> list[Instruction]:
+    return [] if number < 0 else [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, action)]
+
+
+def _unless_first_argument(number: int, allowed: tuple[int, ...], action: int) -> list[Instruction]:
+    """`action` where the call's first argument (its low 32 bits) is none of `allowed`."""
+    tests = [
+        (_EQUAL, len(allowed) - i, 0, value) for i, value in enumerate(allowed)
+    ]  # fmt: skip
+    body: list[Instruction] = [
+        (_LOAD, 0, 0, _FIRST), *tests, (_RETURN, 0, 0, action), (_RETURN, 0, 0, _ALLOW),
+    ]  # fmt: skip
+    return [(_EQUAL, 0, len(body), number), *body]
+
+
+def _clone_rule(number: int, fork: bool) -> list[Instruction]:
+    """New namespaces never; a new process only where `fork`, else threads alone."""
+    process: Instruction = (_ANY_BIT, 1, 0, _CLONE_THREAD)
+    body: list[Instruction] = [
+        (_LOAD, 0, 0, _FIRST),
+        (_ANY_BIT, 0, 1, _NEW_NAMESPACES),
+        (_RETURN, 0, 0, _KILL),
+    ]
+    body += [] if fork else [process, (_RETURN, 0, 0, _KILL)]
+    body += [(_RETURN, 0, 0, _ALLOW)]
+    return [(_EQUAL, 0, len(body), number), *body]
+
+
+def _ioctl_rule(number: int) -> list[Instruction]:
+    first, second = _TERMINAL_IOCTLS
+    body: list[Instruction] = [
+        (_LOAD, 0, 0, _SECOND), (_EQUAL, 1, 0, first), (_EQUAL, 0, 1, second),
+        (_RETURN, 0, 0, _FAIL | errno.EPERM), (_RETURN, 0, 0, _ALLOW),
+    ]  # fmt: skip
+    return [(_EQUAL, 0, len(body), number), *body]
