@@ -1,0 +1,98 @@
+"""Carries batches through the eight stages: mapped task runs, a wave at a time, few batches in flight.
+
+Batches flow independently of each other up to `filter`: one may be compiling while another waits for its
+LLM. `filter` and `persist` take them strictly in order, so that which of two duplicates stays does not
+depend on what finished first. A wave enters only when older batches have left: however fast the LLM
+is, no more than `window` batches wait in front of validation, and they wait on disk.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect.futures import PrefectFuture
+from prefect.tasks import Task
+
+from synth_core.errors import EnvironmentFault
+from synth_core.records import Manifest, Stage
+from tasks.cache import Batch
+
+_FREE = tuple(stage for stage in Stage if stage not in (Stage.FILTER, Stage.PERSIST))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A batch that has left: its last manifest, and what all stages dropped of it."""
+
+    batch: Batch
+    manifest: Manifest
+    dropped: Counter[str]
+
+
+@dataclass(frozen=True)
+class Conveyor:
+    """`tasks` of one run; at most `window` batches in flight, entering `wave` at a time.
+
+    seen: told of each manifest as its task run ends, from whatever thread.
+    """
+
+    tasks: dict[Stage, Task[..., Manifest]]
+    seen: Callable[[Manifest], None]
+    window: int = 16
+    wave: int = 4
+
+    def carry(self, batches: Sequence[Batch]) -> Iterator[Finished]:
+        """Run the batches; yields each, in order, when it has passed `persist`.
+
+        Raises what a task run raised, after its retries; batches ahead of it in order are finished then.
+        """
+        in_flight: deque[tuple[Batch, list[PrefectFuture[Manifest]]]] = deque()
+        for start in range(0, len(batches), self.wave):
+            entering = batches[start : start + self.wave]
+            while in_flight and len(in_flight) + len(entering) > self.window:
+                yield _leave(*in_flight.popleft())
+            last = in_flight[-1][1][-1] if in_flight else None
+            in_flight.extend(self._enter(entering, last))
+        while in_flight:
+            yield _leave(*in_flight.popleft())
+
+    def _enter(
+        self, batches: Sequence[Batch], previous: PrefectFuture[Manifest] | None
+    ) -> Iterator[tuple[Batch, list[PrefectFuture[Manifest]]]]:
+        upstream: Any = list(batches)
+        columns = []
+        for stage in _FREE:
+            upstream = self.tasks[stage].map(upstream)
+            columns.append(upstream)
+        for batch, *chain in zip(batches, *columns, strict=True):
+            chain.append(
+                self.tasks[Stage.FILTER].submit(chain[-1], wait_for=[previous] if previous else None)
+            )
+            chain.append(self.tasks[Stage.PERSIST].submit(chain[-1]))
+            previous = chain[-1]
+            for future in chain:
+                future.add_done_callback(self._note)
+            yield batch, chain
+
+    def _note(self, future: PrefectFuture[Manifest]) -> None:
+        future.wait()  # it is done; without this `state` asks the server
+        if future.state.is_completed():
+            self.seen(future.result())
+
+
+def _leave(batch: Batch, chain: list[PrefectFuture[Manifest]]) -> Finished:
+    """Wait for the batch's last task run; raise the fault of the first that failed."""
+    chain[-1].wait()
+    for future in chain:
+        future.wait()
+        state = future.state
+        if state.is_failed() or state.is_crashed():
+            state.result()
+    if not chain[-1].state.is_completed():
+        raise EnvironmentFault(f"batch r{batch.round}-b{batch.batch:04d} did not run: {chain[-1].state}")
+    manifests = [future.result() for future in chain]
+    dropped = sum((Counter(manifest.failed) for manifest in manifests), Counter[str]())
+    return Finished(batch, manifests[-1], dropped)

@@ -1,0 +1,142 @@
+"""A Prefect server of our own, for a run on a machine where none is set up.
+
+The parent holds the listening socket and a child serves it: the port can't be lost to another process in
+between, and a client that calls while the server still starts, or starts again after a crash, waits in the
+backlog instead of being refused. The child ends when its standard input does, so it can't outlive its parent,
+however that dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from flows.locks import try_lock
+
+# With the defaults a burst of task runs outruns these services, and history is dropped with a mere warning.
+LOSSLESS: dict[str, str] = {
+    f"PREFECT_SERVER_SERVICES_{service}_{size}": "200"
+    for service in ("TASK_RUN_RECORDER", "EVENT_PERSISTER")
+    for size in ("READ_BATCH_SIZE", "BATCH_SIZE")
+}
+SILENT: dict[str, str] = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+_IDLE_SERVICES = (
+    "SCHEDULER",
+    "LATE_RUNS",
+    "FOREMAN",
+    "CANCELLATION_CLEANUP",
+    "PAUSE_EXPIRATIONS",
+    "TRIGGERS",
+)  # they serve deployments, and a private server has none
+_STOP_SECONDS = 15.0
+_MOST_RESTARTS = 20
+
+
+class PrivateServer:
+    """Starts with the `with` block and ends with it; `url` is its API, `settings` what a client needs.
+
+    home: folder of the server's SQLite file.
+    """
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.home = home
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/api"
+        self._closing = threading.Event()
+        self._child = self._start()
+        self._guard = threading.Thread(target=self._keep_alive, name="prefect-server-guard", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._guard.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._closing.set()
+        self._socket.close()
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        try:
+            self._child.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._guard.join(_STOP_SECONDS)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        kept = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
+        off = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _IDLE_SERVICES}
+        own = {
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_UI_ENABLED": "false",
+            "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+            "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        }
+        with (self.home / "server.log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "flows.server", str(self._socket.fileno())],
+                env={**kept, **LOSSLESS, **SILENT, **off, **own},
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=[self._socket.fileno()],
+                start_new_session=True,  # Ctrl-C is for the run; it ends the server in order
+            )
+
+    def _keep_alive(self) -> None:
+        """A server that dies is started again: the run goes on, its clients wait in the backlog."""
+        for _ in range(_MOST_RESTARTS):
+            self._child.wait()
+            if self._closing.is_set():
+                return
+            self._child = self._start()
+
+
+@contextlib.contextmanager
+def private_server(output_dir: Path) -> Iterator[PrivateServer]:
+    """A server whose history stays with the folder; a second run at the same time gets a temporary one."""
+    home = output_dir / ".synth" / "prefect"
+    with contextlib.ExitStack() as stack:
+        if not stack.enter_context(try_lock(home / "lock")):
+            temporary = tempfile.TemporaryDirectory(prefix="synth-prefect-", ignore_cleanup_errors=True)
+            home = Path(stack.enter_context(temporary))
+        yield stack.enter_context(PrivateServer(home))
+
+
+def _is_foreign(name: str) -> bool:
+    """Another server's settings and any provider's key have no business in ours."""
+    return name.startswith(("PREFECT_", "SYNTH_")) or name.endswith("_API_KEY")
+
+
+def _serve(handle: int) -> None:
+    """The child: serve on the socket `handle` until standard input ends."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    config = uvicorn.Config(
+        create_app, factory=True, log_level="critical", lifespan="on", timeout_graceful_shutdown=5
+    )
+    server = uvicorn.Server(config)
+
+    def stop_with_parent() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    server.run(sockets=[socket.socket(fileno=handle)])
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

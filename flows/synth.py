@@ -1,0 +1,136 @@
+"""The flow `synth`: settings in, accepted programs and their ledger out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.context import TagsContext
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.conveyor import Conveyor, Finished
+from flows.locks import try_lock
+from flows.progress import Progress, RunSummary, Tally
+from flows.rounds import Round, go_through_rounds
+from flows.workshop import OpenWorkshop, open_workshop
+from synth_core.errors import UsageError
+from synth_core.settings import Settings
+from synth_core.store import Run, RunState, continue_run, finish_run, start_run
+from synth_core.strategies import with_provider
+from tasks.cache import Batch, Shelf
+from tasks.stages import stage_tasks
+
+# More task runs than this in one flow run unsettle a server; larger runs are split into sub-flows.
+_MOST_CANDIDATES_A_FLOW = 20_000
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a caller in the same process adds to the flow; a deployment's run has none of it.
+
+    resume: the run to go on with. observer: told of progress. open_workshop: other stages than the real ones.
+    """
+
+    resume: Run | None = None
+    observer: Callable[[Progress], None] | None = None
+    open_workshop: OpenWorkshop = open_workshop
+
+
+SESSION: ContextVar[Session] = ContextVar("synth_session", default=Session())  # noqa: B039  it is frozen
+
+
+@flow(
+    name="synth",
+    flow_run_name="synth-{settings.strategy}-{settings.num_total_samples}",
+    task_runner=ThreadPoolTaskRunner(),  # type: ignore[arg-type]  # threads wait; the window bounds them
+    persist_result=False,
+)
+def synth(settings: Settings) -> RunSummary:
+    """Write synthetic PyTorch programs, prove each one sound, keep the good, say why the others fell."""
+    session = SESSION.get()
+    flow_run_id = str(flow_run.get_id() or "")
+    if session.resume:
+        run = continue_run(session.resume, flow_run_id=flow_run_id)
+    else:
+        run = start_run(with_provider(settings), flow_run_id=flow_run_id)
+    with _owned(run):
+        return _carry_out(run, session)
+
+
+@contextlib.contextmanager
+def _owned(run: Run) -> Iterator[None]:
+    """One process at a time works on a run; its record says how it ended."""
+    with try_lock(run.folder / "lock") as held:
+        if not held:
+            raise UsageError(f"run {run.run_id} is at work in another process; wait for it or stop it")
+        try:
+            yield
+        except KeyboardInterrupt:
+            finish_run(run, RunState.INTERRUPTED)
+            raise
+        except BaseException:
+            finish_run(run, RunState.FAILED)
+            raise
+        finish_run(run, RunState.COMPLETED)
+
+
+def _carry_out(run: Run, session: Session) -> RunSummary:
+    logger = get_run_logger()
+    logger.info("run=%s output_dir=%s seed=%s", run.run_id, run.output_dir, run.settings.seed)
+    # A task run with tags asks the server for a concurrency slot each time; so a deployment's tags end here.
+    with session.open_workshop(run) as workshop, TagsContext(current_tags=set()):
+        tally = Tally(session.observer, workshop.spend)
+        tasks = stage_tasks(workshop.stages, Shelf(run.settings, run.run_id, workshop.texts))
+        conveyor = Conveyor(tasks, tally.add)
+
+        def carry(this: Round) -> list[Finished]:
+            tally.plan(this.candidates, round=this.number)
+            return [done for part in _parts(this) for done in _carry_part(conveyor, this, part)]
+
+        go_through_rounds(run.settings, carry)
+        return _summary(run, tally, logger)
+
+
+def _parts(this: Round) -> list[Sequence[Batch]]:
+    """The round's batches, divided where one flow run would become too large."""
+    per_batch = max(1, this.candidates // len(this.batches))
+    most = max(1, _MOST_CANDIDATES_A_FLOW // per_batch)
+    return [this.batches[i : i + most] for i in range(0, len(this.batches), most)]
+
+
+def _carry_part(conveyor: Conveyor, this: Round, part: Sequence[Batch]) -> list[Finished]:
+    if len(part) == len(this.batches):
+        return list(conveyor.carry(part))
+
+    @flow(name="synth-part", task_runner=ThreadPoolTaskRunner(), persist_result=False)  # type: ignore[arg-type]
+    def carry(round: int, first_batch: int, last_batch: int) -> list[Finished]:  # noqa: A002
+        return list(conveyor.carry(part))
+
+    return carry(this.number, part[0].batch, part[-1].batch)
+
+
+def _summary(run: Run, tally: Tally, logger: Any) -> RunSummary:
+    from synth_core.reporting import summarise, write_html
+
+    report = run.folder / "report.html"
+    write_html(summarise(run.output_dir, run.run_id), report)
+    spend = tally.spend()
+    summary = RunSummary(
+        run_id=run.run_id,
+        output_dir=str(run.output_dir),
+        attempted=tally.attempted,
+        accepted=tally.accepted,
+        rejected=tally.rejected,
+        cost_usd=spend.cost_usd if spend else 0.0,
+        calls=spend.calls if spend else 0,
+        wall_s=round(tally.seconds, 1),
+        report=str(report),
+        short=tally.accepted < run.settings.num_accepted,
+    )
+    logger.info("run=%s accepted=%d/%d", run.run_id, summary.accepted, summary.attempted)
+    return summary

@@ -1,0 +1,92 @@
+"""The real stages of a run, with what they share: one dispatcher, one validation engine, one filter."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from synth_core import sampling
+from synth_core.records import Candidate, Manifest, Stage
+from synth_core.settings import Settings
+from synth_core.store import Run, append_ledger, persist
+from synth_core.strategies import Strategy
+from tasks.cache import Batch
+from tasks.stages import Stages
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """The stages of one run; `spend` is what the provider's calls came to so far.
+
+    texts: what else a stage's output depends on, for the cache key (the templates of the prompts).
+    """
+
+    stages: Stages
+    spend: Callable[[], Any] = lambda: None
+    texts: dict[Stage, str] = field(default_factory=dict)
+
+
+OpenWorkshop = Callable[[Run], contextlib.AbstractContextManager[Workshop]]
+
+
+@contextlib.contextmanager
+def open_workshop(run: Run) -> Iterator[Workshop]:
+    """Start what the run needs and end it in order, also when the run is interrupted."""
+    from synth_core.extraction import extract_programs
+    from synth_core.filtering import Filter
+    from synth_core.prompting import render_prompts
+    from synth_core.providers.dispatch import Dispatcher
+    from synth_core.validation.engine import Engine
+
+    settings = run.settings
+    with contextlib.ExitStack() as stack:
+        dispatcher = Dispatcher(settings, key=_key(settings), run_dir=run.folder)
+        stack.callback(dispatcher.close)
+        engine = stack.enter_context(
+            Engine(settings.validation, settings.num_worker, cache_dir=settings.cache_dir)
+        )
+        filter_ = Filter(run.output_dir, run.run_id)
+        steps = {
+            Stage.PROMPT: _plain(render_prompts),
+            Stage.LLM: _plain(dispatcher.complete),
+            Stage.EXTRACT: _plain(extract_programs),
+            Stage.VALIDATE_EAGER: _plain(engine.validate_eager),
+            Stage.VALIDATE_COMPILE: _plain(engine.validate_compile),
+            Stage.FILTER: _plain(filter_.apply),
+            Stage.PERSIST: functools.partial(keep, run),
+        }
+        yield Workshop(Stages(functools.partial(start, settings), steps), dispatcher.snapshot)
+
+
+def start(settings: Settings, batch: Batch, earlier: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates of a batch: first attempts, or further ones at what failed in `earlier`."""
+    if batch.sources:
+        attempts = (sampling.again(candidate, settings) for candidate in earlier)
+        return [candidate for candidate in attempts if candidate is not None]
+    strategy = Strategy.model_validate_json(batch.parameters)
+    return sampling.sample(settings, strategy, range(batch.start, batch.stop))
+
+
+def keep(run: Run, candidates: Sequence[Candidate], manifest: Manifest) -> list[Candidate]:
+    """Write the programs, then the ledger: an accepted program is on disk before any record says so."""
+    kept = persist(candidates, run)
+    append_ledger(run, kept, round=manifest.round, batch=manifest.batch)
+    return kept
+
+
+def _plain(function: Callable[[Sequence[Candidate]], list[Candidate]]) -> Any:
+    return lambda candidates, _manifest: function(candidates)
+
+
+def _key(settings: Settings) -> SecretStr | None:
+    """The provider's key from a Prefect Secret block, where settings name one."""
+    if not settings.provider.secret_block:
+        return None
+    from prefect.blocks.system import Secret
+
+    return SecretStr(str(Secret.load(settings.provider.secret_block, _sync=True).get()))

@@ -1,0 +1,139 @@
+"""When a batch counts as done already: the first of two caches (the other is per candidate, in synth_core).
+
+A task run is recognised by its stage and the stage's version, the operator signatures of its candidates,
+the digest of everything upstream made of them, and the settings that can change what this stage makes. All
+other settings (the number of workers, a budget, a timeout of the network) leave the key alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+
+from synth_core.records import Manifest, Record, Stage, sha256
+from synth_core.settings import Settings
+
+# Raise a stage's number when the same input may now give another output: older shards stop counting.
+VERSIONS: dict[Stage, int] = dict.fromkeys(Stage, 1)
+
+_VALIDATION = tuple(
+    f"validation.{name}"
+    for name in (
+        "timeout",
+        "memory_mb",
+        "device",
+        "skip_checks",
+        "reject_rules",
+        "allow_unsandboxed",
+        "rejudge_share",
+    )
+)
+
+# Which settings can change what a stage makes of the same input.
+MATTERS: dict[Stage, tuple[str, ...]] = {
+    Stage.SAMPLE: ("seed", "model_name", "max_retries", "on_failure"),
+    Stage.PROMPT: ("model_name",),
+    Stage.LLM: ("provider.model_id", "provider.base_url", "provider.api", "provider.max_tokens"),
+    Stage.EXTRACT: (),
+    Stage.VALIDATE_EAGER: _VALIDATION,
+    Stage.VALIDATE_COMPILE: _VALIDATION,
+    Stage.FILTER: (),
+    Stage.PERSIST: (),
+}
+
+_PER_RUN = frozenset({Stage.FILTER, Stage.PERSIST})
+
+
+class Batch(Record):
+    """What the first stage is given: where the candidates of one batch come from.
+
+    A first attempt has `strategy` and `start`..`stop`, positions in the run. A further attempt has
+    `sources`, the finished batches of the round before whose failures are tried again.
+    """
+
+    round: int = 0
+    batch: int = 0
+    strategy: str
+    parameters: str = ""  # the strategy with every value decided, as JSON
+    start: int = 0
+    stop: int = 0
+    sources: tuple[Manifest, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Recognises the batch, as a manifest's digest does."""
+        made_of = [self.parameters, self.start, self.stop, *(source.digest for source in self.sources)]
+        return sha256(json.dumps(made_of))
+
+    @property
+    def signature(self) -> str:
+        """Nothing is sampled yet, so the batch stands for its operators."""
+        return self.digest[:16]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where one run keeps the shards of its batches, and by which name it finds them again."""
+
+    settings: Settings
+    run_id: str
+    texts: Mapping[Stage, str] = field(default_factory=dict)  # what else a stage depends on, e.g. templates
+
+    def key(self, stage: Stage, upstream: Batch | Manifest) -> str:
+        """File-name-safe identity of this stage's work on this batch."""
+        dump = self.settings.model_dump(mode="json")
+        matters: list[Any] = [VERSIONS[stage], self.settings.output_dir, self.texts.get(stage, "")]
+        matters += [_lookup(dump, name) for name in MATTERS[stage]]
+        if stage in (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE):
+            matters.append(version("torch"))
+        if stage in _PER_RUN:
+            matters.append(self.run_id)
+        rest = sha256(json.dumps([upstream.digest, matters]))[:24]
+        return f"{stage}-v{VERSIONS[stage]}-{upstream.signature}-{rest}"
+
+    def shard(self, stage: Stage, key: str) -> Path:
+        return self._folder / "shards" / stage / f"{key}.parquet"
+
+    @property
+    def results(self) -> Path:
+        """Prefect's records of finished task runs; they lie here so that any server may drive the run."""
+        return self._folder / "results"
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.settings.output_dir) / ".synth"
+
+
+@dataclass
+class OperatorSignatures(CachePolicy):
+    """Prefect's cache by operator signature. A record whose shard is gone is forgotten: it can't be a hit."""
+
+    stage: Stage = Stage.SAMPLE
+    shelf: Shelf | None = None
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,
+    ) -> str:
+        assert self.shelf is not None
+        key = self.shelf.key(self.stage, inputs["upstream"])
+        if not self.shelf.shard(self.stage, key).exists():
+            (self.shelf.results / key).unlink(missing_ok=True)
+        return key
+
+
+def _lookup(dump: Mapping[str, Any], dotted: str) -> Any:
+    value: Any = dump
+    for part in dotted.split("."):
+        value = value[part]
+    return value

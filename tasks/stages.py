@@ -1,0 +1,130 @@
+"""The eight stages as Prefect tasks: read a shard, call the library, write a shard, return its manifest.
+
+A candidate that fails is data. A task run fails only where the machine does (`EnvironmentFault`), so that a
+retry, a cached state and a crash mean what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.context import TaskRunContext
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task, exponential_backoff
+
+from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
+from synth_core.records import Candidate, Category, Manifest, Stage
+from synth_core.store import read_shard, write_shard
+from tasks.cache import VERSIONS, Batch, OperatorSignatures, Shelf
+
+Start = Callable[[Batch, Sequence[Candidate]], list[Candidate]]
+Step = Callable[[Sequence[Candidate], Manifest], list[Candidate]]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What each stage does, so that simulated stages run through the very same tasks.
+
+    start: makes the candidates of a batch; for a further attempt it is given those of the batch's sources.
+    steps: stage -> function of the candidates (and of the manifest they came by) to as many, in order.
+    """
+
+    start: Start
+    steps: dict[Stage, Step]
+
+
+# A further try after a fault of the machine or the network, never after a bad program or a hopeless provider.
+_RETRIES: dict[Stage, int] = {Stage.LLM: 3, Stage.VALIDATE_EAGER: 1, Stage.VALIDATE_COMPILE: 1}
+
+
+def stage_tasks(stages: Stages, shelf: Shelf) -> dict[Stage, Task[[Batch | Manifest], Manifest]]:
+    """The tasks of one run, in the order that a candidate walks them."""
+    return {stage: _stage_task(stage, stages, shelf) for stage in Stage}
+
+
+def _stage_task(stage: Stage, stages: Stages, shelf: Shelf) -> Task[[Batch | Manifest], Manifest]:
+    # The stages are closed over, not passed: a parameter would be walked, hashed and shown by Prefect.
+    def run(upstream: Batch | Manifest) -> Manifest:
+        if isinstance(upstream, Batch):
+            earlier = [candidate for source in upstream.sources for candidate in read_shard(source.path)]
+            candidates = stages.start(upstream, earlier)
+        else:
+            candidates = stages.steps[stage](read_shard(upstream.path), upstream)
+        manifest = _write(stage, candidates, upstream, shelf)
+        _log(manifest, candidates, shelf.run_id)
+        return manifest
+
+    run.__name__ = run.__qualname__ = stage.value.replace("-", "_")
+    retries = _RETRIES.get(stage, 0)
+    return task(
+        name=stage.value,
+        version=str(VERSIONS[stage]),
+        task_run_name=f"{stage}-{{upstream.strategy}}-r{{upstream.round}}-b{{upstream.batch:04d}}",
+        cache_policy=OperatorSignatures(stage=stage, shelf=shelf),
+        persist_result=True,
+        result_storage=shelf.results,
+        result_serializer="json",
+        retries=retries,
+        retry_delay_seconds=exponential_backoff(backoff_factor=2) if retries else None,
+        retry_jitter_factor=0.5 if retries else None,
+        retry_condition_fn=_is_worth_retrying,
+    )(run)
+
+
+def _write(
+    stage: Stage, candidates: Sequence[Candidate], upstream: Batch | Manifest, shelf: Shelf
+) -> Manifest:
+    key = shelf.key(stage, upstream)
+    if stage is Stage.LLM and any(_is_passing(candidate) for candidate in candidates):
+        # An outage is not an answer: under another name the shard is read now and never found again.
+        key += f"-{shelf.run_id}"
+    return write_shard(
+        shelf.shard(stage, key),
+        candidates,
+        stage=stage,
+        strategy=upstream.strategy,
+        round=upstream.round,
+        batch=upstream.batch,
+    )
+
+
+def _is_passing(candidate: Candidate) -> bool:
+    failure = candidate.failure
+    return failure is not None and failure.category is Category.PROVIDER_ERROR
+
+
+def _is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    try:
+        state.result()
+    except (HopelessProvider, UsageError):
+        return False
+    except (EnvironmentFault, OSError):
+        return True
+    except Exception:
+        return False  # a mistake in our own code comes back each time
+    return False
+
+
+def _log(manifest: Manifest, candidates: Sequence[Candidate], run_id: str) -> None:
+    """One line a task run, with the ids by which the ledger and the UI find each other."""
+    if TaskRunContext.get() is None:
+        return
+    dropped = [
+        f"{candidate.id} {candidate.failure.category}"
+        for candidate in candidates
+        if candidate.failure and candidate.failure.stage is manifest.stage
+    ]
+    span = f"{candidates[0].id}..{candidates[-1].id}" if candidates else "none"
+    get_run_logger().info(
+        "run=%s batch=r%d-b%04d candidates=%s alive=%d/%d%s",
+        run_id,
+        manifest.round,
+        manifest.batch,
+        span,
+        manifest.alive,
+        manifest.total,
+        f" dropped: {', '.join(dropped)}" if dropped else "",
+    )
