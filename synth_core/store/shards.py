@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from synth_core.errors import EnvironmentFault
-from synth_core.records import Candidate, Manifest, Stage, sha256
+from synth_core.records import Candidate, Manifest, Stage, operator_signature, sha256
 from synth_core.store.atomic import write_atomic
 from synth_core.store.rows import candidates_of, frame
 
@@ -35,6 +35,7 @@ def write_shard(
     return Manifest(
         path=str(path),
         digest=sha256("\n".join(candidate.content_digest() for candidate in candidates)),
+        signature=operator_signature(operator_signature(c.specification.operators) for c in candidates),
         stage=stage,
         strategy=strategy,
         round=round,

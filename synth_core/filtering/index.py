@@ -1,0 +1,84 @@
+"""What a folder already holds: one SQLite file of claims, shared by every run that writes there.
+
+A claim says that a fingerprint (`kind`, `key`) belongs to one candidate of one run; the first to claim
+keeps it. Claims of a batch are made in one transaction, so two runs may share a folder. The file is a
+cache: without it, it is built again from the ledgers and from the program files themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from synth_core.errors import EnvironmentFault
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS claims (
+    kind TEXT, key TEXT, run_id TEXT, candidate_id TEXT, program TEXT, PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS synced (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+_BUSY_SECONDS = 60.0
+
+
+class Claim(NamedTuple):
+    """Who holds a fingerprint; `run_id` is empty for a file that no ledger knows."""
+
+    run_id: str
+    candidate_id: str
+    program: str
+
+
+class Claims:
+    """The claims, within one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def holder(self, kind: str, key: str) -> Claim | None:
+        query = "SELECT run_id, candidate_id, program FROM claims WHERE kind = ? AND key = ?"
+        row = self._connection.execute(query, (kind, key)).fetchone()
+        return Claim(*row) if row else None
+
+    def claim(self, rows: Iterable[tuple[str, str, Claim]]) -> None:
+        """Claim (kind, key) for each owner. What others hold stays theirs, unknown files aside."""
+        self._connection.executemany(
+            "INSERT INTO claims VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET run_id = excluded.run_id, "
+            "candidate_id = excluded.candidate_id, program = excluded.program WHERE claims.run_id = ''",
+            ((kind, key, *owner) for kind, key, owner in rows),
+        )
+
+    def programs(self) -> set[str]:
+        return {row[0] for row in self._connection.execute("SELECT DISTINCT program FROM claims")}
+
+    def mark_synced(self, run_id: str) -> bool:
+        """True the first time a run asks: it then looks at the folder itself."""
+        cursor = self._connection.execute("INSERT OR IGNORE INTO synced VALUES (?)", (run_id,))
+        return cursor.rowcount == 1
+
+
+@contextlib.contextmanager
+def claims_of(path: Path) -> Iterator[Claims]:
+    """A write transaction on the index at `path`: committed at the end, undone by an exception.
+
+    Waits for other runs' transactions. Raises `EnvironmentFault` where the disk fails.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(_connect(path)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            with connection:
+                yield Claims(connection)
+    except (sqlite3.Error, OSError) as error:
+        raise EnvironmentFault(f"cannot use the index {path}: {error}; deleting it is safe") from None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose claims, never corrupt them
+    connection.executescript(_SCHEMA)
+    return connection

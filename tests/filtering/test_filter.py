@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from synth_core.errors import EnvironmentFault, UsageError
+from synth_core.filtering import Filter, held
+from synth_core.filtering.index import claims_of
+from synth_core.filtering.inventory import index_path
+from synth_core.naming import program_name
+from synth_core.operators.catalog import CATALOG
+from synth_core.records import (
+    Candidate,
+    Category,
+    Graph,
+    Node,
+    Program,
+    Specification,
+    Stage,
+    Verdict,
+)
+from synth_core.settings import Settings
+from synth_core.store import append_ledger, persist, start_run
+
+RUN, LATER = "20261125-000000-aaaaaa", "20261126-000000-bbbbbb"
+
+
+def chain(*operators: str) -> Graph:
+    """x -> op -> op -> …, each operator a call of its own name."""
+    calls = [
+        Node(
+            name=f"n{i}", kind="call", target=f"torch.{op}", inputs=(f"n{i - 1}" if i else "x",), operator=op
+        )
+        for i, op in enumerate(operators)
+    ]
+    last = calls[-1].name if calls else "x"
+    nodes = (Node(name="x", kind="input"), *calls, Node(name="out", kind="output", inputs=(last,)))
+    return Graph(nodes=nodes, operators=operators)
+
+
+def candidate(index: int, *operators: str, note: str = "") -> Candidate:
+    name = program_name(operators)
+    return Candidate(
+        index=index,
+        specification=Specification(
+            operators=operators, strategy="s", seed=index, provider="p", prompt="ordered", temperature=0.0
+        ),
+        program=Program.of(
+            name, f"import torch.nn as nn\n\n\nclass {name}(nn.Module):\n    note = {note!r}\n"
+        ),
+        graph=chain(*operators),
+    )
+
+
+def judged(candidates: list[Candidate]) -> list[Category | None]:
+    return [one.failure.category if one.failure else None for one in candidates]
+
+
+ODD = ("Conv2d", "Tanhshrink", "LPPool2d")
+OTHER = ("Bilinear", "Softsign", "CELU")
+
+
+def test_of_two_alike_in_a_batch_the_first_stays(tmp_path: Path) -> None:
+    first, second, other = Filter(tmp_path, RUN).apply(
+        [candidate(0, *ODD), candidate(1, *ODD, note="another text"), candidate(2, *OTHER)]
+    )
+    assert first.passed(Stage.FILTER)
+    assert other.passed(Stage.FILTER)
+    assert second.failure
+    assert second.failure.category is Category.DUPLICATE
+    assert second.failure.check == "duplicate-operators"
+    assert first.program
+    assert first.program.name in second.failure.detail
+
+
+def test_dead_candidates_pass_through_untouched_and_claim_nothing(tmp_path: Path) -> None:
+    dead = candidate(0, *ODD).judged(Verdict.fail(Stage.VALIDATE_EAGER, Category.SHAPE_ERROR, "x"))
+    kept, alive = Filter(tmp_path, RUN).apply([dead, candidate(1, *ODD)])
+    assert kept == dead
+    assert alive.alive
+
+
+def test_a_later_run_meets_what_an_earlier_one_kept(tmp_path: Path) -> None:
+    Filter(tmp_path, RUN).apply([candidate(0, *ODD)])
+    (later,) = Filter(tmp_path, LATER).apply([candidate(0, *ODD, note="b")])
+    assert later.failure
+    assert RUN in later.failure.detail
+
+
+def test_a_resumed_run_does_not_meet_itself(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert judged(Filter(tmp_path, RUN).apply([candidate(0, *ODD), candidate(1, *ODD)])) == [
+            None,
+            Category.DUPLICATE,
+        ]
+
+
+def test_program_files_of_unknown_origin_count(tmp_path: Path) -> None:
+    (tmp_path / f"{program_name(ODD)}.py").write_text("class Whatever: ...")
+    assert judged(Filter(tmp_path, RUN).apply([candidate(0, *ODD)])) == [Category.DUPLICATE]
+
+
+def test_a_lost_index_is_built_again_from_the_ledgers(tmp_path: Path) -> None:
+    run = start_run(Settings(output_dir=str(tmp_path), seed=1))
+    batch = [candidate(0, *ODD), candidate(1, *OTHER)]
+    append_ledger(run, persist(Filter(tmp_path, run.run_id).apply(batch), run), round=0, batch=0)
+    index_path(tmp_path).unlink()
+    assert judged(Filter(tmp_path, run.run_id).apply(batch)) == [None, None]
+    index_path(tmp_path).unlink()
+    assert judged(Filter(tmp_path, LATER).apply(batch)) == [Category.DUPLICATE] * 2
+
+
+def test_a_kill_between_the_files_and_the_ledger_loses_nothing(tmp_path: Path) -> None:
+    run = start_run(Settings(output_dir=str(tmp_path), seed=1))
+    persist(Filter(tmp_path, run.run_id).apply([candidate(0, *ODD)]), run)
+    index_path(tmp_path).unlink()
+    assert judged(Filter(tmp_path, run.run_id).apply([candidate(0, *ODD)])) == [None]
+
+
+def test_one_graph_under_two_names_is_a_duplicate(tmp_path: Path) -> None:
+    relabelled = candidate(1, "Conv2d", "ReLU", "GLU")
+    relabelled = relabelled.model_copy(update={"graph": Graph(nodes=chain(*ODD).nodes, operators=("GLU",))})
+    _, second = Filter(tmp_path, RUN).apply([candidate(0, *ODD), relabelled])
+    assert second.failure
+    assert second.failure.check == "duplicate-graph"
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [
+        ("Conv2d", "Mish", "Mish"),
+        ("Linear", "Mish", "Mish"),
+        ("Gemm", "Scale", "BatchNorm1d"),
+        ("Conv3d", "Hardswish", "GroupNorm", "Mean"),
+    ],
+)
+def test_a_benchmark_s_operator_sequence_is_contamination(tmp_path: Path, operators: tuple[str, ...]) -> None:
+    (one,) = Filter(tmp_path, RUN).apply([candidate(0, *operators)])
+    assert one.failure
+    assert one.failure.category is Category.CONTAMINATED
+    assert "KernelBench level2/" in one.failure.detail
+
+
+def test_the_order_of_a_benchmark_s_operators_matters(tmp_path: Path) -> None:
+    assert judged(Filter(tmp_path, RUN).apply([candidate(0, "Mish", "Conv2d", "Mish")])) == [None]
+
+
+def test_a_filter_that_is_left_out_objects_to_nothing(tmp_path: Path) -> None:
+    chosen = Filter(tmp_path, RUN, ["contaminated"])
+    assert judged(chosen.apply([candidate(0, *ODD), candidate(1, *ODD)])) == [None, None]
+    assert judged(Filter(tmp_path, LATER).apply([candidate(0, *ODD)])) == [Category.DUPLICATE]
+
+
+def test_an_unknown_filter_is_named_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'nearly'.*duplicate-graph"):
+        Filter(tmp_path, RUN, ["nearly"])
+
+
+def test_a_sampled_set_that_is_held_is_known_before_any_call(tmp_path: Path) -> None:
+    Filter(tmp_path, RUN).apply([candidate(0, *ODD)])
+    assert held(tmp_path, [ODD, OTHER, ("Conv2d", "Mish", "Mish")]) == [
+        program_name(ODD),
+        "",
+        "KernelBench level2/4_Conv2d_Mish_Mish",
+    ]
+
+
+def test_a_broken_index_is_our_fault_and_says_what_to_do(tmp_path: Path) -> None:
+    index_path(tmp_path).parent.mkdir()
+    index_path(tmp_path).write_bytes(b"not a database" * 100)
+    with pytest.raises(EnvironmentFault, match="deleting it is safe"):
+        Filter(tmp_path, RUN).apply([candidate(0, *ODD)])
+
+
+def test_an_exception_undoes_the_whole_batch(tmp_path: Path) -> None:
+    def fails() -> None:
+        with claims_of(tmp_path / "i.sqlite") as claims:
+            claims.mark_synced("x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    with claims_of(tmp_path / "i.sqlite") as claims:
+        assert claims.mark_synced("x")
+
+
+def _filter_many(folder: str, run_id: str, count: int) -> list[bool]:
+    batches = [
+        [candidate(i, "Conv2d", "CELU", CATALOG[i].name) for i in range(start, start + 8)]
+        for start in range(0, count, 8)
+    ]
+    stage = Filter(folder, run_id)
+    return [one.alive for batch in batches for one in stage.apply(batch)]
+
+
+def test_two_runs_that_share_a_folder_never_both_keep_one(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        tasks = [pool.apply_async(_filter_many, (str(tmp_path), run, 64)) for run in (RUN, LATER)]
+        first, second = (task.get(60) for task in tasks)
+    assert all(a != b for a, b in zip(first, second, strict=True))
