@@ -1,17 +1,213 @@
 """From an answer to a program: find the code, name the class, say why when there is none.
 
 Nothing here raises on any text. The code is taken as the answer gives it, with two changes that cannot alter
-what it means: a demonstration block (`if __name__ == "__main__":`) goes, and the class gets its name, both by
-positions of the syntax tree, so comments and layout survive.
+what it means: a demonstration (`if __name__ == "__main__":`, a top-level `print`) goes, and the class gets
+its name. Both go by positions of the syntax tree, so comments and layout survive.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from synth_core.errors import UsageError
+from synth_core.naming import program_name
+from synth_core.operators.catalog import find
+from synth_core.records import Candidate, Category, Outcome, Program, Stage, Verdict
+
+MAX_SOURCE = 1_000_000  # characters; the static gate refuses more, and parsing them would only cost time
+
+_FILE = "<program>"  # what Python calls the text in its messages
+# An answer's invalid escape sequences are its own affair; Python would print them on the user's terminal.
+warnings.filterwarnings("ignore", category=SyntaxWarning, module=_FILE)
+
+_FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*(?P<language>[\w.+-]*)[^`]*")
+_PYTHON = frozenset({"", "python", "py", "python3", "pytorch", "torch"})
+_CODE_START = re.compile(r"(?:import|from|class|def|@)\s*\w", re.MULTILINE)
+_STATED = re.compile(r"^[\s>*_#`-]*final\s+pattern[\s*_`]*[:=](?P<names>.+)$", re.IGNORECASE | re.MULTILINE)
+_REFUSAL = re.compile(
+    r"\W*(?:sorry|i(?:'|’)?m sorry|i am sorry|i apologi[sz]e|i can(?:no|'|’)t|i(?:'|’)?m unable|i am unable"
+    r"|i(?:'|’)?m not able|i am not able|i won(?:'|’)t|i will not|as an ai\b|unfortunately, i)",
+    re.IGNORECASE,
+)
 _IDENTIFIER_AFTER_CLASS = re.compile(rb"class(?:\s|\\)+")
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_BROKEN = (SyntaxError, ValueError, RecursionError, MemoryError)  # all that parsing a text can raise
+
+
+@dataclass(frozen=True)
+class _Block:
+    code: str
+    closed: bool = True
+
+
+def extract_programs(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Give every live candidate the program in its answer, or a verdict that says why there is none."""
+    return [_extract(candidate) if candidate.alive else candidate for candidate in candidates]
+
+
+def refuses(text: str) -> bool:
+    """Whether an answer declines to write a program: it begins by saying so and holds no code."""
+    text = _without_thoughts(text)
+    return bool(_REFUSAL.match(text[:200])) and not _find_code(text)
+
+
+def stated_operators(text: str) -> tuple[str, ...]:
+    """The operators of the answer's last `Final pattern:` line, by catalog name; unknown ones left out."""
+    stated = [match["names"] for match in _STATED.finditer(text)]
+    names: list[str] = []
+    for word in re.findall(r"[A-Za-z]\w*", stated[-1] if stated else ""):
+        try:
+            names.append(find(word).name)
+        except UsageError:
+            continue
+    return tuple(names)
+
+
+def _extract(candidate: Candidate) -> Candidate:
+    completion = candidate.completion
+    assert completion is not None
+    cut_short = completion.outcome is Outcome.TRUNCATED
+    text = _without_thoughts(completion.text)
+    block = _find_code(text)
+    if block is None:
+        return candidate.judged(_no_code(text, cut_short))
+    if cut_short and not _is_whole(block):
+        return candidate.judged(_truncated())
+    if len(block.code) > MAX_SOURCE:
+        detail = f"the program has {len(block.code)} characters; at most {MAX_SOURCE} are read"
+        return candidate.judged(Verdict.fail(Stage.EXTRACT, Category.SYNTAX_ERROR, detail))
+    try:
+        source = _without_demonstration(block.code)
+        name = program_name(stated_operators(text) or candidate.specification.operators)
+        if program_class(_parse(source)):  # one without a class is the static gate's to refuse
+            source = rename_class(source, name)
+    except _BROKEN as error:
+        return candidate.judged(
+            Verdict.fail(Stage.EXTRACT, Category.SYNTAX_ERROR, _describe(error, block.code))
+        )
+    return candidate.judged(Verdict.ok(Stage.EXTRACT), program=Program.of(name, source))
+
+
+def _no_code(text: str, cut_short: bool) -> Verdict:
+    if cut_short:
+        return _truncated()
+    begins = " ".join(text.split())[:120]
+    if refuses(text):
+        return Verdict.fail(Stage.EXTRACT, Category.REFUSAL, f"the answer refuses: {begins}")
+    return Verdict.fail(Stage.EXTRACT, Category.NO_CODE, f"no code in the answer, which begins: {begins}")
+
+
+def _truncated() -> Verdict:
+    detail = "the answer reached max_tokens before the program was whole; raise --max-tokens"
+    return Verdict.fail(Stage.EXTRACT, Category.TRUNCATED, detail)
+
+
+def _describe(error: BaseException, code: str) -> str:
+    if not isinstance(error, SyntaxError) or error.lineno is None:
+        return f"{type(error).__name__}: {error}"
+    lines = code.splitlines()
+    line = lines[error.lineno - 1].strip() if error.lineno <= len(lines) else ""
+    return f"line {error.lineno}: {error.msg}: {line[:120]}"
+
+
+def _without_thoughts(text: str) -> str:
+    """Drop what a reasoning model thought aloud, the mark of byte order, and NULs at the ends."""
+    return text.rpartition("</think>")[2].strip("\ufeff\x00")
+
+
+def _find_code(text: str) -> _Block | None:
+    """The answer's program: the last block that holds a full one; else all blocks together, if that is one
+    (some answers split it); else the last block that holds a class; else the last block; else bare code."""
+    blocks = list(_blocks(text))
+    if not blocks:
+        bare = _bare_code(text)
+        return _Block(bare) if bare else None
+    together = _Block("\n".join(block.code for block in blocks), blocks[-1].closed)
+    for block in [*reversed(blocks), together]:
+        if _is_full(block.code):
+            return block
+    with_class = [block for block in blocks if re.search(r"^\s*class\s", block.code, re.MULTILINE)]
+    return (with_class or blocks)[-1]
+
+
+def _blocks(text: str) -> Iterator[_Block]:
+    """Fenced blocks of Python, in order; a fence that is never closed runs to the end."""
+    opened: re.Match[str] | None = None
+    lines: list[str] = []
+    for line in text.splitlines(keepends=True):
+        fence = _FENCE.fullmatch(line.rstrip())
+        if opened is None:
+            opened, lines = fence, []
+        elif fence and not fence["language"] and fence["marks"].startswith(opened["marks"]):
+            if opened["language"].lower() in _PYTHON:
+                yield _Block("".join(lines))
+            opened = None
+        else:
+            lines.append(line.removeprefix(opened["indent"]))
+    if opened and opened["language"].lower() in _PYTHON and "".join(lines).strip():
+        yield _Block("".join(lines), closed=False)
+
+
+def _bare_code(text: str) -> str:
+    """Code without fences: from the first line that looks like code to the last that still parses with it."""
+    start = _CODE_START.search(text)
+    if start is None:
+        return ""
+    lines = text[text.rfind("\n", 0, start.start()) + 1 :].splitlines(keepends=True)
+    end = len(lines)
+    while end:
+        try:
+            _parse("".join(lines[:end]))
+        except SyntaxError as error:
+            # Prose after the code does not parse: what stands before it may.
+            end = min(end - 1, (error.lineno or 1) - 1)
+        except _BROKEN:
+            break
+        else:
+            return "".join(lines[:end])
+    return "".join(lines) if "class " in text else ""
+
+
+def _parse(code: str) -> ast.Module:
+    return ast.parse(code, filename=_FILE)
+
+
+def _is_whole(block: _Block) -> bool:
+    return block.closed and _is_full(block.code)
+
+
+def _is_full(code: str) -> bool:
+    if len(code) > MAX_SOURCE:
+        return False
+    try:
+        tree = _parse(code)
+    except _BROKEN:
+        return False
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return program_class(tree) is not None and {"get_inputs", "get_init_inputs"} <= functions
+
+
+def _without_demonstration(code: str) -> str:
+    """`code` without top-level prints and `if __name__ == "__main__":` blocks."""
+    lines = code.splitlines(keepends=True)
+    for node in reversed(_parse(code).body):
+        if _is_demonstration(node):
+            assert node.end_lineno is not None
+            del lines[node.lineno - 1 : node.end_lineno]
+    return "".join(lines).rstrip() + "\n"
+
+
+def _is_demonstration(node: ast.stmt) -> bool:
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test).replace('"', "'") in _MAIN_TESTS and not node.orelse
+    return isinstance(node, ast.Expr) and ast.unparse(node).startswith("print(")
+
+
+_MAIN_TESTS = ("__name__ == '__main__'", "'__main__' == __name__")
 
 
 def rename_class(source: str, new_name: str) -> str:
@@ -58,18 +254,18 @@ def _line_starts(data: bytes) -> list[int]:
     return [0, *(match.end() for match in re.finditer(rb"\r\n|\r|\n", data))]
 
 
-def _references(node: ast.AST, name: str) -> Iterator[ast.Name]:
+def _references(tree: ast.Module, name: str) -> Iterator[ast.Name]:
     """Every use of the module-level `name`; scopes that bind the same spelling locally are left alone."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Name) and child.id == name:
-            yield child
-        elif not (
-            isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and _binds(child, name)
-        ):
-            yield from _references(child, name)
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        for child in ast.iter_child_nodes(waiting.pop()):
+            if isinstance(child, ast.Name) and child.id == name:
+                yield child
+            elif not (isinstance(child, _FUNCTIONS) and _binds(child, name)):
+                waiting.append(child)
 
 
-def _binds(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, name: str) -> bool:
+def _binds(function: ast.AST, name: str) -> bool:
     own: list[ast.AST] = [function]
     stored = False
     while own:
@@ -79,7 +275,7 @@ def _binds(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, name: 
             is_parameter = isinstance(child, ast.arg) and child.arg == name
             is_stored = isinstance(child, ast.Name) and child.id == name and isinstance(child.ctx, ast.Store)
             stored = stored or is_parameter or is_stored
-            if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+            if not isinstance(child, (*_FUNCTIONS, ast.ClassDef)):
                 own.append(child)
     return stored
 

@@ -1,0 +1,139 @@
+"""One call to a provider: what is asked, what comes back, and how odd answers are classified.
+
+A provider is one async context manager function in one module and one row in table.py:
+
+    @asynccontextmanager
+    async def connect(connection: Connection) -> AsyncIterator[Complete]: ...
+
+It opens its client and yields `complete(request) -> reply`, which never raises for what a server did: each
+answer is mapped to one `Outcome`. Retries, limits, budgets and caches are dispatch's business, never a
+provider's. A provider of your own needs only `async def complete(request: Request) -> Reply`, given as
+`--model-name package.module:complete`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from pydantic import SecretStr
+
+from synth_core.errors import UsageError
+from synth_core.records import Outcome, Usage
+from synth_core.settings import ProviderSettings
+
+# Asking again may help: at once after a pause, and in a later run.
+RETRYABLE = frozenset({Outcome.RATE_LIMITED, Outcome.TRANSIENT, Outcome.TIMEOUT, Outcome.BAD_RESPONSE})
+# Every further call would end alike.
+HOPELESS = frozenset({Outcome.AUTH, Outcome.QUOTA, Outcome.UNKNOWN_MODEL})
+
+MAX_ERROR = 500  # characters of a server's message that are kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Where calls go and with which key; `workers` is how many programs may be written at once here."""
+
+    settings: ProviderSettings
+    key: SecretStr | None
+    workers: int
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Trust in the user's own CA, or None for the SDK's default (the system's certificates)."""
+        path = self.settings.ca_bundle
+        if not path:
+            return None
+        try:
+            return ssl.create_default_context(cafile=path)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"cannot read the CA bundle {path}: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One question. `schema`, where given, is the JSON schema that the answer has to follow."""
+
+    system: str
+    text: str
+    operators: tuple[str, ...]
+    model: str
+    temperature: float
+    max_tokens: int
+    seed: int
+    schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """How one call ended.
+
+    error: the server's own message, trimmed; empty where all went well.
+    status: HTTP status, 0 where there was none.
+    retry_after: seconds the server asked us to wait, None where it did not say.
+    """
+
+    outcome: Outcome
+    text: str = ""
+    serving_model: str = ""
+    finish_reason: str = ""
+    usage: Usage = field(default_factory=Usage)
+    error: str = ""
+    status: int = 0
+    retry_after: float | None = None
+
+
+Complete = Callable[[Request], Awaitable[Reply]]
+
+
+def failed(outcome: Outcome, error: object, **fields: Any) -> Reply:
+    """A reply without an answer; the message is put on one line and trimmed."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return Reply(outcome=outcome, error=text[:MAX_ERROR], **fields)
+
+
+def classify(status: int, code: str, message: str) -> Outcome:
+    """The outcome that an HTTP error status means, with the help of the server's error code and message.
+
+    A bad Gemini key is a 400, an exhausted OpenAI account and a spent daily quota are 429s, so the status
+    alone does not tell.
+    """
+    said = f"{code} {message}".lower()
+    if status == 401 or any(
+        sign in said for sign in ("api_key_invalid", "api key not valid", "api key expired")
+    ):
+        return Outcome.AUTH
+    if status == 402 or any(
+        sign in said
+        for sign in ("insufficient_quota", "billing", "perday", "credit balance", "spending limit")
+    ):
+        return Outcome.QUOTA if status in {400, 402, 403, 429} else Outcome.TRANSIENT
+    if status == 403:
+        return Outcome.AUTH
+    if status == 404:
+        return Outcome.UNKNOWN_MODEL
+    if status == 429:
+        return Outcome.RATE_LIMITED
+    if status in {408, 409, 425} or status >= 500:
+        return Outcome.TRANSIENT
+    return Outcome.BAD_REQUEST
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds in a `Retry-After` header (number or HTTP date) or a `12.5s` duration; None if unreadable."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value.strip().removesuffix("s")))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -1,0 +1,142 @@
+"""The cost ledger: two lines for each call, one when it starts and one when it ends.
+
+The start is on disk before the request leaves, so that after a kill the calls that were in flight are known
+and their worst case counts as spent: the budget of a resumed run stays honest. One file a run, `calls.jsonl`,
+only ever appended to; a torn last line is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from synth_core.providers.budget import Spending
+from synth_core.providers.call import Reply
+
+FILE_NAME = "calls.jsonl"
+
+
+@dataclass
+class CallTotals:
+    """What the ledger of a run adds up to; `lost` are calls in flight when a process was killed."""
+
+    calls: int = 0
+    lost: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    thinking_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float = 0.0
+    unpriced: int = 0
+    failed_cost_usd: float = 0.0
+    worst_lost: Spending = field(default_factory=Spending)
+    active_s: float = 0.0
+
+    def spending(self) -> Spending:
+        """All of it, lost calls at their worst case."""
+        tokens = self.input_tokens + self.output_tokens + self.thinking_tokens
+        spent = Spending(usd=self.cost_usd, tokens=tokens, calls=self.calls, wall_s=self.active_s)
+        spent.add(Spending(usd=self.worst_lost.usd, tokens=self.worst_lost.tokens))
+        return spent
+
+
+class CallLedger:
+    """Appends to a run's ledger and keeps its `totals`; without a folder it only adds up."""
+
+    def __init__(self, run_dir: Path | None) -> None:
+        self._file = -1
+        self._began = time.monotonic()
+        self._session = f"{time.time_ns():x}-{os.getpid()}"
+        self._number = 0
+        self.totals = read_totals(run_dir) if run_dir else CallTotals()
+        if run_dir is not None:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(run_dir / FILE_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def start(self, candidate: str, provider: str, model: str, worst: Spending) -> int:
+        """Note that a call leaves now; returns its number, for `end`."""
+        self._number += 1
+        self.totals.calls += 1
+        self._write(
+            start=self._number,
+            candidate=candidate,
+            provider=provider,
+            model=model,
+            worst_tokens=worst.tokens,
+            worst_usd=worst.usd,
+        )
+        return self._number
+
+    def end(self, number: int, reply: Reply, cost_usd: float | None, seconds: float) -> None:
+        """Note how the call ended and what it took."""
+        values: dict[str, Any] = {
+            "end": number,
+            "outcome": reply.outcome.value,
+            "status": reply.status,
+            "call_s": round(seconds, 3),
+            "error": reply.error,
+            **vars(reply.usage),
+            "cost_usd": cost_usd,
+        }
+        _add(self.totals, values)
+        self._write(**values)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, **values: Any) -> None:
+        if self._file < 0:
+            return
+        values |= {"session": self._session, "at": round(time.monotonic() - self._began, 3)}
+        os.write(self._file, json.dumps(values).encode() + b"\n")  # one write, so lines never mix
+
+
+def read_totals(run_dir: Path) -> CallTotals:
+    """Add up a run's ledger; all zero where there is none."""
+    totals = CallTotals()
+    open_calls: dict[tuple[str, int], Spending] = {}
+    active: dict[str, float] = {}
+    try:
+        lines = (run_dir / FILE_NAME).read_bytes().splitlines()
+    except FileNotFoundError:
+        return totals
+    for line in lines:
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # torn by a kill
+        session = values["session"]
+        active[session] = max(active.get(session, 0.0), values["at"])
+        if "start" in values:
+            totals.calls += 1
+            worst = Spending(usd=values["worst_usd"], tokens=values["worst_tokens"])
+            open_calls[session, values["start"]] = worst
+        else:
+            open_calls.pop((session, values["end"]), None)
+            _add(totals, values)
+    totals.lost = len(open_calls)
+    for worst in open_calls.values():
+        totals.worst_lost.add(worst)
+    totals.active_s = sum(active.values())
+    return totals
+
+
+def _add(totals: CallTotals, values: dict[str, Any]) -> None:
+    totals.outcomes[values["outcome"]] += 1
+    totals.input_tokens += values["input_tokens"]
+    totals.output_tokens += values["output_tokens"]
+    totals.thinking_tokens += values["thinking_tokens"]
+    totals.cached_tokens += values["cached_tokens"]
+    cost = values["cost_usd"]
+    totals.unpriced += cost is None
+    totals.cost_usd += cost or 0.0
+    if values["outcome"] != "ok":
+        totals.failed_cost_usd += cost or 0.0

@@ -1,0 +1,33 @@
+"""The provider `constructive`: programs written here by the synthesizer, with no LLM and no network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from synth_core.providers.call import Complete, Connection, Reply, Request, failed
+from synth_core.providers.constructive import Synthesizer
+from synth_core.records import Outcome
+
+
+@asynccontextmanager
+async def connect(connection: Connection) -> AsyncIterator[Complete]:
+    """Warm children that write programs; the same operators and seed give the same text anywhere."""
+    synthesizer = Synthesizer(connection.workers)
+    threads = ThreadPoolExecutor(connection.workers, thread_name_prefix="synthesizer")
+
+    async def complete(request: Request) -> Reply:
+        loop = asyncio.get_running_loop()
+        written = await loop.run_in_executor(threads, synthesizer.write, request.operators, request.seed)
+        if isinstance(written, str):
+            return failed(Outcome.BAD_REQUEST, written)
+        text = f"{written.plan}\n\n```python\n{written.source}```\n"
+        return Reply(outcome=Outcome.OK, text=text, serving_model="constructive")
+
+    try:
+        yield complete
+    finally:
+        threads.shutdown(cancel_futures=True)
+        synthesizer.close()

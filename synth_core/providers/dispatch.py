@@ -1,0 +1,305 @@
+"""Prompts to completions: the one door to all providers, with the caches, limits and retries they share.
+
+`Dispatcher.complete` blocks and may be called from many threads at once; the calls themselves run on one
+event loop in a thread of its own, so the limits hold for the whole run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import SecretStr
+
+from synth_core.errors import UsageError
+from synth_core.extraction import refuses
+from synth_core.providers.answers import Answer, AnswerStore, answer_key
+from synth_core.providers.budget import Budget
+from synth_core.providers.call import RETRYABLE, Connection, Reply, Request
+from synth_core.providers.calls import CallLedger
+from synth_core.providers.lane import Lane
+from synth_core.providers.pricing import price
+from synth_core.providers.table import find_provider, key_of
+from synth_core.records import (
+    Candidate,
+    Category,
+    Completion,
+    Outcome,
+    Stage,
+    Telemetry,
+    Usage,
+    Verdict,
+    operator_signature,
+)
+from synth_core.settings import Settings
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries of one call, doubled each time
+_GRACE = 5.0  # seconds that calls in flight get once the breaker has tripped
+_RATE_WINDOW = 60.0
+
+_CATEGORIES = {Outcome.BLOCKED: Category.REFUSAL, Outcome.TRUNCATED: Category.TRUNCATED}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where the calls of a run stand, for the live display. Money leaves unpriced calls out."""
+
+    calls: int
+    failed: int
+    from_cache: int
+    in_flight: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    unpriced_calls: int
+    calls_per_minute: float
+    projected_usd: float
+
+
+class Dispatcher:
+    """All provider calls of one run. A context manager; `close` ends the loop and the clients.
+
+    key: the key of `settings.model_name`'s provider, if it comes from a Secret block; else the environment's.
+    run_dir: the run's folder, where the cost ledger lies; what it holds already counts towards the budgets.
+    """
+
+    def __init__(
+        self, settings: Settings, *, key: SecretStr | None = None, run_dir: Path | None = None
+    ) -> None:
+        self._settings = settings.resolved()
+        self._key = key
+        self._loop = asyncio.new_event_loop()
+        self._stack = AsyncExitStack()
+        self._lanes: dict[str, asyncio.Task[Lane]] = {}
+        self._open_lanes: list[Lane] = []
+        self._ledger = CallLedger(run_dir)
+        self._budget = Budget(settings.budget, self._ledger.totals.spending())
+        self._answers: AnswerStore | None = None
+        self._done = self._from_cache = 0
+        self._thread = threading.Thread(target=self._loop.run_forever, name="dispatch", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def complete(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Give every live candidate its completion, in the same order; blocks until all have ended.
+
+        A candidate whose calls failed gets the verdict PROVIDER_ERROR, REFUSAL or TRUNCATED. Raises
+        `HopelessProvider` where every further call would fail; answers received by then are kept.
+        """
+        future = asyncio.run_coroutine_threadsafe(self._complete_all(candidates), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def snapshot(self) -> Snapshot:
+        """Counts of the whole run, earlier sessions included; safe to call from any thread."""
+        totals, lanes = self._ledger.totals, list(self._open_lanes)
+        since = time.monotonic() - _RATE_WINDOW
+        recent = sum(1 for lane in lanes for at in list(lane.finished) if at >= since)
+        expected = max(self._settings.num_total_samples, self._done)
+        return Snapshot(
+            calls=totals.calls,
+            failed=totals.outcomes.total() - totals.outcomes[Outcome.OK],
+            from_cache=self._from_cache,
+            in_flight=sum(lane.in_flight for lane in lanes),
+            input_tokens=totals.input_tokens,
+            output_tokens=totals.output_tokens + totals.thinking_tokens,
+            cost_usd=totals.cost_usd,
+            unpriced_calls=totals.unpriced,
+            calls_per_minute=recent * 60 / _RATE_WINDOW,
+            projected_usd=totals.cost_usd * expected / self._done if self._done else 0.0,
+        )
+
+    def close(self) -> None:
+        """Give up what is in flight and close clients, ledger and cache."""
+        if self._loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._ledger.close()
+
+    async def _close(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._stack.aclose()
+        if self._answers:
+            self._answers.close()
+
+    async def _complete_all(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        tasks = [
+            asyncio.create_task(self._complete(candidate)) if candidate.alive else None
+            for candidate in candidates
+        ]
+        running = [task for task in tasks if task]
+        try:
+            if running:
+                await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+                if any(task.done() and task.exception() for task in running):
+                    await asyncio.wait(running, timeout=_GRACE)
+        finally:
+            for task in running:
+                task.cancel()
+        return [task.result() if task else old for task, old in zip(tasks, candidates, strict=True)]
+
+    async def _complete(self, candidate: Candidate) -> Candidate:
+        lane = await self._lane(candidate.specification.provider)
+        request, key = self._question(candidate, lane)
+        answer = self._answers.get(key) if self._answers and key else None
+        if answer is not None:
+            self._from_cache += 1
+            self._done += 1
+            reply = Reply(outcome=Outcome.OK, text=answer.text, serving_model=answer.serving_model)
+            telemetry = candidate.telemetry
+            from_cache = (*telemetry.from_cache, Stage.LLM.value)
+            telemetry = telemetry.model_copy(update={"from_cache": from_cache})
+            return _completed(candidate, request, reply, telemetry)
+        started = time.monotonic()
+        reply, usage, calls = await self._ask(lane, request, candidate.id)
+        if self._answers and key and reply.outcome is Outcome.OK and not refuses(reply.text):
+            self._keep(key, candidate, lane, reply)
+        self._done += 1
+        seconds = {**candidate.telemetry.seconds, Stage.LLM.value: time.monotonic() - started}
+        update = {"usage": usage, "calls": candidate.telemetry.calls + calls, "seconds": seconds}
+        return _completed(candidate, request, reply, candidate.telemetry.model_copy(update=update))
+
+    async def _ask(self, lane: Lane, request: Request, candidate: str) -> tuple[Reply, Usage, int]:
+        """One question with its retries: the last reply, what all tries used together, how many they were."""
+        usage, calls = Usage(cost_usd=0.0), 0
+        retries = 0 if lane.provider.writes_here else self._settings.provider.retries
+        while True:
+            reply = await lane.ask(request, candidate)
+            if reply.outcome is Outcome.OVER_BUDGET:
+                return reply, usage, calls
+            calls += 0 if lane.provider.writes_here else 1
+            usage = _sum(usage, reply.usage)
+            if reply.outcome not in RETRYABLE or calls > retries:
+                return reply, usage, calls
+            if reply.outcome is not Outcome.RATE_LIMITED:  # for that, the lane itself pauses
+                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (calls - 1)) * random.uniform(0.5, 1.0)
+                await asyncio.sleep(max(pause, reply.retry_after or 0.0))
+
+    async def _lane(self, name: str) -> Lane:
+        if name not in self._lanes:
+            self._lanes[name] = asyncio.create_task(self._open_lane(name))
+        return await asyncio.shield(self._lanes[name])
+
+    async def _open_lane(self, name: str) -> Lane:
+        provider, settings = find_provider(name), self._settings
+        is_main = name == settings.model_name
+        model = (settings.provider.model_id if is_main else "") or provider.default_model
+        if settings.budget.usd and price(provider, model, Usage(output_tokens=1)) is None:
+            raise UsageError(
+                f"the price of {provider.name}'s model {model!r} is not known, so a budget in USD cannot be"
+                " kept; set a budget in tokens or calls instead"
+            )
+        connection = Connection(
+            settings=settings.provider,
+            key=key_of(provider, self._key if is_main else None),
+            workers=settings.num_worker,
+        )
+        ledger = CallLedger(None) if provider.writes_here else self._ledger
+        lane = Lane(provider, model, connection, self._budget, ledger)
+        await lane.open(self._stack)
+        if not provider.writes_here:
+            self._open_lanes.append(lane)
+            self._answers = self._answers or AnswerStore(settings.cache_dir)
+        return lane
+
+    def _question(self, candidate: Candidate, lane: Lane) -> tuple[Request, str]:
+        """What is asked, and the key its answer is kept under (empty where none is kept)."""
+        specification, prompt, options = candidate.specification, candidate.prompt, self._settings.provider
+        assert prompt is not None
+        key = ""
+        if not lane.provider.writes_here:
+            key = answer_key(
+                operators=operator_signature(specification.operators),
+                prompt=prompt.digest,
+                provider=lane.provider.name,
+                server=options.base_url,
+                api=options.api,
+                model=lane.model,
+                temperature=specification.temperature,
+                sample=specification.sample,
+                attempt=candidate.attempt,
+            )
+        request = Request(
+            system=prompt.system,
+            text=prompt.text,
+            operators=specification.operators,
+            model=lane.model,
+            temperature=specification.temperature,
+            max_tokens=options.max_tokens,
+            # Derived from the key, so that equal questions are asked equally.
+            seed=int(key[:8], 16) >> 1 if key else specification.seed,
+        )
+        return request, key
+
+    def _keep(self, key: str, candidate: Candidate, lane: Lane, reply: Reply) -> None:
+        assert self._answers is not None
+        self._answers.put(
+            key,
+            Answer(
+                text=reply.text,
+                serving_model=reply.serving_model,
+                finish_reason=reply.finish_reason,
+                usage=reply.usage,
+            ),
+            provider=lane.provider.name,
+            model=lane.model,
+            signature=operator_signature(candidate.specification.operators),
+        )
+
+
+def _completed(candidate: Candidate, request: Request, reply: Reply, telemetry: Telemetry) -> Candidate:
+    completion = Completion(
+        outcome=reply.outcome,
+        text=reply.text,
+        requested_model=request.model,
+        serving_model=reply.serving_model,
+        finish_reason=reply.finish_reason,
+        parameters={
+            "temperature": request.temperature,
+            "max_tokens": request.max_tokens,
+            "seed": request.seed,
+        },
+        error=reply.error,
+    )
+    return candidate.judged(_verdict(reply), completion=completion, telemetry=telemetry)
+
+
+def _verdict(reply: Reply) -> Verdict:
+    """An answer cut short passes on if it has text: extraction decides whether its program is whole."""
+    if reply.outcome is Outcome.OK or (reply.outcome is Outcome.TRUNCATED and reply.text):
+        return Verdict.ok(Stage.LLM)
+    category = _CATEGORIES.get(reply.outcome, Category.PROVIDER_ERROR)
+    detail = reply.error or "the answer reached max_tokens before it had any text"
+    return Verdict.fail(Stage.LLM, category, f"{reply.outcome}: {detail}", check=reply.outcome.value)
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    unpriced = one.cost_usd is None or other.cost_usd is None
+    return Usage(
+        input_tokens=one.input_tokens + other.input_tokens,
+        output_tokens=one.output_tokens + other.output_tokens,
+        thinking_tokens=one.thinking_tokens + other.thinking_tokens,
+        cached_tokens=one.cached_tokens + other.cached_tokens,
+        cost_usd=None if unpriced else (one.cost_usd or 0.0) + (other.cost_usd or 0.0),
+    )

@@ -1,0 +1,140 @@
+"""Gemini, by the google-genai SDK."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+from google import genai
+from google.genai import errors, types
+from pydantic import ValidationError
+
+from synth_core.providers.call import (
+    Complete,
+    Connection,
+    Reply,
+    Request,
+    classify,
+    failed,
+    parse_retry_after,
+)
+from synth_core.records import Outcome, Usage
+
+_BLOCKED = frozenset(
+    {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "IMAGE_SAFETY"}
+)
+
+
+@asynccontextmanager
+async def connect(connection: Connection) -> AsyncIterator[Complete]:
+    """A client of the Gemini API. It has no timeout and no connection limit of its own: both are set here."""
+    settings = connection.settings
+    arguments: dict[str, Any] = {"limits": httpx2.Limits(max_connections=None)}
+    if context := connection.ssl_context():
+        arguments["verify"] = context
+    client = genai.Client(
+        api_key=connection.key.get_secret_value() if connection.key else None,
+        http_options=types.HttpOptions(
+            base_url=settings.base_url or None,
+            timeout=int(settings.timeout * 1000),  # milliseconds here
+            async_client_args=arguments,
+        ),
+    )
+
+    async def complete(request: Request) -> Reply:
+        return await _ask(client, request)
+
+    try:
+        yield complete
+    finally:
+        await client.aio.aclose()
+
+
+def configuration(request: Request) -> types.GenerateContentConfig:
+    """The parameters of one question."""
+    return types.GenerateContentConfig(
+        system_instruction=request.system or None,
+        temperature=request.temperature,
+        max_output_tokens=request.max_tokens,
+        response_mime_type="application/json" if request.schema is not None else None,
+        response_json_schema=request.schema,
+    )
+
+
+async def _ask(client: genai.Client, request: Request) -> Reply:
+    try:
+        answer = await client.aio.models.generate_content(
+            model=request.model, contents=request.text, config=configuration(request)
+        )
+    except errors.APIError as error:
+        return _status_error(error)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, httpx2.DecodingError) as error:
+        return failed(Outcome.BAD_RESPONSE, f"the answer cannot be read: {error}", status=200)
+    except httpx2.TimeoutException as error:
+        return failed(Outcome.TIMEOUT, error)
+    except httpx2.HTTPError as error:
+        return failed(Outcome.TRANSIENT, error)
+    return read(answer)
+
+
+def read(answer: types.GenerateContentResponse) -> Reply:
+    """Map a 200 to a reply: a blocked prompt has no candidates, an answer spent on thinking has no parts."""
+    about: dict[str, Any] = {
+        "usage": _usage(answer.usage_metadata),
+        "serving_model": answer.model_version or "",
+        "status": 200,
+    }
+    if not answer.candidates:
+        reason = answer.prompt_feedback and answer.prompt_feedback.block_reason
+        if reason:
+            return failed(Outcome.BLOCKED, f"prompt blocked: {reason.value}", **about)
+        return failed(Outcome.EMPTY, "the answer has no candidates", **about)
+    first = answer.candidates[0]
+    finish = first.finish_reason.value if first.finish_reason else ""
+    parts = (first.content and first.content.parts) or []
+    text = "".join(part.text or "" for part in parts if not part.thought)
+    if finish in _BLOCKED:
+        return failed(Outcome.BLOCKED, f"answer blocked: {finish}", finish_reason=finish, **about)
+    if finish == "MAX_TOKENS":
+        return Reply(outcome=Outcome.TRUNCATED, text=text, finish_reason=finish, **about)
+    if not text.strip():
+        return failed(Outcome.EMPTY, "the answer has no text", finish_reason=finish, **about)
+    return Reply(outcome=Outcome.OK, text=text, finish_reason=finish, **about)
+
+
+def _usage(usage: types.GenerateContentResponseUsageMetadata | None) -> Usage:
+    if usage is None:
+        return Usage()
+    return Usage(
+        input_tokens=max(0, usage.prompt_token_count or 0),
+        output_tokens=max(0, usage.candidates_token_count or 0),
+        thinking_tokens=max(0, usage.thoughts_token_count or 0),
+        cached_tokens=max(0, usage.cached_content_token_count or 0),
+    )
+
+
+def _status_error(error: errors.APIError) -> Reply:
+    """Google says why in `details`: ErrorInfo.reason, QuotaFailure.quotaId, RetryInfo.retryDelay."""
+    body = error.details if isinstance(error.details, dict) else {}
+    inner = body.get("error", body)
+    details = inner.get("details", []) if isinstance(inner, dict) else []
+    hint: float | None = None
+    codes = [error.status or ""]
+    for detail in details if isinstance(details, list) else []:
+        if not isinstance(detail, dict):
+            continue
+        codes.append(str(detail.get("reason", "")))
+        codes += (str(v.get("quotaId", "")) for v in detail.get("violations", []) if isinstance(v, dict))
+        hint = parse_retry_after(detail.get("retryDelay")) if "retryDelay" in detail else hint
+    headers = getattr(error.response, "headers", {})
+    if hint is None:
+        hint = parse_retry_after(headers.get("retry-after"))
+    return failed(
+        classify(error.code, " ".join(codes), error.message or ""),
+        f"HTTP {error.code} {error.status or ''}: {error.message}",
+        status=error.code,
+        retry_after=hint,
+    )

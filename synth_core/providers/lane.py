@@ -1,0 +1,160 @@
+"""One lane for each (provider, model): its client, its limits, its breaker. All calls of a run pass here."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import deque
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from pydantic import SecretStr
+
+from synth_core.providers.breaker import Breaker
+from synth_core.providers.budget import Budget, Spending
+from synth_core.providers.call import Complete, Connection, Reply, Request, failed
+from synth_core.providers.calls import CallLedger
+from synth_core.providers.limits import Pace, TokenAllowance, Width
+from synth_core.providers.pricing import price
+from synth_core.providers.table import Provider, load_connect
+from synth_core.records import Outcome, Usage
+
+_BYTES_PER_TOKEN = 3.0  # code and English run at 3.5 to 4.5; lower, so that a reservation is no underestimate
+_SPENT_QUOTA = 600.0  # a server that asks for a longer pause than this many seconds means a spent quota
+_OVERLOADED = frozenset({503, 529})
+
+
+class Lane:
+    """Lives on dispatch's event loop."""
+
+    def __init__(
+        self, provider: Provider, model: str, connection: Connection, budget: Budget, ledger: CallLedger
+    ) -> None:
+        settings = connection.settings
+        self.provider = provider
+        self.model = model
+        self.breaker = Breaker(provider, model)
+        self.pace = Pace(settings.rpm / 60)
+        self.width = Width(connection.workers if provider.writes_here else settings.concurrency)
+        self.in_flight = 0
+        self.finished: deque[float] = deque(maxlen=1000)  # when calls ended, for the live rate
+        self._tokens = TokenAllowance(settings.tpm)
+        self._connection = connection
+        self._budget = budget
+        self._ledger = ledger
+        self._turn = asyncio.Lock()  # first come, first served: only its holder looks at the limits
+        self._changed = asyncio.Event()
+        self._expected_output = settings.max_tokens
+        self._complete: Complete | None = None
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the provider's client; it is closed with `stack`."""
+        connect = load_connect(self.provider)
+        self._complete = await stack.enter_async_context(connect(self._connection))
+
+    async def ask(self, request: Request, candidate: str) -> Reply:
+        """One call, after its turn in the queue. Raises `HopelessProvider` once the breaker has tripped."""
+        input_tokens = int(len(request.system + request.text) / _BYTES_PER_TOKEN) + 1
+        worst = Usage(input_tokens=input_tokens, output_tokens=request.max_tokens)
+        estimate = input_tokens + self._expected_output
+        await self._wait_turn(estimate)
+        try:
+            reply = await self._ask(request, candidate, worst)
+        finally:
+            self.in_flight -= 1
+            self._changed.set()
+        used = reply.usage.input_tokens + reply.usage.output_tokens + reply.usage.thinking_tokens
+        self._tokens.take(used - estimate)
+        return reply
+
+    async def _ask(self, request: Request, candidate: str, worst: Usage) -> Reply:
+        reserved = Spending(
+            usd=price(self.provider, self.model, worst) or 0.0,
+            tokens=worst.input_tokens + worst.output_tokens,
+            calls=1,
+        )
+        if reason := await self._budget.reserve(reserved):
+            return failed(Outcome.OVER_BUDGET, reason)
+        number = self._ledger.start(candidate, self.provider.name, self.model, reserved)
+        started = time.monotonic()
+        reply = failed(Outcome.TRANSIENT, "the call was given up")
+        try:
+            reply = self._tidy(await self._call(request))
+        finally:
+            now = time.monotonic()
+            cost = price(self.provider, reply.serving_model or self.model, reply.usage)
+            if cost is None:
+                cost = price(self.provider, self.model, reply.usage)
+            reply = replace(reply, usage=reply.usage.model_copy(update={"cost_usd": cost}))
+            self._ledger.end(number, reply, cost, now - started)
+            used = reply.usage.input_tokens + reply.usage.output_tokens + reply.usage.thinking_tokens
+            await self._budget.settle(reserved, Spending(usd=cost or 0.0, tokens=used, calls=1))
+        self._learn(reply, started, now)
+        return reply
+
+    async def _call(self, request: Request) -> Reply:
+        """Call under a hard deadline: the SDKs' timeouts are per read; a server that drips defeats them."""
+        assert self._complete is not None
+        try:
+            async with asyncio.timeout(self._connection.settings.timeout):
+                return await self._complete(request)
+        except TimeoutError:
+            return failed(
+                Outcome.TIMEOUT, f"no complete answer within {self._connection.settings.timeout:g} s"
+            )
+
+    async def _wait_turn(self, estimate: int) -> None:
+        async with self._turn:
+            while True:
+                self.breaker.check()
+                now = time.monotonic()
+                self._changed.clear()
+                if self.in_flight >= self.width.limit:
+                    await self._changed.wait()
+                    continue
+                wait = max(self.pace.delay(now), self._tokens.delay(now, estimate))
+                if wait <= 0:
+                    break
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()  # a breaker that trips ends even a long pause
+                except TimeoutError:
+                    pass
+            self.pace.start(now)
+            self._tokens.take(estimate)
+            self.in_flight += 1
+
+    def _learn(self, reply: Reply, started: float, now: float) -> None:
+        self.finished.append(now)
+        if reply.outcome is Outcome.RATE_LIMITED:
+            self.pace.refuse(now, started, reply.retry_after)
+        else:
+            self.pace.succeed()
+        if reply.outcome is Outcome.TIMEOUT or reply.status in _OVERLOADED:
+            self.width.overload(now, started)
+            if reply.retry_after is not None:
+                self.pace.paused_until = max(self.pace.paused_until, now + reply.retry_after)
+        elif reply.outcome is Outcome.OK:
+            self.width.succeed(now - started)
+            output = reply.usage.output_tokens + reply.usage.thinking_tokens
+            self._expected_output += (output - self._expected_output) // 8
+        self.breaker.observe(reply)
+
+    def _tidy(self, reply: Reply) -> Reply:
+        if (reply.retry_after or 0) > _SPENT_QUOTA:
+            error = f"{reply.error} (asks to wait {reply.retry_after:g} s)"
+            reply = replace(reply, outcome=Outcome.QUOTA, error=error)
+        return replace(reply, error=scrub(reply.error, self._connection.key)) if reply.error else reply
+
+
+def scrub(text: str, key: SecretStr | None) -> str:
+    """Take every word out of a server's message that holds a part of the key, masked ones included."""
+    secret = key.get_secret_value() if key else ""
+    parts = {secret[i : i + 6] for i in range(len(secret) - 5)}
+
+    def clean(match: re.Match[str]) -> str:
+        word = match[0]
+        return "[key]" if "**" in word or any(part in word for part in parts) else word
+
+    return re.sub(r"[^\s\"'`,;()<>]+", clean, text)

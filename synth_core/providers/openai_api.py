@@ -1,0 +1,150 @@
+"""OpenAI and every server that speaks its protocol (vLLM, SGLang, llama.cpp, Ollama), by the openai SDK."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import openai
+from openai.types import Completion as TextCompletion
+from openai.types import CompletionUsage
+from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+
+from synth_core.providers.call import (
+    Complete,
+    Connection,
+    Reply,
+    Request,
+    classify,
+    failed,
+    parse_retry_after,
+)
+from synth_core.records import Outcome, Usage
+
+_FINISHED = {"length": Outcome.TRUNCATED, "content_filter": Outcome.BLOCKED}
+# Parameters that some models refuse (reasoning models take no temperature) and a program can do without.
+_OPTIONAL = frozenset({"temperature", "seed"})
+
+
+@asynccontextmanager
+async def connect(connection: Connection) -> AsyncIterator[Complete]:
+    """A client of one server; `settings.api` chooses chat or plain completions."""
+    settings = connection.settings
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency)
+    http_client = openai.DefaultAsyncHttpxClient(
+        verify=connection.ssl_context() or True, limits=limits, timeout=settings.timeout
+    )
+    refused: set[str] = set()
+    async with openai.AsyncOpenAI(
+        api_key=connection.key.get_secret_value() if connection.key else "none",
+        base_url=settings.base_url or None,
+        timeout=settings.timeout,
+        max_retries=0,
+        http_client=http_client,
+    ) as client:
+
+        async def complete(request: Request) -> Reply:
+            return await _ask(client, connection, request, refused)
+
+        yield complete
+
+
+async def _ask(
+    client: openai.AsyncOpenAI, connection: Connection, request: Request, refused: set[str]
+) -> Reply:
+    options = {"temperature": request.temperature, **_options(connection, request)}
+    options = {name: value for name, value in options.items() if name not in refused}
+    try:
+        if connection.settings.api == "completions":
+            prompt = f"{request.system}\n{request.text}" if request.system else request.text
+            return _read(await client.completions.create(model=request.model, prompt=prompt, **options))
+        messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": request.text}]
+        if request.system:
+            messages.insert(0, {"role": "system", "content": request.system})
+        return _read(await client.chat.completions.create(model=request.model, messages=messages, **options))
+    except openai.APIStatusError as error:
+        if error.status_code == 400 and error.param in _OPTIONAL - refused:
+            refused.add(error.param)
+            return failed(Outcome.TRANSIENT, f"{error.message} (from now on asked without it)", status=400)
+        return _status_error(error)
+    except openai.APITimeoutError as error:
+        return failed(Outcome.TIMEOUT, error)
+    except openai.APIConnectionError as error:
+        return failed(Outcome.TRANSIENT, f"{error} {error.__cause__ or ''}")
+    except (openai.APIError, json.JSONDecodeError, UnicodeDecodeError, httpx2.DecodingError) as error:
+        return failed(Outcome.BAD_RESPONSE, f"the answer cannot be read: {error}", status=200)
+    except httpx2.HTTPError as error:
+        return failed(Outcome.TRANSIENT, error)
+
+
+def _options(connection: Connection, request: Request) -> dict[str, Any]:
+    """What differs between OpenAI itself and the servers that only speak like it."""
+    options: dict[str, Any]
+    if connection.settings.api == "completions":
+        options = {"max_tokens": request.max_tokens}
+    elif connection.settings.base_url:
+        options = {"max_tokens": request.max_tokens, "seed": request.seed}
+    else:
+        options = {"max_completion_tokens": request.max_tokens}
+    if request.schema is not None:
+        schema = {"name": "answer", "strict": True, "schema": request.schema}
+        options["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return options
+
+
+def _read(answer: Any) -> Reply:
+    """Map a 200 to a reply. The SDK checks nothing: any field may be missing or of another type."""
+    if type(answer) not in {ChatCompletion, TextCompletion}:
+        return failed(Outcome.BAD_RESPONSE, f"the answer is no completion: {str(answer)[:200]}", status=200)
+    usage = _usage(answer.usage)
+    about: dict[str, Any] = {"usage": usage, "serving_model": str(answer.model or ""), "status": 200}
+    if not answer.choices:
+        return failed(Outcome.EMPTY, "the answer has no choices", **about)
+    choice = answer.choices[0]
+    finish = str(choice.finish_reason or "")
+    message = getattr(choice, "message", None)
+    text = choice.text if hasattr(choice, "text") else message and message.content
+    refusal = message and getattr(message, "refusal", None)
+    if refusal:
+        return failed(Outcome.BLOCKED, refusal, finish_reason=finish, **about)
+    outcome = _FINISHED.get(finish, Outcome.OK)
+    if not isinstance(text, str) or not text.strip():
+        if outcome is Outcome.OK:
+            return failed(Outcome.EMPTY, "the answer has no text", finish_reason=finish, **about)
+        text = ""
+    return Reply(outcome=outcome, text=text, finish_reason=finish, **about)
+
+
+def _usage(usage: CompletionUsage | None) -> Usage:
+    if usage is None:
+        return Usage()
+    prompt_details = usage.prompt_tokens_details
+    output_details = usage.completion_tokens_details
+    thinking = _count(output_details and output_details.reasoning_tokens)
+    return Usage(
+        input_tokens=_count(usage.prompt_tokens),
+        output_tokens=max(0, _count(usage.completion_tokens) - thinking),
+        thinking_tokens=thinking,
+        cached_tokens=_count(prompt_details and prompt_details.cached_tokens),
+    )
+
+
+def _count(value: Any) -> int:
+    """A token count as servers report it, which may be missing, negative or no number."""
+    return max(0, value) if isinstance(value, int) else 0
+
+
+def _status_error(error: openai.APIStatusError) -> Reply:
+    headers = error.response.headers
+    milliseconds = parse_retry_after(headers.get("retry-after-ms"))
+    hint = milliseconds / 1000 if milliseconds is not None else parse_retry_after(headers.get("retry-after"))
+    code = f"{error.code or ''} {error.type or ''}"
+    return failed(
+        classify(error.status_code, code, error.message),
+        f"HTTP {error.status_code}: {error.message}",
+        status=error.status_code,
+        retry_after=hint,
+    )

@@ -1,0 +1,31 @@
+"""What calls cost, by the offline price list of genai-prices. An unknown model is unpriced, never free."""
+
+from __future__ import annotations
+
+import logging
+
+from synth_core.providers.table import Provider
+from synth_core.records import Usage
+
+BATCH_SHARE = 0.5  # both providers' batch modes cost half
+
+
+def price(provider: Provider, model: str, usage: Usage, *, batch: bool = False) -> float | None:
+    """US dollars of one call; 0.0 for programs written here, None where the model's price is not known."""
+    if provider.writes_here:
+        return 0.0
+    if not provider.price_list:
+        return None
+    import genai_prices  # its price list takes a while to load, and most runs need none
+
+    logging.getLogger("genai_prices").setLevel(logging.ERROR)
+    tokens = genai_prices.Usage(
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=usage.cached_tokens,
+        output_tokens=usage.output_tokens + usage.thinking_tokens,
+    )
+    try:
+        cost = genai_prices.calc_price(tokens, model_ref=model, provider_id=provider.price_list)
+    except (LookupError, ValueError):  # ValueError: more cached than input tokens, as odd servers report
+        return None
+    return float(cost.total_price) * (BATCH_SHARE if batch else 1.0)

@@ -1,0 +1,151 @@
+"""The providers: one row each. Adding one is writing its module (see call.py) and adding its row here."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from synth_core.errors import UsageError
+from synth_core.providers.call import Complete, Connection, Reply, Request, failed
+from synth_core.records import Outcome
+from synth_core.settings import Settings
+
+Connect = Callable[[Connection], AbstractAsyncContextManager[Complete]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One row.
+
+    module: holds `connect`; imported when the provider is first used, so an SDK nobody uses costs nothing.
+    key_variable: environment variable of its key; `key_required`: no call works without it.
+    default_model: model asked where the user names none; empty: the user has to.
+    needs_base_url: the address of the server has to be given.
+    price_list: the provider's id in genai-prices; empty: its models are unpriced.
+    writes_here: answers are computed on this machine, the same for the same seed: no network, no price, and
+        nothing to limit, retry or remember.
+    """
+
+    name: str
+    module: str
+    key_variable: str = ""
+    key_required: bool = False
+    default_model: str = ""
+    needs_base_url: bool = False
+    price_list: str = ""
+    writes_here: bool = False
+
+
+PROVIDERS: dict[str, Provider] = {
+    row.name: row
+    for row in (
+        Provider(
+            name="constructive",
+            module="synth_core.providers.constructive_api",
+            default_model="constructive",
+            writes_here=True,
+        ),
+        Provider(
+            name="gemini",
+            module="synth_core.providers.gemini_api",
+            key_variable="GEMINI_API_KEY",
+            key_required=True,
+            default_model="gemini-3.8-flash",
+            price_list="google",
+        ),
+        Provider(
+            name="openai",
+            module="synth_core.providers.openai_api",
+            key_variable="OPENAI_API_KEY",
+            key_required=True,
+            default_model="gpt-5.4-mini",
+            price_list="openai",
+        ),
+        Provider(
+            name="local",
+            module="synth_core.providers.openai_api",
+            key_variable="LOCAL_API_KEY",
+            default_model="default",
+            needs_base_url=True,
+        ),
+    )
+}
+
+
+def find_provider(name: str) -> Provider:
+    """The row called `name`, or one made for `package.module:function`; `UsageError` otherwise."""
+    if row := PROVIDERS.get(name):
+        return row
+    if ":" in name:
+        return Provider(name=name, module=name.partition(":")[0], default_model=name)
+    known = ", ".join(PROVIDERS)
+    raise UsageError(f"unknown provider {name!r}; known: {known}, or package.module:function of your own")
+
+
+def load_connect(provider: Provider) -> Connect:
+    """The provider's `connect`; `UsageError` where a function of the user's own cannot be found."""
+    _, _, function = provider.name.partition(":")
+    if not function:
+        connect: Connect = importlib.import_module(provider.module).connect
+        return connect
+    try:
+        complete = getattr(importlib.import_module(provider.module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"cannot load the provider {provider.name}: {error}") from None
+    if not callable(complete):
+        raise UsageError(f"the provider {provider.name} is no function")
+    return _connect_function(provider.name, complete)
+
+
+def key_of(provider: Provider, given: SecretStr | None = None) -> SecretStr | None:
+    """The provider's key: the given one (from a Secret block), else the environment's; None without one."""
+    if given is not None and given.get_secret_value():
+        return given
+    value = os.environ.get(provider.key_variable, "").strip() if provider.key_variable else ""
+    return SecretStr(value) if value else None
+
+
+def require_key(settings: Settings, given: SecretStr | None = None) -> None:
+    """Refuse settings that no call could work with: unknown provider, no key, no address.
+
+    Raises `UsageError`, one line that names what to set.
+    """
+    provider = find_provider(settings.model_name)
+    options = settings.provider
+    if provider.key_required and not options.secret_block and key_of(provider, given) is None:
+        raise UsageError(
+            f"provider {provider.name} needs a key: set the environment variable {provider.key_variable}"
+            " (or use --model-name constructive, which needs none)"
+        )
+    if provider.needs_base_url and not options.base_url:
+        raise UsageError(
+            f"provider {provider.name} needs the address of its server: --base-url http://127.0.0.1:8000/v1"
+        )
+    if provider.name not in PROVIDERS:
+        load_connect(provider)
+
+
+def _connect_function(name: str, function: Complete) -> Connect:
+    """Make a provider of a plain `async def complete(request) -> Reply`, whose faults become replies."""
+
+    @asynccontextmanager
+    async def connect(connection: Connection) -> AsyncIterator[Complete]:
+        async def complete(request: Request) -> Reply:
+            try:
+                reply: object = await function(request)
+            except (OSError, TimeoutError) as error:
+                return failed(Outcome.TRANSIENT, error)
+            except Exception as error:
+                return failed(Outcome.BAD_REQUEST, f"{name} raised {type(error).__name__}: {error}")
+            if not isinstance(reply, Reply):
+                return failed(Outcome.BAD_REQUEST, f"{name} returned {type(reply).__name__}, not a Reply")
+            return reply
+
+        yield complete
+
+    return connect
