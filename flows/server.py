@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -86,7 +87,7 @@ class PrivateServer:
         }
         with (self.home / "server.log").open("wb") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "flows.server", str(self._socket.fileno())],
+                [sys.executable, "-m", "flows.server", str(self._socket.fileno()), str(self.home)],
                 env={**kept, **LOSSLESS, **SILENT, **off, **own},
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -120,23 +121,31 @@ def _is_foreign(name: str) -> bool:
     return name.startswith(("PREFECT_", "SYNTH_")) or name.endswith("_API_KEY")
 
 
-def _serve(handle: int) -> None:
+def _serve(handle: int, home: Path) -> None:
     """The child: serve on the socket `handle` until standard input ends."""
     import uvicorn
     from prefect.server.api.server import create_app
 
+    ready = home / "ready"
+    if not ready.exists():  # killed while it made its tables: a half-made database never starts again
+        for leftover in home.glob("prefect.db*"):
+            leftover.unlink()
     config = uvicorn.Config(
         create_app, factory=True, log_level="critical", lifespan="on", timeout_graceful_shutdown=5
     )
     server = uvicorn.Server(config)
 
-    def stop_with_parent() -> None:
+    def watch() -> None:
+        while not server.started:
+            if select.select([sys.stdin], [], [], 0.1)[0]:
+                os._exit(0)
+        ready.touch()
         sys.stdin.buffer.read()
         server.should_exit = True
 
-    threading.Thread(target=stop_with_parent, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
     server.run(sockets=[socket.socket(fileno=handle)])
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), Path(sys.argv[2]))

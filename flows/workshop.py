@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from pydantic import SecretStr
 
@@ -89,4 +89,5 @@ def _key(settings: Settings) -> SecretStr | None:
         return None
     from prefect.blocks.system import Secret
 
-    return SecretStr(str(Secret.load(settings.provider.secret_block, _sync=True).get()))
+    block = cast("Secret[str]", Secret.load(settings.provider.secret_block))
+    return SecretStr(block.get())

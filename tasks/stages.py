@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.context import TaskRunContext
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
 from prefect.tasks import Task, exponential_backoff
 
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError

@@ -1,0 +1,133 @@
+"""The flow, through real Prefect tasks and a real server, with stages that count what they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import pytest
+from simulated import Bench, Runner
+
+from synth_core.errors import EnvironmentFault, HopelessProvider
+from synth_core.records import Candidate, Category, Manifest, Stage, Verdict
+from synth_core.store import RunState, latest_run, scan_ledger
+
+BEFORE_FILTER = tuple(stage for stage in Stage if stage not in (Stage.FILTER, Stage.PERSIST))
+
+
+def test_every_attempt_is_accounted_for(runner: Runner) -> None:
+    summary = runner(num_total_samples=40, max_retries=1)
+    ledger = scan_ledger(runner.folder, summary.run_id).collect()
+    assert summary.attempted == ledger.height > 40
+    assert summary.accepted == len(runner.programs()) == ledger["accepted"].sum()
+    assert summary.accepted + sum(summary.rejected.values()) == summary.attempted
+    retried = ledger.filter(ledger["attempt"] == 1)
+    assert set(retried["parent_id"]) == set(
+        ledger.filter(ledger["category"] == "SHAPE_ERROR")["candidate_id"]
+    )
+    assert latest_run(runner.folder).state is RunState.COMPLETED
+
+
+def test_same_seed_gives_the_same_programs(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> None:
+    runner(num_total_samples=40)
+    other = Runner(tmp_path_factory.mktemp("other"))
+    other(num_total_samples=40, batch_size=7)
+    assert other.programs() == runner.programs() != {}
+
+
+def test_equal_work_is_cached_up_to_the_filter(runner: Runner) -> None:
+    runner(num_total_samples=20)
+    before = dict(runner.bench.done)
+    runner(num_total_samples=20, num_worker=7)
+    again = {stage for (stage, _, _), times in runner.bench.done.items() if times > 1}
+    assert again == {Stage.FILTER, Stage.PERSIST}
+    assert before.keys() == runner.bench.done.keys()
+
+
+def test_a_setting_that_matters_recomputes_from_its_stage_on(runner: Runner) -> None:
+    runner(num_total_samples=10, max_retries=0)
+    runner(num_total_samples=10, max_retries=0, validation={"timeout": 9})
+    assert [runner.bench.count(stage) for stage in BEFORE_FILTER] == [1, 1, 1, 1, 2, 2]
+
+
+def test_a_hit_counts_only_while_its_shard_exists(runner: Runner) -> None:
+    runner(num_total_samples=32, max_retries=0)
+    shard = min((runner.folder / ".synth/shards/llm").glob("*.parquet"))
+    shard.unlink()
+    runner(num_total_samples=32, max_retries=0)
+    counts = [runner.bench.count(stage) for stage in BEFORE_FILTER]
+    assert counts == [2, 2, 3, 2, 2, 2]  # made anew, found equal: what follows stays cached
+
+
+def test_resume_does_only_what_is_missing(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> None:
+    undisturbed = Runner(tmp_path_factory.mktemp("undisturbed"))
+    undisturbed(num_total_samples=48)
+
+    def fail(stage: Stage, candidates: Sequence[Candidate]) -> None:
+        if stage is Stage.VALIDATE_COMPILE and candidates[0].index == 16:
+            raise OSError("the machine went away")
+
+    runner.bench.disturb = fail
+    with pytest.raises(OSError, match="went away"):
+        runner(num_total_samples=48)
+    run = latest_run(runner.folder)
+    assert run.state is RunState.FAILED
+    runner.bench.disturb = lambda stage, candidates: None
+    summary = runner(resume="")
+    assert summary.run_id == run.run_id
+    assert runner.programs() == undisturbed.programs()
+    assert {key: n for key, n in runner.bench.done.items() if n > 1} == {}
+
+
+def test_a_fault_of_the_machine_is_tried_again_and_a_hopeless_provider_is_not(runner: Runner) -> None:
+    faults: list[Exception] = [EnvironmentFault("the server hung up")]
+
+    def fail(stage: Stage, candidates: Sequence[Candidate]) -> None:
+        if stage is Stage.LLM and faults:
+            raise faults.pop()
+
+    runner.bench.disturb = fail
+    runner(num_total_samples=4)
+    assert not faults
+    faults += [EnvironmentFault("not reached"), HopelessProvider("the key is refused")]
+    with pytest.raises(HopelessProvider, match="refused"):
+        runner(num_total_samples=5)
+    assert len(faults) == 1
+
+
+def test_an_outage_is_not_an_answer_to_keep(runner: Runner) -> None:
+    def outage(candidates: Sequence[Candidate], _: Manifest) -> list[Candidate]:
+        return [c.judged(Verdict.fail(Stage.LLM, Category.PROVIDER_ERROR, "503")) for c in candidates]
+
+    working, runner.bench = runner.bench, Bench(answer=outage)
+    assert runner(num_total_samples=5, max_retries=0).rejected == {"PROVIDER_ERROR": 5}
+    runner.bench = working
+    assert runner(num_total_samples=5, max_retries=0).accepted > 0
+
+
+def test_the_first_of_two_duplicates_stays_whatever_finishes_first(runner: Runner) -> None:
+    order: list[int] = []
+
+    def slow_first(stage: Stage, candidates: Sequence[Candidate]) -> None:
+        if stage is Stage.VALIDATE_EAGER and candidates[0].index == 0:
+            time.sleep(1)
+        if stage is Stage.FILTER:
+            order.append(candidates[0].index)
+
+    runner.bench.disturb = slow_first
+    runner(num_total_samples=40, max_retries=0, batch_size=10)
+    assert order == [0, 10, 20, 30]
+
+
+def test_goes_on_until_enough_are_accepted(runner: Runner) -> None:
+    runner.bench.is_bad = lambda candidate: candidate.index % 3 > 0
+    summary = runner(num_accepted=12, max_retries=0)
+    assert summary.accepted >= 12
+    assert not summary.short
+    assert summary.attempted < 60
+
+
+def test_stops_short_at_the_ceiling(runner: Runner) -> None:
+    runner.bench.is_bad = lambda candidate: True
+    summary = runner(num_accepted=10, num_total_samples=25, max_retries=0)
+    assert (summary.attempted, summary.accepted, summary.short) == (25, 0, True)

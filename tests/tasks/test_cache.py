@@ -1,0 +1,83 @@
+"""What counts as the same work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from synth_core.records import Manifest, Stage
+from synth_core.settings import Settings
+from tasks.cache import Batch, OperatorSignatures, Shelf
+
+UPSTREAM = Manifest(
+    path="x", digest="d" * 64, signature="0123456789abcdef", stage=Stage.SAMPLE, total=3, alive=3
+)
+SETTINGS = Settings(seed=1, output_dir="/somewhere")
+
+
+def key(stage: Stage, run_id: str = "run", upstream: Batch | Manifest = UPSTREAM, **changes: object) -> str:
+    return Shelf(SETTINGS.model_copy(update=changes), run_id).key(stage, upstream)
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_names_a_file_after_stage_version_and_operators(stage: Stage) -> None:
+    name = key(stage)
+    assert name == Path(name).name
+    assert name.startswith(f"{stage}-v1-{UPSTREAM.signature}-")
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_what_cannot_change_the_outcome_leaves_the_key_alone(stage: Stage) -> None:
+    provider = SETTINGS.provider.model_copy(update={"concurrency": 3, "retries": 0, "timeout": 1.0})
+    changed = key(stage, num_worker=9, batch_size=5, runner="dask", num_total_samples=7, provider=provider)
+    assert changed == key(stage)
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"seed": 2}, {Stage.SAMPLE}),
+        ({"provider": SETTINGS.provider.model_copy(update={"model_id": "other"})}, {Stage.LLM}),
+        (
+            {"validation": SETTINGS.validation.model_copy(update={"skip_checks": ("finite",)})},
+            {Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE},
+        ),
+    ],
+)
+def test_what_can_change_it_changes_the_key_of_its_stage(
+    change: dict[str, object], stages: set[Stage]
+) -> None:
+    assert {stage for stage in Stage if key(stage, **change) != key(stage)} == stages
+
+
+def test_only_filter_and_persist_belong_to_a_run() -> None:
+    own = {stage for stage in Stage if key(stage, run_id="other") != key(stage)}
+    assert own == {Stage.FILTER, Stage.PERSIST}
+
+
+def test_what_came_before_is_part_of_the_key() -> None:
+    other = UPSTREAM.model_copy(update={"digest": "e" * 64})
+    assert all(key(stage, upstream=other) != key(stage) for stage in Stage)
+
+
+def test_a_batch_is_its_strategy_positions_and_sources() -> None:
+    batch = Batch(strategy="a", parameters="{}", start=0, stop=8)
+    assert batch.digest == batch.model_copy(update={"batch": 3, "round": 1}).digest
+    assert batch.digest != batch.model_copy(update={"stop": 9}).digest
+    assert batch.digest != batch.model_copy(update={"sources": (UPSTREAM,)}).digest
+
+
+def test_a_record_without_its_shard_is_forgotten(tmp_path: Path) -> None:
+    shelf = Shelf(Settings(seed=1, output_dir=str(tmp_path)), "run")
+    policy = OperatorSignatures(stage=Stage.LLM, shelf=shelf)
+    name = policy.compute_key(None, {"upstream": UPSTREAM}, {})  # type: ignore[arg-type]  # it reads inputs only
+    record, shard = shelf.results / name, shelf.shard(Stage.LLM, name)
+    for path in (record, shard):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    policy.compute_key(None, {"upstream": UPSTREAM}, {})  # type: ignore[arg-type]
+    assert record.exists()
+    shard.unlink()
+    policy.compute_key(None, {"upstream": UPSTREAM}, {})  # type: ignore[arg-type]
+    assert not record.exists()
