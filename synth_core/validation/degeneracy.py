@@ -1,0 +1,91 @@
+"""Programs that run and yet compute nothing worth learning.
+
+Thresholds are relative to the output's own scale. Pure functions of raw outputs and of the shares that
+disturb.py measured; each returns "" or one line that says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from synth_core.operators.catalog import find
+from synth_core.validation.tolerance import Tolerance, agrees, difference
+
+MIN_VARIATION = 1e-4
+"""Least (max - min) along an axis, relative to the largest |output|. An absolute bound (robust-kbench: 0.01)
+wrongly hits softmax and norms; a relative 1e-4 is also the float32 tolerance: less could not be told from
+a constant."""
+
+SMALLEST = 2.0**-14
+LARGEST = 65504.0
+"""The largest |output| must lie between the smallest normal number of half precision and its largest: beyond,
+a port of the program to fp16 computes zeros or infinities."""
+
+
+def without_magnitude(outputs: Sequence[torch.Tensor]) -> str:
+    for position, output in enumerate(outputs):
+        if output.is_floating_point() or output.is_complex():
+            largest = float(output.abs().max())
+            if not SMALLEST <= largest <= LARGEST:
+                bounds = f"{SMALLEST:.2g}..{LARGEST:.5g}"
+                return f"output {position} is at most {largest:.3g} in size, outside {bounds}"
+    return ""
+
+
+def passes_as_zero(outputs: Sequence[torch.Tensor], tolerances: Sequence[Tolerance]) -> str:
+    """An all-zeros answer must fail (KernelBench issue 165: one passed an absolute tolerance)."""
+    for output, tolerance in zip(outputs, tolerances, strict=True):
+        if not agrees(difference(torch.zeros_like(output), output, tolerance), tolerance):
+            return ""
+    return "an answer of zeros would pass the tolerance"
+
+
+def without_variation(outputs: Sequence[torch.Tensor]) -> str:
+    """Constant outputs, and axes along which every line is constant (robust-kbench; METR, February 2025).
+
+    Axes of size 1 cannot vary and are left out.
+    """
+    for position, output in enumerate(outputs):
+        values = torch.view_as_real(output) if output.is_complex() else output
+        values = values.double()
+        values = values[None] if values.dim() == 0 else values
+        scale = float(values.abs().max())
+        axes = [axis for axis, size in enumerate(values.shape) if size > 1]
+        if axes and float(values.max() - values.min()) <= MIN_VARIATION * scale:
+            return f"output {position} is constant"
+        for axis in axes:
+            spread = float((values.amax(axis) - values.amin(axis)).max())
+            if spread <= MIN_VARIATION * scale:
+                return f"output {position} does not vary along axis {axis} of shape {list(output.shape)}"
+    return ""
+
+
+def blind_to_inputs(shares: Sequence[float | None], allowed: float) -> str:
+    blind = [str(i) for i, share in enumerate(shares) if share is not None and share <= allowed]
+    return f"other values of input {', '.join(blind)} do not change the output" if blind else ""
+
+
+def blind_to_weights(share: float | None, allowed: float) -> str:
+    return "other weights do not change the output" if share is not None and share <= allowed else ""
+
+
+def redundant_operators(units: Sequence[Sequence[Any]], allowed: float) -> str:
+    """Operators that could be left out. Exempt: rows that do nothing in eval, units that give no float.
+
+    The rule is KernelBench's critics': delete each node, see whether the output changes (9 of its 100 level-1
+    and 17 of its 100 level-2 problems failed numeric checks like this one).
+    """
+    idle = []
+    for position, (name, share, how) in enumerate(units, start=1):
+        if how and share <= allowed and not find(name).no_op_in_eval:
+            idle.append(f"{name} (operator {position}) {_CONSEQUENCE[how]}")
+    return "; ".join(idle)
+
+
+_CONSEQUENCE = {
+    "removed": "can be removed with no change to the output",
+    "disturbed": "can return noise with no change to the output",
+}

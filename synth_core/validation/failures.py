@@ -1,0 +1,45 @@
+"""What an exception of the program is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from synth_core.records import Category
+from synth_core.validation.checks import BY_NAME
+
+_SHAPE_KINDS = frozenset({"RuntimeError", "ValueError", "IndexError", "AssertionError"})
+_SHAPE_WORDS = re.compile(
+    r"\b(shapes?|sizes?|dimensions?|dims?|channels|broadcast)\b|\d ?-?D\b", re.IGNORECASE
+)
+_MEMORY_KINDS = frozenset({"MemoryError", "OutOfMemoryError"})
+_MEMORY_WORDS = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+_DENIED = re.compile(r"^\[Errno (1|13|30)\]")  # EPERM, EACCES, EROFS: the sandbox said no
+
+
+def categorise(error: Mapping[str, Any]) -> tuple[str, Category, str]:
+    """Check, category and detail of an exception as probe.describe records it."""
+    kinds, message = [str(kind) for kind in error["kinds"]], str(error["message"])
+    phase = str(error["phase"])
+    check = phase if phase in BY_NAME else "runs"
+    category = _category(check, kinds, message)
+    where = f" at {error['where']}" if error.get("where") else ""
+    detail = f"{kinds[0]}: {' '.join(message.split())[:600]}{where}"
+    return "full_graph" if category is Category.GRAPH_BREAK else check, category, detail
+
+
+def _category(phase: str, kinds: Sequence[str], message: str) -> Category:
+    if "BrokenContract" in kinds:
+        return Category.CONTRACT_VIOLATION
+    if "SyntaxError" in kinds:
+        return Category.SYNTAX_ERROR
+    if _MEMORY_KINDS & set(kinds) or _MEMORY_WORDS.search(message):
+        return Category.OUT_OF_MEMORY
+    if "PermissionError" in kinds or ("OSError" in kinds and _DENIED.match(message)):
+        return Category.SANDBOX_VIOLATION
+    if phase == "compiles":
+        return Category.GRAPH_BREAK if "Unsupported" in kinds else Category.COMPILE_ERROR
+    if phase == "runs" and _SHAPE_KINDS & set(kinds) and _SHAPE_WORDS.search(message):
+        return Category.SHAPE_ERROR
+    return Category.EXCEPTION
