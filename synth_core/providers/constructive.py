@@ -1,0 +1,114 @@
+"""Client of the constructive synthesizer: warm child processes that hold torch, so that we need not."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synth_core.errors import EnvironmentFault
+
+DEADLINE = 120.0  # seconds for one program, the child's start included; usual is 0.02
+
+
+@dataclass(frozen=True)
+class Written:
+    """A program and its plan: the same steps in words, with shapes.
+
+    lines, glue: statements of forward, and those that only adapt a shape. chain: nothing is ever joined.
+    """
+
+    source: str
+    plan: str
+    lines: int = 0
+    glue: int = 0
+    chain: bool = False
+
+
+class Synthesizer:
+    """Writes programs in up to `workers` children at once; thread-safe. Children start when first needed."""
+
+    def __init__(self, workers: int) -> None:
+        self._free: queue.LifoQueue[_Child] = queue.LifoQueue()
+        self._children = [_Child() for _ in range(max(workers, 1))]
+        for child in reversed(self._children):
+            self._free.put(child)
+
+    def write(self, operators: Sequence[str], seed: int) -> Written | str:
+        """A program that realises `operators`, or one line that says why none was found.
+
+        The same arguments give the same text on any machine, whatever was written before.
+        Raises `EnvironmentFault` where the child dies or hangs twice over the same request.
+        """
+        child = self._free.get()
+        try:
+            reply = child.ask({"id": 0, "operators": list(operators), "seed": seed})
+        finally:
+            self._free.put(child)
+        reply.pop("id")
+        return str(reply["error"]) if "error" in reply else Written(**reply)
+
+    def close(self) -> None:
+        """End the children."""
+        for child in self._children:
+            child.stop()
+
+
+class _Child:
+    """One child process, started at the first request and again after it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        for _ in range(2):
+            try:
+                return self._exchange(json.dumps(request) + "\n")
+            except (OSError, ValueError):  # the pipe broke, or no whole line came before it ended
+                self.stop()
+        raise EnvironmentFault(
+            f"the synthesizer died twice over {request['operators']}, seed {request['seed']}"
+        )
+
+    def _exchange(self, row: str) -> dict[str, Any]:
+        process = self._process = self._process or _start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        alarm = threading.Timer(DEADLINE, process.kill)
+        alarm.start()
+        try:
+            process.stdin.write(row)
+            process.stdin.flush()
+            reply: dict[str, Any] = json.loads(process.stdout.readline())
+            return reply
+        finally:
+            alarm.cancel()
+
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+def _start() -> subprocess.Popen[str]:
+    """A child with a clean environment: no key, no option of ours, one thread, the same hashes always."""
+    root = Path(__file__).resolve().parents[2]
+    passed_on = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    environment = {**passed_on, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "synth_core.synthesis"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+        start_new_session=True,  # Ctrl-C is ours to handle
+    )

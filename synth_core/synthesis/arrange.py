@@ -1,0 +1,86 @@
+"""Which operators come after which: tracks of one kind of value each, and the order within a track.
+
+The order of the operators asked for is free, so they are laid out as a person would: volumes before images
+before sequences before vectors, padding before a convolution, then norm, activation, pooling. That leaves
+little to adapt between one line and the next.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from synth_core.operators.operator import Kind, Operator
+
+ORDER = (Kind.VOLUME, Kind.IMAGE, Kind.SIGNAL, Kind.SEQUENCE, Kind.VECTOR)
+ANCHORS = frozenset({"dense", "convolution", "product", "attention", "recurrence", "transformer", "motif"})
+PLACE = {"lookup": -1.0, "padding": 0.0, "normalisation": 2.0, "activation": 3.0, "arithmetic": 4.0,
+         "distance": 5.0, "reshaping": 4.5, "dropout": 5.0, "pooling": 6.0, "upsampling": 6.0,
+         "reduction": 7.0}  # fmt: skip
+COLLAPSE = frozenset(
+    {"Sum", "Mean", "Max", "Min", "LogSumExp", "GlobalAvgPool", "Flatten"}
+    | {f"Adaptive{name}Pool{rank}d" for name in ("Avg", "Max") for rank in (1, 2, 3)}
+)
+CHANGES_KIND = frozenset({"Flatten", "Unfold", "Fold", "Unflatten", "EmbeddingBag"})
+
+
+@dataclass(frozen=True)
+class Track:
+    """Operators that work on one kind of value. bridge: the last one leaves a vector behind."""
+
+    kind: Kind
+    operators: tuple[Operator, ...]
+    bridge: bool
+
+
+def arrange(operators: Sequence[Operator], rng: random.Random) -> list[Track]:
+    kinds = _fewest_kinds(operators, rng)
+    members: dict[Kind, list[Operator]] = {kind: [] for kind in kinds}
+    for operator in operators:
+        members[rng.choice([kind for kind in kinds if kind in operator.kinds])].append(operator)
+    filled = [kind for kind in kinds if members[kind]]
+    tracks = []
+    for i, kind in enumerate(filled):
+        ordered = _order(members[kind], rng)
+        collapses = [o for o in ordered if o.name in COLLAPSE] if kind is not Kind.VECTOR else []
+        to_vector = i + 1 < len(filled) and filled[i + 1] is Kind.VECTOR
+        ends = i + 1 == len(filled)
+        bridge = bool(collapses) and (to_vector or (ends and rng.random() < 0.6))
+        if bridge:
+            last = rng.choice(collapses)
+            ordered = [o for o in ordered if o is not last] + [last] * sum(o is last for o in ordered)
+        tracks.append(Track(kind, tuple(ordered), bridge))
+    return tracks
+
+
+def _fewest_kinds(operators: Sequence[Operator], rng: random.Random) -> list[Kind]:
+    """A smallest set of kinds such that each operator takes one of them, in the order of ORDER."""
+    for count in range(1, len(ORDER) + 1):
+        fits = [
+            chosen
+            for chosen in combinations(ORDER, count)
+            if all(any(kind in operator.kinds for kind in chosen) for operator in operators)
+        ]
+        if fits:
+            # Beside images a dense layer works on vectors rather than on sequences.
+            weights = [3.0 if Kind.VECTOR in chosen and count > 1 else 1.0 for chosen in fits]
+            return list(rng.choices(fits, weights)[0])
+    raise AssertionError("every operator takes some kind")
+
+
+def _order(operators: list[Operator], rng: random.Random) -> list[Operator]:
+    """Cells of one anchor each, its satellites around it."""
+    anchors = [operator for operator in operators if operator.section in ANCHORS]
+    rng.shuffle(anchors)
+    cells: list[list[tuple[float, Operator]]] = [[(1.0, anchor)] for anchor in anchors] or [[]]
+    for operator in operators:
+        if operator.section in ANCHORS:
+            continue
+        place = PLACE[operator.section]
+        cell = cells[0] if operator.section == "lookup" else rng.choice(cells)
+        if operator.name in CHANGES_KIND and operator.section != "lookup":
+            cell, place = cells[-1], 9.0
+        cell.append((place + rng.uniform(-0.8, 0.8), operator))
+    return [operator for cell in cells for _, operator in sorted(cell, key=lambda pair: pair[0])]

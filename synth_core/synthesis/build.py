@@ -1,0 +1,231 @@
+"""From operators and a seed to a program: arrange, write step by step, join what is left, prove, render."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from synth_core.operators.catalog import find
+from synth_core.operators.operator import Kind, Operator
+from synth_core.records import sha256
+from synth_core.synthesis import glue, proof, soundness
+from synth_core.synthesis.arrange import Track, arrange
+from synth_core.synthesis.draft import CannotWrite, Draft, Value
+from synth_core.synthesis.plan import describe
+from synth_core.synthesis.render import render
+from synth_core.synthesis.sizes import Sizes
+from synth_core.synthesis.writers import WRITERS
+
+TRIES_A_STEP = 5
+TRIES_A_PROGRAM = 12
+SOURCES = frozenset({"Embedding", "EmbeddingBag"})
+JOINING = 0.2  # chance, after a step, to join with an earlier value
+SIDE_BY_SIDE = 0.2  # chance that two steps read the same value and are joined
+AT_LAST = 0.6  # chance to join with an earlier value at the end, where nothing was joined so far
+
+
+@dataclass(frozen=True)
+class Written:
+    """A program's text, the same plan in words, and how its lines came about."""
+
+    source: str
+    plan: str
+    lines: int
+    glue: int
+    chain: bool
+
+
+def build(operators: Sequence[str], seed: int) -> Written:
+    """Write a program that realises all of `operators`; the same arguments give the same bytes.
+
+    Raises `CannotWrite` where no way was found in `TRIES_A_PROGRAM` starts.
+    """
+    rows = [find(name) for name in operators]
+    reason = ""
+    for start in range(TRIES_A_PROGRAM):
+        key = sha256(f"{seed}:{start}:{','.join(row.name for row in rows)}")
+        rng = random.Random(key)
+        torch.manual_seed(int(key[:15], 16))
+        try:
+            return _attempt(rows, rng)
+        except CannotWrite as error:
+            reason = str(error)
+    raise CannotWrite(f"no program found for {', '.join(operators)}: {reason}")
+
+
+def _attempt(rows: list[Operator], rng: random.Random) -> Written:
+    d = Draft(rng=rng, sizes=Sizes(rng))
+    x: Value | None = None
+    tracks = arrange(rows, rng)
+    for i, track in enumerate(tracks):
+        x = _enter(d, x, track)
+        following = tracks[i + 1].kind if i + 1 < len(tracks) else None
+        x = _walk(d, x, track, following)
+    assert x is not None
+    outputs = _finish(d, x)
+    proof.prove(d, outputs)
+    return Written(
+        source=render(d, outputs),
+        plan=describe(d, outputs),
+        lines=len(d.lines),
+        glue=sum(line.role == "glue" for line in d.lines),
+        chain=_is_chain(d),
+    )
+
+
+def _enter(d: Draft, x: Value | None, track: Track) -> Value | None:
+    """The value that a track starts from: the last one made fit, or a new input."""
+    if x is not None:
+        mark = d.mark()
+        try:
+            if x.kind is track.kind or d.rng.random() < 0.6:
+                return _sound(d, glue.convert(d, x, track.kind))
+        except CannotWrite:
+            d.undo(mark)
+    if track.operators[0].name in SOURCES:
+        return None
+    return d.input(track.kind)
+
+
+def _walk(d: Draft, x: Value | None, track: Track, following: Kind | None) -> Value | None:
+    """Write a track's operators; one that does not fit now waits for the next values."""
+    waiting = list(track.operators)
+    patience = 2 * len(waiting)
+    while waiting:
+        row = waiting.pop(0)
+        last = not waiting
+        d.bridge_to = (following or Kind.VECTOR) if last and track.bridge else following if last else None
+        if x is not None and waiting and d.rng.random() < SIDE_BY_SIDE:
+            beside = _side_by_side(d, x, row, waiting[0])
+            if beside is not None:
+                x = beside
+                waiting.pop(0)
+                continue
+        try:
+            x = _step(d, x, row)
+        except CannotWrite:
+            if waiting and patience:
+                patience -= 1
+                waiting.append(row)
+                continue
+            x = _elsewhere(d, x, row)
+        if d.rng.random() < JOINING:
+            x = _join_earlier(d, x)
+    return x
+
+
+def _step(d: Draft, x: Value | None, row: Operator) -> Value:
+    """Write one operator on x, in a few spellings at most, undoing what fails."""
+    if x is None and row.name not in SOURCES:
+        x = d.input(row.kinds[0])
+    if x is not None and x.kind not in row.kinds and row.name not in SOURCES:
+        raise CannotWrite(f"{row.name} does not take a {x.kind}")
+    reason: CannotWrite | None = None
+    for _ in range(TRIES_A_STEP):
+        mark = d.mark()
+        d.operator = row.name
+        try:
+            y = WRITERS[row.name](d, x, row.name)  # type: ignore[arg-type]
+            if y is not x:
+                soundness.check(y)
+                if x is not None and not row.no_op_in_eval:
+                    soundness.check_effect(x, y)
+            for head in d.heads:
+                soundness.check(head)
+            return y
+        except CannotWrite as error:
+            reason = error
+            d.undo(mark)
+        finally:
+            d.operator = ""
+    assert reason is not None
+    raise reason
+
+
+def _elsewhere(d: Draft, x: Value | None, row: Operator) -> Value:
+    """Another value that is there, x made fit, or a new input; what is left unread is joined at the end."""
+    there = [v for v in reversed(d.values) if v.kind in row.kinds and v.tensor.is_floating_point()][:4]
+    for value in there:
+        try:
+            return _step(d, value, row)
+        except CannotWrite:
+            continue
+    kinds = list(row.kinds)
+    d.rng.shuffle(kinds)
+    if x is not None:
+        for kind in kinds:
+            mark = d.mark()
+            try:
+                return _step(d, _sound(d, glue.convert(d, x, kind)), row)
+            except CannotWrite:
+                d.undo(mark)
+    reason: CannotWrite | None = None
+    for kind in kinds * 2:
+        mark = d.mark()
+        try:
+            return _step(d, d.input(kind), row)
+        except CannotWrite as error:
+            reason = error
+            d.undo(mark)
+    assert reason is not None
+    raise reason
+
+
+def _side_by_side(d: Draft, x: Value, first: Operator, second: Operator) -> Value | None:
+    """Both operators on x, joined; None where their values do not fit each other."""
+    mark = d.mark()
+    try:
+        a, b = _step(d, x, first), _step(d, x, second)
+        if a.kind is not b.kind or a is x or b is x:
+            raise CannotWrite("nothing to join")
+        return _sound(d, glue.join(d, a, b))
+    except CannotWrite:
+        d.undo(mark)
+        return None
+
+
+def _join_earlier(d: Draft, x: Value) -> Value:
+    """x joined with an earlier value of its shape, two lines back at least; x itself where there is none."""
+    earlier = [v for v in d.values[:-2] if v.shape == x.shape and v.kind is x.kind and v is not x]
+    earlier = [v for v in earlier if v.tensor.is_floating_point()]
+    if not earlier:
+        return x
+    mark = d.mark()
+    try:
+        return _sound(d, glue.join(d, x, d.rng.choice(earlier[-3:])))
+    except CannotWrite:
+        d.undo(mark)
+        return x
+
+
+def _finish(d: Draft, x: Value) -> list[Value]:
+    """Join or return every value that nothing has read."""
+    if _is_chain(d) and d.rng.random() < AT_LAST:
+        x = _join_earlier(d, x)
+    for other in [v for v in d.dangling() if v is not x and v.tensor.is_floating_point()]:
+        mark = d.mark()
+        try:
+            if len(d.heads) < 2 and d.rng.random() < 0.3:
+                raise CannotWrite("returned as it is")
+            x = _sound(d, glue.join(d, x, other))
+        except CannotWrite:
+            d.undo(mark)
+            if len(d.heads) >= 3 or not any(other in line.outs for line in d.lines):
+                raise
+            d.heads.append(other)
+    if not any(x in line.outs for line in d.lines):
+        raise CannotWrite("an input would be returned as it came")
+    return [x, *d.heads]
+
+
+def _sound(d: Draft, value: Value) -> Value:
+    soundness.check(value)
+    return value
+
+
+def _is_chain(d: Draft) -> bool:
+    """One input, and no line reads two different values."""
+    return len(d.inputs) == 1 and all(len(set(line.reads)) < 2 for line in d.lines) and not d.heads

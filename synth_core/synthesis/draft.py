@@ -1,0 +1,279 @@
+"""A program while it is being written: every line runs on real tensors as it is added.
+
+Writers add text; the draft runs that very text in eval mode under no_grad, so shapes and values are known
+and never computed by hand. A line that raises, or whose value is degenerate, is undone with everything that
+came with it. Values and attributes carry placeholder names (`v3_`, `m2_`) until `render` names them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from synth_core.operators.operator import Kind
+from synth_core.synthesis.sizes import Sizes
+
+MOST_ELEMENTS = 1 << 17  # of one value: keeps a program at a few milliseconds on one core
+PLACEHOLDER = re.compile(r"\b(?:v|m)\d+_\b")
+
+
+class CannotWrite(Exception):
+    """The operator does not fit here; another place, number or spelling may do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """One value of forward: `str(value)` is how text refers to it."""
+
+    name: str
+    tensor: torch.Tensor
+    kind: Kind
+    hint: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def axis(self) -> int:
+        """The axis of channels or features, as a person writes it."""
+        return -1 if self.kind in (Kind.SEQUENCE, Kind.VECTOR) else 1
+
+    @property
+    def channels(self) -> int:
+        return int(self.tensor.shape[self.axis])
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        return self.shape[2:] if self.kind not in (Kind.SEQUENCE, Kind.VECTOR) else ()
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """`self.<name> = text` in __init__."""
+
+    name: str
+    hint: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A statement of forward. `text` is an expression, or a block of lines where `block` is set.
+
+    role: operator (asked for), merge (joins values), glue (only adapts a shape).
+    """
+
+    outs: tuple[Value, ...]
+    text: str
+    role: str
+    operator: str = ""
+    block: bool = False
+    targets: str = ""
+
+    @property
+    def reads(self) -> list[str]:
+        mine = {value.name for value in self.outs}
+        return [name for name in re.findall(r"\bv\d+_\b", self.text) if name not in mine]
+
+
+@dataclass(frozen=True)
+class Input:
+    value: Value
+    factory: str
+
+
+@dataclass
+class Draft:
+    """The program so far. `rng` makes every choice; `sizes` holds the named numbers."""
+
+    rng: random.Random
+    sizes: Sizes
+    inputs: list[Input] = field(default_factory=list)
+    attributes: list[Attribute] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    heads: list[Value] = field(default_factory=list)  # results that are returned beside the last value
+    role: str = "operator"
+    operator: str = ""
+    bridge_to: Kind | None = None  # what the next operator takes, where it differs from the present kind
+    counter: int = 0
+
+    def __post_init__(self) -> None:
+        self.module = SimpleNamespace()
+        self.env: dict[str, Any] = {"torch": torch, "nn": nn, "F": F, "math": math, "self": self.module}
+
+    # --- adding text -----------------------------------------------------------------------------
+
+    def attribute(self, hint: str, text: str) -> str:
+        """Add `self.<hint> = text`; returns how forward refers to it."""
+        name = self._fresh("m")
+        made = self._run(text)
+        if isinstance(made, nn.Module):
+            made.eval()
+        setattr(self.module, name, made)
+        self.attributes.append(Attribute(name, hint, text))
+        return f"self.{name}"
+
+    def parameter(self, hint: str, text: str) -> str:
+        return self.attribute(hint, f"nn.Parameter({text})")
+
+    def number(self, name: str, value: float) -> str:
+        """A number that forward needs: a literal, or an argument of __init__ kept on self."""
+        if self.rng.random() < 0.5:
+            return repr(value)
+        return self.attribute(name, self.sizes.constant(name, value, self.env))
+
+    def emit(self, text: str, kind: Kind, hint: str, role: str = "") -> Value:
+        """Add `<new value> = text`."""
+        return self.emit_many(text, (kind,), (hint,), role=role)[0]
+
+    def emit_many(
+        self, text: str, kinds: Sequence[Kind], hints: Sequence[str], targets: str = "", role: str = ""
+    ) -> tuple[Value, ...]:
+        """Add a line that binds several values; `targets` is its left side, `{}` for each of them."""
+        results = self._run(text)
+        if len(kinds) == 1 and not targets:
+            results = (results,)
+        names = [self._fresh("v") for _ in kinds]
+        if targets:
+            results = _pick(results, targets)
+        outs = tuple(
+            self._value(name, tensor, kind, hint)
+            for name, tensor, kind, hint in zip(names, results, kinds, hints, strict=True)
+        )
+        left = targets.format(*names) if targets else ", ".join(names)
+        self._line(Line(outs, text, role or self.role, self.operator, targets=left))
+        return outs
+
+    def block(self, text: str, kind: Kind, hint: str) -> Value:
+        """Add several statements; `{out}` in them is the new value."""
+        name = self._fresh("v")
+        body = text.replace("{out}", name)
+        try:
+            exec(body, self.env)
+        except Exception as error:
+            raise CannotWrite(str(error)) from None
+        value = self._value(name, self.env[name], kind, hint)
+        self._line(Line((value,), body, self.role, self.operator, block=True))
+        return value
+
+    def input(self, kind: Kind, hint: str = "x", like: Value | None = None, width: int = 0) -> Value:
+        """A new floating input: of the program's own sizes, or shaped like a value."""
+        shape = self.sizes.texts_like(like, self.env) if like else self.sizes.shape(kind, self.env, width)
+        maker = self.rng.choices(("randn", "rand"), (9, 1))[0]
+        return self.input_from(f"torch.{maker}({', '.join(shape)})", kind, hint)
+
+    def input_from(self, factory: str, kind: Kind, hint: str) -> Value:
+        if len(self.inputs) >= 5:
+            raise CannotWrite("five inputs are enough")
+        value = self._value(self._fresh("v"), self._run(factory), kind, hint)
+        self.inputs.append(Input(value, factory))
+        return value
+
+    # --- looking back ----------------------------------------------------------------------------
+
+    def dangling(self) -> list[Value]:
+        """Values that nothing reads yet, in the order they were made; heads are spoken for."""
+        read = {name for line in self.lines for name in line.reads}
+        spoken_for = {value.name for value in self.heads}
+        return [v for v in self.values if v.name not in read and v.name not in spoken_for]
+
+    def ancestors(self, value: Value) -> set[str]:
+        """Names of the values it was computed from."""
+        found: set[str] = set()
+        waiting = [value.name]
+        reads = {out.name: line.reads for line in self.lines for out in line.outs}
+        while waiting:
+            for name in reads.get(waiting.pop(), ()):
+                if name not in found:
+                    found.add(name)
+                    waiting.append(name)
+        return found
+
+    def choose(self, *options: str) -> str:
+        return self.rng.choice(options)
+
+    # --- undoing ---------------------------------------------------------------------------------
+
+    def mark(self) -> Draft:
+        """A copy of the bookkeeping, for `undo`; the tensors themselves are shared."""
+        return replace(
+            self,
+            sizes=self.sizes.copy(),
+            inputs=list(self.inputs),
+            attributes=list(self.attributes),
+            lines=list(self.lines),
+            values=list(self.values),
+            heads=list(self.heads),
+        )
+
+    def undo(self, mark: Draft) -> None:
+        """Back to the mark; names that were used since are not used again."""
+        self.sizes, self.inputs, self.attributes = mark.sizes.copy(), list(mark.inputs), list(mark.attributes)
+        self.lines, self.values, self.heads = list(mark.lines), list(mark.values), list(mark.heads)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _fresh(self, letter: str) -> str:
+        self.counter += 1
+        return f"{letter}{self.counter}_"
+
+    def _run(self, text: str) -> Any:
+        try:
+            return eval(text, self.env)
+        except Exception as error:  # what torch refuses is simply not written
+            raise CannotWrite(f"{text}: {error}") from None
+
+    def _value(self, name: str, tensor: Any, kind: Kind, hint: str) -> Value:
+        if not isinstance(tensor, torch.Tensor):
+            raise CannotWrite(f"{hint} is no tensor")
+        if tensor.numel() > MOST_ELEMENTS:
+            raise CannotWrite(f"{hint} would hold {tensor.numel()} elements")
+        self.env[name] = tensor
+        value = Value(name, tensor, kind, hint)
+        self.values.append(value)
+        return value
+
+    def _line(self, line: Line) -> None:
+        self.lines.append(line)
+
+
+def _pick(results: Any, targets: str) -> list[Any]:
+    """The results that `{}` stand for in a left side such as `{}, (_, {})`."""
+    flat: list[Any] = []
+
+    def walk(pattern: str, result: Any) -> None:
+        pattern = pattern.strip()
+        if pattern == "{}":
+            flat.append(result)
+        elif pattern != "_":
+            parts = _split(pattern.strip("()") if pattern.startswith("(") else pattern)
+            for part, item in zip(parts, result, strict=True):
+                walk(part, item)
+
+    walk(targets, results)
+    return flat
+
+
+def _split(pattern: str) -> list[str]:
+    """Split at the commas outside parentheses."""
+    parts, depth, start = [], 0, 0
+    for i, character in enumerate(pattern):
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append(pattern[start:i])
+            start = i + 1
+    return [*parts, pattern[start:]]

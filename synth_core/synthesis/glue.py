@@ -1,0 +1,87 @@
+"""Lines that nobody asked for: they carry a value from one kind to another, or join two values."""
+
+from __future__ import annotations
+
+import math
+
+from synth_core.operators.operator import Kind
+from synth_core.synthesis.draft import CannotWrite, Draft, Value
+
+LONGEST_VECTOR = 512
+
+
+def convert(d: Draft, x: Value, kind: Kind) -> Value:
+    """x as a value of another kind, in one line."""
+    if x.kind is kind:
+        return x
+    text, hint = d.rng.choice(_ways(x, kind))
+    return d.emit(text, kind, hint, role="glue")
+
+
+def _ways(x: Value, kind: Kind) -> list[tuple[str, str]]:
+    if kind is Kind.VECTOR:
+        return _to_vector(x)
+    ways: dict[tuple[Kind, Kind], list[str]] = {
+        (Kind.VOLUME, Kind.IMAGE): [f"{x}.mean(dim=2)", f"{x}.flatten(1, 2)", f"{x}.amax(dim=2)"],
+        (Kind.VOLUME, Kind.SIGNAL): [f"{x}.flatten(2)", f"{x}.mean(dim=(3, 4))"],
+        (Kind.VOLUME, Kind.SEQUENCE): [f"{x}.mean(dim=(3, 4)).transpose(1, 2)"],
+        (Kind.IMAGE, Kind.SIGNAL): [f"{x}.flatten(2)", f"{x}.mean(dim=3)"],
+        (Kind.IMAGE, Kind.SEQUENCE): [f"{x}.flatten(2).transpose(1, 2)", f"{x}.mean(dim=3).transpose(1, 2)"],
+        (Kind.SIGNAL, Kind.SEQUENCE): [f"{x}.transpose(1, 2)"],
+        (Kind.SEQUENCE, Kind.SIGNAL): [f"{x}.transpose(1, 2)"],
+        (Kind.SIGNAL, Kind.IMAGE): [f"{x}.unflatten(2, {_grid(x.shape[-1])})"],
+        (Kind.SEQUENCE, Kind.IMAGE): [f"{x}.transpose(1, 2).unflatten(2, {_grid(x.shape[1])})"],
+        (Kind.VECTOR, Kind.SEQUENCE): [f"{x}.unflatten(1, {_grid(x.channels)})"],
+        (Kind.VECTOR, Kind.SIGNAL): [f"{x}.unflatten(1, {_grid(x.channels)})"],
+    }
+    if (x.kind, kind) not in ways:
+        raise CannotWrite(f"no usual way from {x.kind} to {kind}")
+    return [(text, "tokens" if kind is Kind.SEQUENCE else "h") for text in ways[x.kind, kind]]
+
+
+def _to_vector(x: Value) -> list[tuple[str, str]]:
+    if x.kind is Kind.SEQUENCE:
+        return [(f"{x}.mean(dim=1)", "pooled"), (f"{x}[:, -1]", "last"), (f"{x}[:, 0]", "first")]
+    axes = list(range(2, len(x.shape)))
+    dims = str(axes[0]) if len(axes) == 1 else str(tuple(axes))
+    ways = [(f"{x}.mean(dim={dims})", "pooled"), (f"{x}.amax(dim={dims})", "pooled")]
+    if math.prod(x.shape[1:]) <= LONGEST_VECTOR:
+        ways += [(f"{x}.flatten(1)", "flat"), (f"torch.flatten({x}, 1)", "flat")]
+    return ways
+
+
+def _grid(count: int) -> tuple[int, int]:
+    rows = next((n for n in range(math.isqrt(count), 1, -1) if count % n == 0), 0)
+    if not rows:
+        raise CannotWrite("the axis makes no grid")
+    return (rows, count // rows)
+
+
+def join(d: Draft, x: Value, y: Value) -> Value:
+    """One value of two: concatenated along the channels, added, multiplied or gated."""
+    if x.shape == y.shape and x.kind is y.kind:
+        cat = f"torch.cat([{x}, {y}], dim={x.axis})"
+        text = d.rng.choices(
+            (cat, f"{x} + {y}", f"{x} * {y}", f"{x} * torch.sigmoid({y})", f"torch.maximum({x}, {y})"),
+            (6, 5, 2, 2, 1),
+        )[0]
+        return d.emit(text, x.kind, "merged", role="merge")
+    if _alike_but_channels(x, y):
+        return d.emit(f"torch.cat([{x}, {y}], dim={x.axis})", x.kind, "merged", role="merge")
+    if y.kind is Kind.VECTOR and x.spatial and y.channels == x.channels:
+        index = f"[:, :{', None' * len(x.spatial)}]"
+        return d.emit(f"{x} * {y}{index}", x.kind, "h", role="merge")
+    if y.kind is Kind.VECTOR and x.kind is Kind.SEQUENCE and y.channels == x.channels:
+        return d.emit(f"{x} + {y}.unsqueeze(1)", x.kind, "h", role="merge")
+    if x.kind is Kind.VECTOR and y.kind is not Kind.VECTOR and x.channels == y.channels:
+        return join(d, y, x)
+    if x.kind is Kind.VECTOR and y.kind is Kind.VECTOR:
+        raise CannotWrite("vectors of unlike rows")
+    return join(d, convert(d, x, Kind.VECTOR), convert(d, y, Kind.VECTOR))
+
+
+def _alike_but_channels(x: Value, y: Value) -> bool:
+    if x.kind is not y.kind or len(x.shape) != len(y.shape):
+        return False
+    axis = x.axis % len(x.shape)
+    return all(a == b for i, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if i != axis)

@@ -1,0 +1,28 @@
+"""The plan of a program in words: each step with the shape it leaves; for prompts and repair hints."""
+
+from __future__ import annotations
+
+from synth_core.synthesis.draft import Draft, Value
+
+
+def describe(d: Draft, outputs: list[Value]) -> str:
+    """One line a step, `h3 = Conv2d(h1) -> [4, 16, 32, 32]`; values are numbered in forward order."""
+    names: dict[str, str] = {}
+    rows = []
+    for i, given in enumerate(d.inputs):
+        names[given.value.name] = f"x{i}" if len(d.inputs) > 1 else "x"
+        dtype = (
+            ""
+            if given.value.tensor.is_floating_point()
+            else f" {given.value.tensor.dtype}".replace("torch.", "")
+        )
+        rows.append(f"{names[given.value.name]}: {list(given.value.shape)}{dtype}")
+    for line in d.lines:
+        reads = list(dict.fromkeys(names[name] for name in line.reads))
+        for value in line.outs:
+            names[value.name] = f"h{len(names)}"
+        shapes = ", ".join(f"{names[v.name]} {list(v.shape)}" for v in line.outs)
+        what = line.operator if line.role == "operator" else "join" if line.role == "merge" else "reshape"
+        rows.append(f"{what}({', '.join(reads)}) -> {shapes}")
+    rows.append(f"return {', '.join(names[v.name] for v in outputs)}")
+    return "\n".join(rows)

@@ -1,0 +1,135 @@
+"""The named numbers of a program: sizes of its inputs, widths of its layers, scalars.
+
+Each stands as a constant at module level; what the module needs reaches it through __init__. A width that
+was named once is written by its name wherever it comes again, so that the program stays right when the
+constants are changed.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from synth_core.operators.operator import Kind
+
+if TYPE_CHECKING:
+    from synth_core.synthesis.draft import Value
+
+# Small enough for a few milliseconds on one core, large enough that every operator has room to act. The
+# batch stays below every width, so that no input has the shape of a parameter.
+BATCHES = (2, 3, 4, 5, 6)
+WIDTHS = {
+    Kind.VECTOR: (16, 24, 32, 48, 64, 96),
+    Kind.SEQUENCE: (16, 24, 32, 48, 64),
+    Kind.SIGNAL: (8, 12, 16, 24, 32),
+    Kind.IMAGE: (4, 8, 12, 16, 24),
+    Kind.VOLUME: (4, 8, 12),
+}
+EXTENTS = {
+    Kind.VECTOR: (),
+    Kind.SEQUENCE: (("seq_len", (8, 9, 10, 12, 16)),),
+    Kind.SIGNAL: (("length", (24, 32, 36, 48, 64)),),
+    Kind.IMAGE: (("height", (12, 16, 20, 24, 32)), ("width", (12, 16, 20, 24, 32))),
+    Kind.VOLUME: (("depth", (6, 8, 10)), ("height", (8, 12, 16)), ("width", (8, 12, 16))),
+}
+INPUT_NAMES = {
+    Kind.VECTOR: ("in_features", "input_dim"),
+    Kind.SEQUENCE: ("embed_dim", "d_model", "input_size"),
+    Kind.SIGNAL: ("in_channels",),
+    Kind.IMAGE: ("in_channels",),
+    Kind.VOLUME: ("in_channels",),
+}
+LAYER_NAMES = {
+    Kind.VECTOR: ("hidden_features", "out_features", "mid_features"),
+    Kind.SEQUENCE: ("hidden_dim", "proj_dim", "out_dim"),
+    Kind.SIGNAL: ("hidden_channels", "out_channels", "mid_channels"),
+    Kind.IMAGE: ("hidden_channels", "out_channels", "mid_channels"),
+    Kind.VOLUME: ("hidden_channels", "out_channels", "mid_channels"),
+}
+MOST_NAMED_WIDTHS = 5
+
+
+@dataclass
+class Sizes:
+    """constants: name -> value, in the order in which they were needed. widths: value -> its name."""
+
+    rng: random.Random
+    constants: dict[str, float] = field(default_factory=dict)
+    widths: dict[int, str] = field(default_factory=dict)
+
+    def copy(self) -> Sizes:
+        return Sizes(self.rng, dict(self.constants), dict(self.widths))
+
+    def constant(self, name: str, value: float, env: dict[str, Any]) -> str:
+        """Name a number; a name that is taken by another value gets a figure."""
+        free, figure = name, 2
+        while self.constants.get(free, value) != value:
+            free, figure = f"{name}{figure}", figure + 1
+        self.constants[free] = value
+        env[free] = value
+        return free
+
+    def shape(self, kind: Kind, env: dict[str, Any], width: int = 0) -> list[str]:
+        """Texts of a new input's axes, by the names that the program uses for them."""
+        batch = self._extent("batch_size", BATCHES, env)
+        if kind in (Kind.IMAGE, Kind.VOLUME) and "height" not in self.constants:
+            self._image_extents(kind, env)
+        extents = [self._extent(name, sizes, env) for name, sizes in EXTENTS[kind]]
+        channels = self._input_width(kind, env, width)
+        return [batch, *extents, channels] if kind is Kind.SEQUENCE else [batch, channels, *extents]
+
+    def texts_like(self, value: Value, env: dict[str, Any]) -> list[str]:
+        """Texts of the axes of an input that has a value's shape."""
+        names = {
+            v: k for k, v in self.constants.items() if k in ("seq_len", "length", "height", "width", "depth")
+        }
+        texts = []
+        for axis, size in enumerate(value.shape):
+            if axis == 0 and size == self.constants.get("batch_size"):
+                texts.append("batch_size")
+            elif axis == value.axis % len(value.shape):
+                texts.append(self.width(size, value.kind, env))
+            else:
+                texts.append(names.get(size, str(size)))
+        return texts
+
+    def width(self, size: int, kind: Kind, env: dict[str, Any]) -> str:
+        """Text of a width: its name, a simple multiple of a named one, a new name, or the figure."""
+        if size in self.widths:
+            return self.widths[size]
+        for known, name in self.widths.items():
+            for factor in (2, 3, 4):
+                if size == factor * known:
+                    return f"{factor} * {name}"
+                if size * factor == known:
+                    return f"{name} // {factor}"
+        unused = [name for name in LAYER_NAMES[kind] if name not in self.constants]
+        if not unused or len(self.widths) >= MOST_NAMED_WIDTHS:
+            return str(size)
+        return self._name_width(unused[0], size, env)
+
+    def _extent(self, name: str, sizes: tuple[int, ...], env: dict[str, Any]) -> str:
+        if name not in self.constants:
+            self.constant(name, self.rng.choice(sizes), env)
+        return name
+
+    def _image_extents(self, kind: Kind, env: dict[str, Any]) -> None:
+        """Images are square more often than not."""
+        sizes = dict(EXTENTS[kind])["height"]
+        height = self.rng.choice(sizes)
+        self.constant("height", height, env)
+        self.constant("width", height if self.rng.random() < 0.7 else self.rng.choice(sizes), env)
+
+    def _input_width(self, kind: Kind, env: dict[str, Any], width: int) -> str:
+        size = width or self.rng.choice(WIDTHS[kind])
+        if size in self.widths:
+            return self.widths[size]
+        names = [name for name in INPUT_NAMES[kind] if name not in self.constants]
+        if width or not names:
+            return self.width(size, kind, env)
+        return self._name_width(self.rng.choice(names), size, env)
+
+    def _name_width(self, name: str, size: int, env: dict[str, Any]) -> str:
+        self.widths[size] = name
+        return self.constant(name, size, env)

@@ -1,0 +1,41 @@
+"""How each operator is written: one table, catalog name -> writer.
+
+A writer takes the draft, the value to work on and the operator's name, adds lines, and returns the new
+value. It raises `CannotWrite` where the operator does not fit; it never checks what torch checks anyway.
+Sources (Embedding) take None where no value is there yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from synth_core.synthesis.draft import Draft, Value
+from synth_core.synthesis.writers import (
+    activation,
+    arithmetic,
+    convolution,
+    dense,
+    lookup,
+    normalisation,
+    pooling,
+    recurrence,
+    reduction,
+    reshaping,
+    transformer,
+)
+
+Writer = Callable[[Draft, Value, str], Value]
+
+WRITERS: Mapping[str, Writer] = {
+    **activation.WRITERS,
+    **arithmetic.WRITERS,
+    **convolution.WRITERS,
+    **dense.WRITERS,
+    **lookup.WRITERS,
+    **normalisation.WRITERS,
+    **pooling.WRITERS,
+    **recurrence.WRITERS,
+    **reduction.WRITERS,
+    **reshaping.WRITERS,
+    **transformer.WRITERS,
+}

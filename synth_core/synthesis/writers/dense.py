@@ -1,0 +1,83 @@
+"""Dense layers and matrix products."""
+
+from __future__ import annotations
+
+from synth_core.operators.operator import Kind
+from synth_core.synthesis.draft import CannotWrite, Draft, Value
+from synth_core.synthesis.sizes import WIDTHS
+from synth_core.synthesis.writers.arithmetic import partner
+
+LARGEST = 512  # features in or out of a dense layer, in the small profile
+
+
+def new_width(d: Draft, x: Value, most: int = 128) -> int:
+    """A width for the next layer: doubled, halved, kept, or another usual one."""
+    near = [w for w in (x.channels * 2, x.channels // 2, x.channels) if 4 <= w <= most]
+    return d.rng.choice([*near, *WIDTHS[x.kind]])
+
+
+def width_text(d: Draft, x: Value) -> str:
+    return d.sizes.width(x.channels, x.kind, d.env)
+
+
+def linear(d: Draft, x: Value, operator: str) -> Value:
+    if x.channels > LARGEST:
+        raise CannotWrite("too many features")
+    out = d.sizes.width(new_width(d, x), x.kind, d.env)
+    bias = d.rng.choices(("", ", bias=False"), (4, 1))[0]
+    layer = d.attribute(d.choose("fc", "linear", "proj"), f"nn.Linear({width_text(d, x)}, {out}{bias})")
+    return d.emit(f"{layer}({x})", x.kind, "h")
+
+
+def bilinear(d: Draft, x: Value, operator: str) -> Value:
+    """Joins x with another value that has the same leading axes, whatever its features."""
+    lead = x.shape[:-1]
+    unread = d.dangling()
+    others = [v for v in unread if v.kind is x.kind and v.shape[:-1] == lead and v is not x]
+    others = [v for v in others if v.tensor.is_floating_point() and v.channels * x.channels <= 4096]
+    y = others[-1] if others else partner(d, x)
+    if x.channels * y.channels > 4096:
+        raise CannotWrite("too many pairs of features")
+    out = d.sizes.width(d.rng.choice((16, 24, 32)), x.kind, d.env)
+    first, second = width_text(d, x), d.sizes.width(y.channels, y.kind, d.env)
+    layer = d.attribute("bilinear", f"nn.Bilinear({first}, {second}, {out})")
+    return d.emit(f"{layer}({x}, {y})", x.kind, "h")
+
+
+def matmul(d: Draft, x: Value, operator: str) -> Value:
+    if x.channels > LARGEST:
+        raise CannotWrite("too many features")
+    if x.kind is Kind.SEQUENCE and d.rng.random() < 0.35:
+        y = partner(d, x)
+        text = d.choose(f"torch.matmul({x}, {y}.transpose(1, 2))", f"{x} @ {y}.transpose(-2, -1)")
+        return d.emit(text, x.kind, "scores")
+    size, out = width_text(d, x), d.sizes.width(new_width(d, x), x.kind, d.env)
+    weight = d.parameter("weight", f"torch.randn({size}, {out}) * {_gain(x.channels)}")
+    text = d.choose(f"torch.matmul({x}, {weight})", f"{x} @ {weight}", f"{x}.matmul({weight})")
+    return d.emit(text, x.kind, "h")
+
+
+def gemm(d: Draft, x: Value, operator: str) -> Value:
+    if x.channels > LARGEST:
+        raise CannotWrite("too many features")
+    size, out = width_text(d, x), d.sizes.width(new_width(d, x), x.kind, d.env)
+    weight = d.parameter("weight", f"torch.randn({size}, {out}) * {_gain(x.channels)}")
+    bias = d.parameter("bias", f"torch.randn({out})")
+    return d.emit(f"torch.addmm({bias}, {x}, {weight})", x.kind, "h")
+
+
+def bmm(d: Draft, x: Value, operator: str) -> Value:
+    y = partner(d, x)
+    first, second = f"{x}", f"{y}.transpose(1, 2)"
+    if d.rng.random() < 0.25:
+        first, second = f"{x}.transpose(1, 2)", f"{y}"
+    text = d.rng.choices((f"torch.bmm({first}, {second})", f"{first}.bmm({second})"), (4, 1))[0]
+    return d.emit(text, x.kind, "scores")
+
+
+def _gain(fan_in: int) -> float:
+    """Keeps the variance of a product with a random weight near that of its input."""
+    return float(f"{fan_in**-0.5:.1g}")
+
+
+WRITERS = {"Linear": linear, "Bilinear": bilinear, "Matmul": matmul, "Gemm": gemm, "BMM": bmm}

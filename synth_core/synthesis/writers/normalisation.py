@@ -1,0 +1,66 @@
+"""Normalisations."""
+
+from __future__ import annotations
+
+from synth_core.operators.operator import Kind
+from synth_core.synthesis.draft import CannotWrite, Draft, Value
+from synth_core.synthesis.writers.dense import width_text
+
+
+def per_channel(d: Draft, x: Value, operator: str) -> Value:
+    """BatchNorm and InstanceNorm; the plain names stand for whichever rank fits."""
+    if x.kind is Kind.SEQUENCE:
+        raise CannotWrite("channels come last in a sequence")
+    family = operator.rstrip("d123")
+    layer = f"{family}{max(len(x.spatial), 1)}d"
+    if operator not in (family, layer):
+        raise CannotWrite("another number of spatial axes")
+    affine = ", affine=True" if family == "InstanceNorm" and d.rng.random() < 0.4 else ""
+    hint = d.choose("bn", "norm") if family == "BatchNorm" else "norm"
+    return d.emit(f"{d.attribute(hint, f'nn.{layer}({width_text(d, x)}{affine})')}({x})", x.kind, "h")
+
+
+def layer_norm(d: Draft, x: Value, operator: str) -> Value:
+    if x.axis == -1:
+        shape = width_text(d, x)
+    else:
+        sizes = [str(size) for size in x.shape[1:]] if d.rng.random() < 0.5 else [str(x.shape[-1])]
+        if len(sizes) > 1:
+            sizes[0] = width_text(d, x)
+        shape = f"[{', '.join(sizes)}]" if len(sizes) > 1 else sizes[0]
+    return d.emit(f"{d.attribute('norm', f'nn.{operator}({shape})')}({x})", x.kind, "h")
+
+
+def group_norm(d: Draft, x: Value, operator: str) -> Value:
+    groups = [g for g in (2, 4, 8) if x.channels % g == 0]
+    if x.kind is Kind.VECTOR:
+        groups = [g for g in groups if x.channels // g >= 4]
+    if not groups:
+        raise CannotWrite("no usual number of groups divides the channels")
+    text = f"nn.GroupNorm({d.rng.choice(groups)}, {width_text(d, x)})"
+    return d.emit(f"{d.attribute('norm', text)}({x})", x.kind, "h")
+
+
+def local_response(d: Draft, x: Value, operator: str) -> Value:
+    size = d.rng.choice((3, 5))
+    extra = d.rng.choice((f"{size}", f"{size}, alpha=0.5", f"{size}, alpha=0.1, beta=0.75, k=1.0"))
+    return d.emit(f"{d.attribute('lrn', f'nn.{operator}({extra})')}({x})", x.kind, "h")
+
+
+def cross_map(d: Draft, x: Value, operator: str) -> Value:
+    text = f"nn.CrossMapLRN2d({d.rng.choice((3, 5))}, alpha={d.rng.choice((0.1, 0.5))})"
+    return d.emit(f"{d.attribute('lrn', text)}({x})", x.kind, "h")
+
+
+WRITERS = {
+    **{
+        f"{family}{rank}": per_channel
+        for family in ("BatchNorm", "InstanceNorm")
+        for rank in ("", "1d", "2d", "3d")
+    },
+    "LayerNorm": layer_norm,
+    "RMSNorm": layer_norm,
+    "GroupNorm": group_norm,
+    "LocalResponseNorm": local_response,
+    "CrossMapLRN2d": cross_map,
+}

@@ -1,0 +1,56 @@
+"""Recurrent layers, and their cells in a loop over the steps."""
+
+from __future__ import annotations
+
+from synth_core.operators.operator import Kind
+from synth_core.synthesis.draft import CannotWrite, Draft, Value
+from synth_core.synthesis.sizes import WIDTHS
+from synth_core.synthesis.writers.dense import width_text
+
+MOST_STEPS = 12  # of an unrolled loop: every step is a kernel of its own
+
+
+def layer(d: Draft, x: Value, operator: str) -> Value:
+    hidden = d.rng.choice(WIDTHS[Kind.SEQUENCE][:3])
+    extra = d.rng.choices(("", ", bidirectional=True", ", num_layers=2"), (6, 2, 1))[0]
+    text = (
+        f"nn.{operator}({width_text(d, x)}, {d.sizes.width(hidden, x.kind, d.env)}, batch_first=True{extra})"
+    )
+    rnn = d.attribute(operator.lower(), text)
+    return d.emit_many(f"{rnn}({x})", (x.kind,), ("h",), "{}, _")[0]
+
+
+def cell(d: Draft, x: Value, operator: str) -> Value:
+    hidden = d.rng.choice(WIDTHS[Kind.SEQUENCE][:3])
+    width = d.sizes.width(hidden, x.kind, d.env)
+    unit = d.attribute("cell", f"nn.{operator}({width_text(d, x)}, {width})")
+    lstm = operator == "LSTMCell"
+    if x.kind is Kind.VECTOR:
+        state = [
+            d.input(Kind.VECTOR, hint, width=hidden)
+            for hint in (("hidden", "memory") if lstm else ("hidden",))
+        ]
+        if lstm:
+            h, c = d.emit_many(
+                f"{unit}({x}, ({state[0]}, {state[1]}))", (x.kind, x.kind), ("h", "c"), "{}, {}"
+            )
+            d.heads.append(c)
+            return h
+        return d.emit(f"{unit}({x}, {state[0]})", x.kind, "h")
+    if x.shape[1] > MOST_STEPS:
+        raise CannotWrite("too many steps to unroll")
+    zeros = f"{x}.new_zeros({x}.shape[0], {hidden})"
+    names = "state, memory_cell" if lstm else "state"
+    start = "\n".join(f"{name} = {zeros}" for name in names.split(", "))
+    step = f"{names} = {unit}({x}[:, t], {'(state, memory_cell)' if lstm else 'state'})"
+    loop = f"for t in range({x}.shape[1]):\n    {step}\n"
+    if d.bridge_to is Kind.VECTOR or d.rng.random() < 0.3:
+        return d.block(f"{start}\n{loop}{{out}} = state", Kind.VECTOR, "last")
+    collect = "    steps.append(state)\n{out} = torch.stack(steps, dim=1)"
+    return d.block(f"{start}\nsteps = []\n{loop}{collect}", x.kind, "h")
+
+
+WRITERS = {
+    **dict.fromkeys(("RNN", "LSTM", "GRU"), layer),
+    **dict.fromkeys(("RNNCell", "LSTMCell", "GRUCell"), cell),
+}
