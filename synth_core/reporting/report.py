@@ -1,0 +1,140 @@
+"""What a report says, as plain data: printed, drawn as a page, or given out as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import ConfigDict, computed_field
+
+from synth_core.records import Record
+
+
+class Yield(Record):
+    """Accepted out of attempted, under some name (a strategy, an attempt's number)."""
+
+    name: str
+    attempted: int
+    accepted: int
+    cost_usd: float | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def rate(self) -> float:
+        return self.accepted / self.attempted if self.attempted else 0.0
+
+
+class StageRow(Record):
+    """One stage: how many came in, how many it dropped and why, how long it took (seconds a candidate)."""
+
+    stage: str
+    entered: int
+    dropped: dict[str, int]
+    seconds: float
+    median_s: float | None
+    p95_s: float | None
+    cached: int
+
+    @property
+    def left(self) -> int:
+        return self.entered - sum(self.dropped.values())
+
+
+class FailureRow(Record):
+    """One way to fail, with the detail met most often and the candidates to look at."""
+
+    stage: str
+    category: str
+    check: str
+    count: int
+    share: float
+    detail: str
+    details: int
+    candidates: tuple[str, ...]
+
+
+class OperatorRow(Record):
+    """One operator: of the candidates asked for it that got a verdict on their code, how many proved sound.
+
+    low, high: the 95% Wilson score interval of the rate (Wilson 1927), which stays honest for small counts.
+    realised: accepted programs that hold it, asked for or not.
+    """
+
+    name: str
+    group: str
+    judged: int
+    sound: int
+    rate: float
+    low: float
+    high: float
+    realised: int
+
+
+class Spend(Record):
+    """Calls and tokens of all attempts, failed ones included. unpriced: answers whose price is unknown."""
+
+    calls: int
+    from_cache: int
+    input_tokens: int
+    output_tokens: int
+    thinking_tokens: int
+    cached_tokens: int
+    cost_usd: float
+    unpriced: int
+
+
+class Example(Record):
+    """One candidate with its text: an accepted program, or a failure to learn from."""
+
+    candidate_id: str
+    name: str
+    source: str
+    stage: str
+    category: str
+    detail: str
+    requested: tuple[str, ...]
+    realised: tuple[str, ...]
+
+
+class Report(Record):
+    """A run, or (run_id empty) all runs of a folder."""
+
+    model_config = ConfigDict(serialize_by_alias=True)  # "yield" is no name for an attribute
+
+    output_dir: str
+    run_id: str
+    runs: int
+    state: str
+    started: datetime | None
+    ended: datetime | None
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    attempted: int
+    candidates: int
+    accepted: int
+    first_try: int
+    rejected: dict[str, int]
+    strategies: tuple[Yield, ...]
+    attempts: tuple[Yield, ...]
+    stages: tuple[StageRow, ...]
+    failures: tuple[FailureRow, ...]
+    filtered: dict[str, int]
+    warnings: dict[str, int]
+    tiers: dict[str, int]
+    operators: tuple[OperatorRow, ...]
+    never_realised: tuple[str, ...]
+    lengths: dict[int, int]
+    spend: Spend
+    models: dict[str, int]
+    accepted_examples: tuple[Example, ...]
+    failed_examples: tuple[Example, ...]
+
+    @computed_field(alias="yield")  # type: ignore[prop-decorator]
+    @property
+    def rate(self) -> float:
+        """Accepted programs per attempt, retries counted as attempts."""
+        return self.accepted / self.attempted if self.attempted else 0.0
+
+    @property
+    def wall_s(self) -> float | None:
+        return (self.ended - self.started).total_seconds() if self.started and self.ended else None

@@ -1,0 +1,224 @@
+"""From the ledger to a `Report`: a handful of Polars queries over the typed columns."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from synth_core.operators.catalog import CATALOG
+from synth_core.operators.operator import Group
+from synth_core.records import Candidate, Stage
+from synth_core.reporting.report import (
+    Example,
+    FailureRow,
+    OperatorRow,
+    Report,
+    Spend,
+    StageRow,
+    Yield,
+)
+from synth_core.store import Run, latest_run, load_run, scan_ledger
+
+ALL_RUNS = "all"
+_ORDER = {stage.value: position for position, stage in enumerate(Stage)}
+_Z95 = 1.959964  # standard normal quantile of a two-sided 95% interval
+_FAILURE_EXAMPLES = 12
+_ANSWERED = pl.col("position") >= _ORDER[Stage.EXTRACT]
+_SOUND = pl.col("position") >= _ORDER[Stage.FILTER]
+
+
+def summarise(output_dir: Path | str, run_id: str | None = None) -> Report:
+    """The report of one run (none named: the newest), or with `run_id="all"` of all runs of the folder.
+
+    A run in progress is reported as far as its ledger has come. `UsageError` where there is no such run.
+    """
+    whole = run_id == ALL_RUNS
+    run = latest_run(output_dir) if whole or run_id is None else load_run(output_dir, run_id)
+    ledger = scan_ledger(output_dir, None if whole else run.run_id)
+    rows = ledger.drop("record").with_columns(_position().alias("position")).collect()
+    accepted = rows.filter("accepted")
+    return Report(
+        **_header(run, whole),
+        runs=rows["run_id"].n_unique(),
+        attempted=rows.height,
+        candidates=rows.select("run_id", "index").n_unique(),
+        accepted=accepted.height,
+        first_try=accepted.filter(pl.col("attempt") == 0).height,
+        rejected=_counts(rows["category"]),
+        strategies=_yields(rows, "strategy"),
+        attempts=_yields(rows, "attempt"),
+        stages=tuple(_stage_row(rows, stage) for stage in Stage),
+        failures=_failures(rows),
+        filtered=_counts(rows.filter(pl.col("stage") == Stage.FILTER)["check"]),
+        warnings=_counts(accepted["warnings"].explode()),
+        tiers=_counts(rows["tier"]),
+        operators=_operators(rows),
+        never_realised=_never_realised(accepted),
+        lengths=dict(accepted.group_by(pl.col("realised").list.len()).len().sort("realised").iter_rows()),
+        spend=_spend(rows),
+        models=_counts(rows.select(pl.coalesce("serving_model", "requested_model")).to_series()),
+        accepted_examples=_examples(ledger, _short_medium_long(accepted)),
+        failed_examples=_examples(ledger, _first_of_each_failure(rows)),
+    )
+
+
+def _header(run: Run, whole: bool) -> dict[str, Any]:
+    return {
+        "output_dir": str(run.output_dir),
+        "run_id": "" if whole else run.run_id,
+        "state": run.state,
+        "started": run.started,
+        "ended": run.ended,
+        "settings": run.settings.model_dump(mode="json"),
+        "versions": run.versions,
+    }
+
+
+def _position() -> pl.Expr:
+    """How far a candidate came: the place of its last stage."""
+    return pl.col("stage").replace_strict(_ORDER, default=0, return_dtype=pl.Int32)
+
+
+def _counts(values: pl.Series) -> dict[str, int]:
+    """Value -> how often, most frequent first; nulls left out."""
+    counted = values.alias("value").drop_nulls().value_counts()
+    return dict(counted.sort("count", "value", descending=[True, False]).iter_rows())
+
+
+def _yields(rows: pl.DataFrame, column: str) -> tuple[Yield, ...]:
+    grouped = rows.group_by(pl.col(column).cast(pl.String).alias("name")).agg(
+        attempted=pl.len(), accepted=pl.col("accepted").sum(), cost_usd=pl.col("cost_usd").sum()
+    )
+    return tuple(Yield(**row) for row in grouped.sort("name").iter_rows(named=True))
+
+
+def _stage_row(rows: pl.DataFrame, stage: Stage) -> StageRow:
+    seconds = pl.col("seconds").struct.field(stage.replace("-", "_"))
+    times = rows.select(seconds=seconds.sum(), median_s=seconds.median(), p95_s=seconds.quantile(0.95))
+    return StageRow(
+        stage=stage,
+        entered=rows.filter(pl.col("position") >= _ORDER[stage]).height,
+        dropped=_counts(rows.filter(pl.col("stage") == stage)["category"]),
+        **times.to_dicts()[0],
+        cached=rows.filter(pl.col("from_cache").list.contains(stage.value)).height,
+    )
+
+
+def _failed(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.filter(pl.col("category").is_not_null()).with_columns(pl.col("check", "detail").fill_null(""))
+
+
+def _failures(rows: pl.DataFrame) -> tuple[FailureRow, ...]:
+    grouped = _failed(rows).group_by("stage", "category", "check").agg(
+        count=pl.len(),
+        share=pl.len() / max(rows.height, 1),
+        detail=pl.col("detail").mode().sort().first(),
+        details=pl.col("detail").n_unique(),
+        candidates=pl.col("candidate_id").sort().head(3),
+    )  # fmt: skip
+    ordered = grouped.sort("count", "stage", "category", "check", descending=[True, False, False, False])
+    return tuple(FailureRow(**row) for row in ordered.iter_rows(named=True))
+
+
+def _operators(rows: pl.DataFrame) -> tuple[OperatorRow, ...]:
+    """Operators that were asked for, the least successful first."""
+    judged = (
+        rows.filter(_ANSWERED)
+        .select(pl.col("requested").list.unique().alias("name"), _SOUND.alias("sound"))
+        .explode("name")
+        .group_by("name")
+        .agg(judged=pl.len(), sound=pl.col("sound").sum())
+    )
+    realised = _realised(rows.filter("accepted"))
+    groups = {operator.name: operator.group.value for operator in CATALOG}
+    result = []
+    for name, tried, sound in judged.drop_nulls().iter_rows():
+        low, high = wilson(sound, tried)
+        result.append(
+            OperatorRow(
+                name=name,
+                group=groups.get(name, ""),
+                judged=tried,
+                sound=sound,
+                rate=sound / tried,
+                low=low,
+                high=high,
+                realised=realised.get(name, 0),
+            )
+        )
+    return tuple(sorted(result, key=lambda row: (row.rate, -row.judged, row.name)))
+
+
+def wilson(successes: int, tried: int) -> tuple[float, float]:
+    """95% score interval of a proportion (Wilson 1927); (0, 1) where nothing was tried."""
+    if not tried:
+        return 0.0, 1.0
+    rate, z2 = successes / tried, _Z95**2
+    middle = (rate + z2 / (2 * tried)) / (1 + z2 / tried)
+    half = _Z95 / (1 + z2 / tried) * math.sqrt(rate * (1 - rate) / tried + z2 / (4 * tried**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _realised(accepted: pl.DataFrame) -> dict[str, int]:
+    return _counts(accepted.select(pl.col("realised").list.unique()).to_series().explode())
+
+
+def _never_realised(accepted: pl.DataFrame) -> tuple[str, ...]:
+    seen = _realised(accepted)
+    return tuple(op.name for op in CATALOG if op.group is not Group.MOTIF and op.name not in seen)
+
+
+def _spend(rows: pl.DataFrame) -> Spend:
+    tokens = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
+    sums = rows.select(
+        pl.col("calls", *tokens, "cost_usd").sum(),
+        from_cache=pl.col("from_cache").list.contains(Stage.LLM.value).sum(),
+        unpriced=((pl.col("calls") > 0) & pl.col("cost_usd").is_null()).sum(),
+    )
+    return Spend(**sums.to_dicts()[0])
+
+
+def _short_medium_long(accepted: pl.DataFrame) -> pl.DataFrame:
+    """Three accepted programs: the ones with fewest, middling and most operators."""
+    ordered = accepted.sort(pl.col("realised").list.len(), "run_id", "candidate_id")
+    places = sorted({0, ordered.height // 2, ordered.height - 1}) if ordered.height else []
+    return ordered[places]
+
+
+def _first_of_each_failure(rows: pl.DataFrame) -> pl.DataFrame:
+    """One candidate for each of the most frequent ways to fail."""
+    ways = ["stage", "category", "check"]
+    failed = _failed(rows).sort("run_id", "candidate_id").with_columns(pl.len().over(ways).alias("frequency"))
+    first = failed.unique(ways, keep="first", maintain_order=True)
+    return first.sort("frequency", "candidate_id", descending=[True, False]).head(_FAILURE_EXAMPLES)
+
+
+def _examples(ledger: pl.LazyFrame, chosen: pl.DataFrame) -> tuple[Example, ...]:
+    """The chosen rows with their texts, in the order chosen; only these records are parsed."""
+    if chosen.is_empty():
+        return ()
+    wanted = pl.col("candidate_id").is_in(chosen["candidate_id"].implode())
+    records = ledger.filter(wanted).select("run_id", "candidate_id", "record").collect()
+    found = {(run, candidate): record for run, candidate, record in records.iter_rows()}
+    return tuple(
+        _example(Candidate.model_validate_json(found[key]))
+        for key in chosen.select("run_id", "candidate_id").iter_rows()
+    )
+
+
+def _example(candidate: Candidate) -> Example:
+    failure, program = candidate.failure, candidate.program
+    text = program.source if program else candidate.completion.text if candidate.completion else ""
+    return Example(
+        candidate_id=candidate.id,
+        name=program.name if program else "",
+        source=text,
+        stage=failure.stage if failure else "",
+        category=failure.category or "" if failure else "",
+        detail=failure.detail if failure else "",
+        requested=candidate.specification.operators,
+        realised=candidate.graph.operators if candidate.graph else (),
+    )
