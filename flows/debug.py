@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.syntax import Syntax
 
+from flows.preflight import check_settings
 from synth_core.extraction import extract_programs
 from synth_core.prompting import render_prompts
 from synth_core.providers.dispatch import Dispatcher
@@ -32,6 +33,7 @@ def debug(settings: Settings, *, as_json: bool = False) -> bool:
     Prints a page for people, or with `as_json` the finished candidate as one JSON object on stdout.
     """
     console = Console(stderr=as_json, highlight=False)
+    check_settings(settings)
     settings = settings.resolved()
     candidates = sample(settings, effective_strategies(settings)[0], [0])
     console.print(Rule(f"candidate of strategy {candidates[0].specification.strategy}, seed {settings.seed}"))

@@ -8,20 +8,18 @@ from pathlib import Path
 
 from rich.console import Console
 
+from flows.preflight import check_settings
 from flows.progress import RunSummary
 from flows.progress_view import progress_view
 from flows.run import run_synth
-from synth_core.providers.table import require_key
 from synth_core.reporting import print_report, summarise, write_html
 from synth_core.settings import Settings
 from synth_core.store import latest_run, latest_unfinished_run, load_run
-from synth_core.strategies import effective_strategies
 
 
 def generate(settings: Settings, *, as_json: bool) -> RunSummary:
     """Start a run and see it through."""
-    effective_strategies(settings)  # a mistake in a strategy is said before anything starts
-    require_key(settings)
+    check_settings(settings)
     return _see_through(settings, None, as_json=as_json)
 
 
@@ -29,7 +27,7 @@ def resume(output_dir: Path, run_id: str, *, as_json: bool) -> RunSummary:
     """Go on with a run of this folder; without an id the newest that did not complete, else the newest."""
     run = load_run(output_dir, run_id) if run_id else latest_unfinished_run(output_dir)
     run = run or latest_run(output_dir)
-    require_key(run.settings)
+    check_settings(run.settings)
     return _see_through(run.settings, run.run_id, as_json=as_json)
 
 

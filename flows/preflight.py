@@ -1,0 +1,19 @@
+"""Say a user's mistakes before anything starts: no run begins with settings that cannot work."""
+
+from __future__ import annotations
+
+from synth_core.prompting import load_template
+from synth_core.providers.table import require_key
+from synth_core.settings import Settings
+from synth_core.strategies import effective_strategies
+from synth_core.validation.checks import resolve_skips
+from synth_core.validation.contract import resolve_rules
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise `UsageError` for the first name in the settings that means nothing, or a key that is missing."""
+    require_key(settings)
+    for strategy in effective_strategies(settings):
+        load_template(strategy.prompt, settings.model_name)
+    resolve_skips(settings.validation.skip_checks)
+    resolve_rules(settings.validation.reject_rules)

@@ -1,0 +1,79 @@
+"""A user's mistake is one clear line on stderr and exit code 2, and nothing is written."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def synth(*arguments, cwd, **environment):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SYNTH_", "PREFECT_"))}
+    clean.pop("OPENAI_API_KEY", None)
+    clean.pop("GEMINI_API_KEY", None)
+    return subprocess.run(
+        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+        cwd=cwd,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["generate", "--num-total-sample", "5"], "--num-total-sample"),
+        (["generate", "--p-value", "0"], "p_value"),
+        (["generate", "--p-value", "1.5"], "p_value"),
+        (["generate", "--p_value", "much"], "p_value"),
+        (["generate", "--num-core-ops-range", "5,1"], "min 5 is above max 1"),
+        (["generate", "--num_core_ops_range", "[5,1]"], "min 5 is above max 1"),
+        (["generate", "--strategy", "nope"], "unknown strategy 'nope'"),
+        (["generate", "--model-name", "nope"], "nope"),
+        (["generate", "--model-name", "gemini"], "GEMINI_API_KEY"),
+        (["generate", "--model-name", "openai"], "OPENAI_API_KEY"),
+        (["generate", "--config", "none.toml"], "none.toml"),
+        (["generate", "--skip-check", "nope"], "nope"),
+        (["generate", "--prompt", "nope"], "nope"),
+        (["generate", "--output-dir", "a-file"], "a-file"),
+        (["generate", "--on-failure", "pray"], "pray"),
+        (["validate", "missing.py"], "missing.py"),
+        (["validate"], "PATH"),
+        (["resume", "--output-dir", "nothing-here"], "nothing-here"),
+        (["report", "--output-dir", "nothing-here"], "nothing-here"),
+        (["operators", "--group", "cor"], "core"),
+        (["generat"], "generate"),
+        (["generate", "extra"], "extra"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(tmp_path, arguments, says):
+    (tmp_path / "a-file").write_text("")
+    done = synth(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+
+
+def test_a_mistake_in_a_settings_file_names_the_nested_key(tmp_path):
+    (tmp_path / "mine.toml").write_text("[validation]\ntimeot = 3\n")
+    done = synth("generate", "--config", "mine.toml", cwd=tmp_path)
+    assert (done.returncode, "validation.timeot" in done.stderr) == (2, True)
+
+
+def test_a_mistyped_variable_is_named(tmp_path):
+    done = synth("generate", cwd=tmp_path, SYNTH_SEDE="3")
+    assert (done.returncode, "SYNTH_SEDE" in done.stderr) == (2, True)
+
+
+def test_help_lists_the_seed_systems_options_without_heavy_imports(tmp_path):
+    done = synth("generate", "--help", cwd=tmp_path)
+    for option in ("--num-total-samples", "--num-worker", "--p-value", "--max-retries", "--validation-timeout"):
+        assert option in done.stdout
+    heavy = "import sys, flows.cli; print([m for m in ('prefect', 'torch', 'polars', 'dask') if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
