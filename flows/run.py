@@ -83,6 +83,7 @@ def _prefect(output_dir: Path) -> Iterator[None]:
             stack.enter_context(
                 _environment({"PREFECT_API_URL": server.url, "PREFECT_HOME": str(server.home)})
             )
+        from prefect.logging.configuration import setup_logging
         from prefect.settings import Settings as PrefectSettings
         from prefect.settings import temporary_settings
 
@@ -90,6 +91,7 @@ def _prefect(output_dir: Path) -> Iterator[None]:
         stack.enter_context(
             temporary_settings({"PREFECT_API_URL": fresh.api.url, "PREFECT_HOME": fresh.home})
         )
+        setup_logging(incremental=True)
         stack.callback(_drain)
         yield
 

@@ -17,6 +17,7 @@ from synth_core.records import (
     Candidate,
     Category,
     Completion,
+    Graph,
     Manifest,
     Outcome,
     Program,
@@ -99,9 +100,14 @@ class Bench:
         return [extract(candidate) if candidate.alive else candidate for candidate in candidates]
 
     def _validate(self, candidates: Sequence[Candidate], _: Manifest) -> list[Candidate]:
-        bad = Verdict.fail(Stage.VALIDATE_EAGER, Category.SHAPE_ERROR, "simulated")
-        good = Verdict.ok(Stage.VALIDATE_EAGER)
-        return [c.judged(bad if self.is_bad(c) else good) if c.alive else c for c in candidates]
+        def validate(candidate: Candidate) -> Candidate:
+            if self.is_bad(candidate):
+                bad = Verdict.fail(Stage.VALIDATE_EAGER, Category.SHAPE_ERROR, "simulated")
+                return candidate.judged(bad)
+            graph = Graph(nodes=(), operators=candidate.specification.operators)
+            return candidate.judged(Verdict.ok(Stage.VALIDATE_EAGER), graph=graph)
+
+        return [validate(candidate) if candidate.alive else candidate for candidate in candidates]
 
 
 @dataclass
