@@ -70,14 +70,14 @@ class UnitWalker(TorchFunctionMode):
         """One torch call; `call()` makes it."""
         return call()
 
-    def on_unit(self, name: str, arguments: Any, result: Any) -> Any:
+    def on_unit(self, name: str, result: Any) -> Any:
         """Unit number `unit` has finished; what is returned takes the result's place."""
         return result
 
     def __enter__(self) -> UnitWalker:
         self._hooks = [
             register_module_forward_pre_hook(self._module_starts),
-            register_module_forward_hook(self._module_ends, with_kwargs=True),
+            register_module_forward_hook(self._module_ends),
         ]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -94,7 +94,7 @@ class UnitWalker(TorchFunctionMode):
         name, arguments = dotted(function), (args, named)
         result = self.on_call(name, arguments, lambda: function(*args, **named))
         if self._open is None:
-            result = self.on_unit(name, arguments, result)
+            result = self.on_unit(name, result)
             self.unit += 1
         return result
 
@@ -107,12 +107,12 @@ class UnitWalker(TorchFunctionMode):
     def on_module(self, module: nn.Module, args: Any) -> None:
         """A layer of the catalog starts, as unit number `unit`."""
 
-    def _module_ends(self, module: nn.Module, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
+    def _module_ends(self, module: nn.Module, args: Any, result: Any) -> Any:
         if module is not self._open:
             return None
         self._open = None
         with torch._C.DisableTorchFunction():
-            result = self.on_unit(class_name(module), (args, kwargs), result)
+            result = self.on_unit(class_name(module), result)
         self.unit += 1
         return result
 
@@ -164,7 +164,7 @@ class Recorder(UnitWalker):
                 self._names[tensor] = self._add("operator.getitem", (node,), f"[{position}]", tensor)
         return result
 
-    def on_unit(self, name: str, arguments: Any, result: Any) -> Any:
+    def on_unit(self, name: str, result: Any) -> Any:
         """A layer that made no call (Identity) is a step on the way all the same."""
         if self.unit in self._modules and self.unit not in self._units.values():
             for tensor in tensors_in(result):

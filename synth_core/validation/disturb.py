@@ -50,7 +50,7 @@ class Meddler(UnitWalker):
         if self.unit == self._target:
             self._remember(args)
 
-    def on_unit(self, name: str, arguments: Any, result: Any) -> Any:
+    def on_unit(self, name: str, result: Any) -> Any:
         if self.unit != self._target:
             return result
         if isinstance(result, torch.Tensor):

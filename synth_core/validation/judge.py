@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from synth_core.errors import UsageError
 from synth_core.operators import catalog
 from synth_core.records import Category, Graph, Node, Stage
 from synth_core.validation import contract, degeneracy
@@ -247,10 +248,20 @@ def _compare(
 
 def _operators(run: Run) -> str:
     realised = [node.operator for node in run.nodes if node.operator]
-    missing = catalog.missing(run.requested, realised)
+    unknown = [name for name in run.requested if not _in_catalog(name)]
+    missing = [*unknown, *catalog.missing((n for n in run.requested if n not in unknown), realised)]
     return (
         f"not in the captured graph: {', '.join(missing)}; realised: {', '.join(realised)}" if missing else ""
     )
+
+
+def _in_catalog(name: str) -> bool:
+    """A file from elsewhere may be named after anything."""
+    try:
+        catalog.find(name)
+    except UsageError:
+        return False
+    return True
 
 
 def _contract(run: Run) -> str:

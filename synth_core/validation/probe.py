@@ -27,6 +27,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import torch
@@ -205,7 +206,7 @@ def _build(request: Request) -> Built:
     linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
     seed_everything(seed)
     namespace: dict[str, Any] = {"__name__": str(request["name"])}
-    exec(compile(source, FILE, "exec"), namespace)
+    exec(_compiled(source), namespace)
     kind = _program_class(namespace)
     for function in ("get_inputs", "get_init_inputs"):
         if not callable(namespace.get(function)):
@@ -223,6 +224,13 @@ def _build(request: Request) -> Built:
 
     declared, inputs = draw(seed)
     return Built(module, inputs, init_inputs, declared, lambda seed: draw(seed)[1])
+
+
+def _compiled(source: str) -> CodeType:
+    try:
+        return compile(source, FILE, "exec")
+    except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes, surrogates, nesting
+        raise SyntaxError(str(error) or "nested too deeply to compile") from error
 
 
 def _program_class(namespace: dict[str, Any]) -> type[nn.Module]:
