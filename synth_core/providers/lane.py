@@ -121,7 +121,7 @@ class Lane:
                         await self._changed.wait()  # a breaker that trips ends even a long pause
                 except TimeoutError:
                     pass
-            self.pace.start(now)
+            self.pace.start(now, self.width.gap)
             self._tokens.take(estimate)
             self.in_flight += 1
 
@@ -129,8 +129,6 @@ class Lane:
         self.finished.append(now)
         if reply.outcome is Outcome.RATE_LIMITED:
             self.pace.refuse(now, started, reply.retry_after)
-        else:
-            self.pace.succeed()
         if reply.outcome is Outcome.TIMEOUT or reply.status in _OVERLOADED:
             self.width.overload(now, started)
             if reply.retry_after is not None:

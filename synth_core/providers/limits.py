@@ -12,16 +12,32 @@ second.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
-_MIN_INTERVAL = 3.0  # shortest time between two refusals that tells a rate
-_KEPT = 60.0  # how far back refusals are remembered
-_FIRST_PAUSE = 0.25  # without a hint: pause after the first refusal, doubled while refusals go on …
-_SHORT_PAUSE, _LONG_PAUSE, _PATIENCE = 4.0, 30.0, 75.0  # … up to the short cap, after `_PATIENCE` to the long
-_BACK_OFF = 0.98  # pace after a refusal, as a share of what was accepted
-_CREEP, _RUN, _RUN_AFTER = 0.001, 0.01, 90.0  # growth of the pace a second, and when to grow faster
+_TELLING = 3.0  # shortest time since a refusal that tells a rate
+_REMEMBERED = 75.0  # how far back refusals are remembered: a little over the minute that providers count in
+_FIRST_PAUSE = 0.1  # without a hint: pause after the first refusal, doubled while refusals go on …
+_SHORT_PAUSE, _LONG_PAUSE, _PATIENCE = (
+    10.0,
+    30.0,
+    75.0,
+)  # … up to the short cap, after `_PATIENCE` to the long
+_BACK_OFF, _STEP_DOWN = 0.98, 0.85  # pace after a refusal, as a share of what is granted, or of what it was
+_FIRST_RATE = 4.0  # least pace after the very first refusal
+_SPEED, _LEAST_SPEED = 0.25, 0.001  # growth of the pace a second: at first, and at least
+_OFTEN, _SELDOM = 5.0, 20.0  # refusals closer than this halve the growth, further apart double it
 _BURST = 0.2  # seconds of calls that may be caught up at once
 
 _LATENCY_LIMIT = 3.0  # no wider while calls take this many times the best latency
+
+
+@dataclass
+class _Mark:
+    """A moment of exhaustion: when, how many calls were accepted by then, the pace from there."""
+
+    at: float
+    accepted: int
+    rate: float
 
 
 class Pace:
@@ -29,70 +45,95 @@ class Pace:
 
     The allowed rate is read off between refusals: what a server accepted from one moment of exhaustion to
     the next is what it grants, whether it counts by token bucket, fixed or sliding window. From there the
-    pace creeps upwards until the next refusal. A server's hint (Retry-After) pauses every call.
+    pace grows, the slower the more often that led to a refusal. A server's hint (Retry-After) pauses every
+    call; without one the pauses double.
     """
 
     def __init__(self, allowed: float = 0.0) -> None:
         """allowed: calls a second that the user allows at most; 0: no limit of our own."""
         self._ceiling = allowed or float("inf")
         self.rate = self._ceiling
-        self._next = 0.0  # when the next call is due
         self.paused_until = 0.0
-        self._accepted = 0  # calls started and not refused
-        self._refusals: deque[tuple[float, int]] = deque()  # (time, accepted by then), oldest first
-        self._last_refusal = 0.0
-        self._in_a_row = 0
-        self._outage_began = 0.0
+        self._next = 0.0  # when the next call is due
+        self._speed = _SPEED
         self._grown_at = 0.0
+        self._accepted = 0  # calls started and not refused
+        self._marks: deque[_Mark] = deque()  # moments at which the server was exhausted
+        self._last_refusal = float("-inf")
+        self._outage_began = 0.0
+        self._pauses = 0  # since a call was last accepted
+        self._refusal_takes = 0.1  # seconds from a call to its refusal
 
     def delay(self, now: float) -> float:
         """Seconds until a call may start; 0 means now."""
         self._grow(now)
         return max(0.0, self._next - now, self.paused_until - now)
 
-    def start(self, now: float) -> None:
-        """A call starts."""
-        if not self._refusals:
-            self._refusals.append((now, 0))  # the beginning stands for the first exhaustion
+    def start(self, now: float, gap: float = 0.0) -> None:
+        """A call starts; the next comes at least `gap` seconds later, whatever the rate."""
+        if not self._marks:
+            self._marks.append(_Mark(now, 0, self.rate))  # the beginning stands for the first
+        gap = max(gap, 1 / self.rate)
+        if self._accepted <= self._marks[-1].accepted:
+            # The first after a refusal goes ahead alone, for as long as another refusal would take to come.
+            self._next = now + max(gap, 2 * self._refusal_takes)
+        else:
+            self._next = max(self._next, now - _BURST) + gap
         self._accepted += 1
-        self._next = max(self._next, now - _BURST) + 1 / self.rate
-
-    def succeed(self) -> None:
-        """A call was answered with anything but a refusal."""
-        self._in_a_row = 0
 
     def refuse(self, now: float, started: float, hint: float | None) -> None:
-        """A call that started at `started` was refused for its rate; `hint` is the wait the server asks."""
+        """The call that started then was refused for its rate; `hint` is the wait the server asks for."""
         self._accepted -= 1
+        self._refusal_takes += (now - started - self._refusal_takes) / 4
         if hint is not None:
             self.paused_until = max(self.paused_until, now + hint)
-        if started < self._last_refusal:
-            return  # one of a volley: the first of it has been acted on
-        if self._in_a_row == 0:
+        if started <= self._last_refusal:
+            self._marks[-1].accepted -= 1
+            return  # one of a volley, whose first has been acted on
+        self._last_refusal = now
+        if self._accepted > self._marks[-1].accepted:
             self._learn(now)
             self._outage_began = now
-        cap = _SHORT_PAUSE if now - self._outage_began < _PATIENCE else _LONG_PAUSE
+            self._pauses = 0
         if hint is None:
-            self.paused_until = now + min(cap, _FIRST_PAUSE * 2**self._in_a_row)
-        self._in_a_row += 1
-        self._last_refusal = now
+            cap = _SHORT_PAUSE if now - self._outage_began < _PATIENCE else _LONG_PAUSE
+            self.paused_until = now + min(cap, _FIRST_PAUSE * 2**self._pauses)
+        self._pauses += 1
 
     def _learn(self, now: float) -> None:
-        while len(self._refusals) > 1 and self._refusals[1][0] <= now - _KEPT:
-            self._refusals.popleft()
-        usable = [mark for mark in self._refusals if mark[0] <= now - _MIN_INTERVAL]
-        if usable:
-            since, accepted_then = usable[-1]
-            accepted_rate = (self._accepted - accepted_then) / (now - since)
-            self.rate = max(0.01, min(self._ceiling, self.rate, accepted_rate) * _BACK_OFF)
-        self._refusals.append((now, self._accepted))
+        """Lower the pace at a refusal that ends a time of accepted calls."""
+        marks = self._marks
+        while len(marks) > 1 and marks[0].at < now - _REMEMBERED:
+            marks.popleft()
+        apart = now - marks[-1].at
+        if self.rate == float("inf"):
+            self.rate = max(_FIRST_RATE, self._accepted / max(1.0, now - marks[0].at))
+        elif apart < _TELLING:
+            self.rate *= _STEP_DOWN
+        else:
+            # A window that was exhausted early shows in a short look back as a grant of next to nothing.
+            telling = [mark for mark in marks if mark.at <= now - _TELLING]
+            granted, then = max(
+                ((self._accepted - mark.accepted) / (now - mark.at), mark.rate) for mark in telling
+            )
+            if then > 1.2 * granted:  # asked too often all the time: then that is all the server grants
+                self.rate = granted * _BACK_OFF
+                self._speed = min(self._speed, 4 * _LEAST_SPEED)
+            else:  # the limit lies between what was granted and what was asked
+                self.rate = min(self.rate, (self.rate * granted) ** 0.5) * _BACK_OFF
+        self.rate = max(self.rate, 0.01)
+        change = 0.5 if apart < _OFTEN else 2.0 if apart > _SELDOM else 1.0
+        self._speed = min(_SPEED, max(_LEAST_SPEED, self._speed * change))
         self._grown_at = now
+        marks.append(_Mark(now, self._accepted, self.rate))
 
     def _grow(self, now: float) -> None:
-        if self.rate < self._ceiling:
-            speed = _CREEP if now - self._last_refusal < _RUN_AFTER else _RUN
-            self.rate = min(self._ceiling, self.rate * (1 + speed * (now - self._grown_at)))
+        passed = now - self._grown_at
         self._grown_at = now
+        if self.rate < self._ceiling:
+            if now - self._last_refusal > _SELDOM:
+                self._speed = min(_SPEED, self._speed * 2 ** (passed / 10))
+            self.rate = min(self._ceiling, self.rate * (1 + self._speed * passed))
 
 
 class Width:
@@ -120,6 +161,12 @@ class Width:
         self._recent += (seconds - self._recent) / 8 if self._recent else seconds
         if self._recent <= _LATENCY_LIMIT * self._best:
             self._exact = min(self._most, self._exact + (1.0 if self._doubling else 1.0 / self._exact))
+
+    @property
+    def gap(self) -> float:
+        """Seconds between calls that keep a full width busy: starts are spread, so that a limit is met by one
+        call and not by a volley."""
+        return 0.8 * self._recent / self._exact
 
     def overload(self, now: float, started: float) -> None:
         """A call that started at `started` met an overloaded server (503, 529) or its deadline."""
