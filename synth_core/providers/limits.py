@@ -166,7 +166,7 @@ class Width:
     def gap(self) -> float:
         """Seconds between calls that keep a full width busy: starts are spread, so that a limit is met by one
         call and not by a volley."""
-        return 0.8 * self._recent / self._exact
+        return 0.8 * self._best / self._exact if self._recent else 0.0
 
     def overload(self, now: float, started: float) -> None:
         """A call that started at `started` met an overloaded server (503, 529) or its deadline."""
