@@ -56,11 +56,14 @@ class Sandbox:
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps on one process. `data_mb` counts private memory on top of what it was born with."""
+    """Caps on one process. Memory is counted on top of what it was born with."""
 
     seconds: float
     data_mb: int
     born_kb: int = 0
+    """Private memory of its parent, as the kernel counts it for the limit."""
+    born_resident_kb: int = 0
+    """Resident memory of its parent."""
     files: int = 256
 
 
@@ -146,7 +149,7 @@ def _set_environment(folder: str) -> None:
 def _set_limits(limits: Limits, own_uid: bool) -> None:
     caps = {
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: MAX_FILE,
+        resource.RLIMIT_FSIZE: min(MAX_FILE, limits.data_mb * 2**20),
         resource.RLIMIT_NOFILE: limits.files,
         resource.RLIMIT_CPU: int(limits.seconds * 2) + 10,  # behind the supervisor's own clock
         resource.RLIMIT_DATA: limits.born_kb * 1024 + limits.data_mb * 2**20,

@@ -48,15 +48,12 @@ def private_scratch(folder: str, size_mb: int, owner: int) -> None:
 
 def _stay_behind() -> None:
     """Fork; the parent waits and ends as the child does. Either one's death ends the other."""
-    parent = os.getpid()
     child = os.fork()
     if child == 0:
         # The parent is outside the new pid namespace, so getppid() is 0 here and cannot show its death.
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         return
-    linux.die_with_parent(os.getppid() if parent else 0)
-    for descriptor in range(3):
-        os.close(descriptor)
+    os.closerange(0, os.sysconf("SC_OPEN_MAX"))
     _, status = os.waitpid(child, 0)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 

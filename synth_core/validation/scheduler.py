@@ -1,0 +1,213 @@
+"""Which program runs when: at most `workers` processes at once, compilers included.
+
+A job starts as one forked process (eager) or two in turn (eager, then compiled). A process that asks for C++
+gives up its place until that is built. When a job's processes are dead their evidence goes to the judge,
+unless what their supervisor saw decides already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from synth_core.records import Category, Stage
+from synth_core.validation.builds import UNIT_SIZE, Builder, Client
+from synth_core.validation.evidence import EvidenceWriter, Observation
+from synth_core.validation.judging import Judge, Judgement, failure
+from synth_core.validation.sandbox import process
+from synth_core.validation.sandbox.confine import Limits, Sandbox
+from synth_core.validation.sandbox.process import HARNESS_FAILED
+from synth_core.validation.sandbox.seccomp import Profile
+
+_MEMORY_WORDS = ("MemoryError", "allocate memory", "std::bad_alloc")
+
+
+@dataclass(eq=False)
+class Job:
+    """One program in one stage."""
+
+    id: int
+    stage: Stage
+    request: dict[str, Any]
+    limits: Limits
+    alone: bool = False
+    """Compile its C++ apart from that of other programs."""
+    shared: bool = False
+    """Its C++ was compiled together with others'."""
+    evidence: list[tuple[int, Observation]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class _Run:
+    """A living process of a job."""
+
+    job: Job
+    client: Client
+    evidence: int
+
+
+class Scheduler:
+    """Owns the processes of programs. The zygote's loop calls `advance` whenever something happened."""
+
+    def __init__(
+        self,
+        box: Sandbox,
+        builder: Builder,
+        judge: Judge,
+        workers: int,
+        started: Callable[[Job], None],
+        done: Callable[[Job, Judgement], None],
+    ) -> None:
+        self._box, self._builder, self._judge, self._workers = box, builder, judge, workers
+        self._started, self._done = started, done
+        self._queue: deque[Job] = deque()
+        self._runs: dict[int, _Run] = {}
+        self._slots = list(range(256))
+        self._born_kb = process.data_kb(os.getpid())
+        self._born_resident_kb = process.resident_kb(os.getpid())
+
+    def submit(self, job: Job) -> None:
+        self._queue.append(job)
+
+    def watched(self) -> dict[int, Callable[[], object]]:
+        """Descriptors that may become readable, and what to call then."""
+        calls: dict[int, Callable[[], object]] = {}
+        for run in self._runs.values():
+            calls[run.client.process.output] = run.client.process.drain
+            if not run.client.sources:
+                calls[run.client.channel.fileno()] = partial(self._listen, run.client)
+        for compiler in self._builder.processes():
+            calls[compiler.output] = compiler.drain
+        return calls
+
+    @property
+    def idle(self) -> bool:
+        return not (self._runs or self._queue or self._builder.compiling)
+
+    def advance(self) -> None:
+        """Reap the dead, end what is over its limits, start what there is room for."""
+        self._reap()
+        now = time.monotonic()
+        for run in self._runs.values():
+            run.client.process.watch(now, "" if self._box.namespaces else self._folder(run))
+        for compiler in self._builder.processes():
+            compiler.watch(now)
+        while self._busy < self._workers:
+            if self._builder.waiting and (self._builder.waiting >= UNIT_SIZE or not self._queue):
+                self._builder.start()
+            elif self._queue and self._slots:
+                self._start(self._queue.popleft())
+            else:
+                break
+
+    def close(self) -> None:
+        for running in [*(run.client.process for run in self._runs.values()), *self._builder.processes()]:
+            running.kill()
+
+    def _listen(self, client: Client) -> None:
+        if client.listen():
+            self._builder.add(client)
+
+    @property
+    def _busy(self) -> int:
+        """Processes that compute; those that wait for C++ do not."""
+        computing = sum(not run.client.sources for run in self._runs.values())
+        return computing + self._builder.compiling
+
+    def _folder(self, run: _Run) -> str:
+        return f"{self._box.scratch}/{Profile.PROGRAM}-{run.client.process.slot}"
+
+    def _start(self, job: Job) -> None:
+        if not job.evidence:
+            self._started(job)
+        compiled = job.stage is Stage.VALIDATE_COMPILE and len(job.evidence) == 1
+        brief = job.stage is Stage.VALIDATE_COMPILE  # the eager stage has looked at the rest already
+        request = job.request | {"brief": brief}
+        evidence = process.anonymous_file("evidence")
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        limits = replace(job.limits, born_kb=self._born_kb, born_resident_kb=self._born_resident_kb)
+        started = process.start(
+            self._box, Profile.PROGRAM, limits, self._slots.pop(), lambda: _probe(request, compiled),
+            evidence=evidence, channel=theirs.fileno(), readable=(self._builder.folder,),
+        )  # fmt: skip
+        theirs.close()
+        self._runs[started.pid] = _Run(job, Client(started, ours, job.alone), evidence)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                if run := self._runs.pop(pid, None):
+                    self._ended(run, status)
+                else:
+                    self._builder.ended(pid, status)
+
+    def _ended(self, run: _Run, status: int) -> None:
+        job, client = run.job, run.client
+        observed = client.process.reaped(status)
+        client.channel.close()
+        client.sources = []
+        self._builder.forget(client)
+        if not self._box.namespaces:
+            shutil.rmtree(self._folder(run), ignore_errors=True)
+        self._slots.append(client.process.slot)
+        job.shared |= client.shared
+        job.evidence.append((run.evidence, observed))
+        job.seconds += observed.seconds
+        if judgement := _seen(observed, job.limits):
+            self._finish(job, judgement)
+        elif job.stage is Stage.VALIDATE_COMPILE and len(job.evidence) == 1:
+            self._queue.appendleft(job)
+        else:
+            self._judge.submit(job.stage, job.request, job.evidence, lambda said: self._finish(job, said))
+
+    def _finish(self, job: Job, judgement: Judgement) -> None:
+        for file, _ in job.evidence:
+            os.close(file)
+        job.evidence = []
+        self._done(job, judgement)
+
+
+def _probe(request: dict[str, Any], compiled: bool) -> None:
+    """Inside the confined process: run the program and write down what it did."""
+    from synth_core.validation import probe
+
+    with process.open_evidence() as file:
+        writer = EvidenceWriter(file)
+        (probe.run_compiled if compiled else probe.run_eager)(request, writer)
+        writer.end()
+
+
+def _seen(observed: Observation, limits: Limits) -> Judgement | None:
+    """The judgement that follows from how the process ended; None where it ended by itself, at exit 0."""
+    if observed.finished:
+        return None
+    tail = observed.output.strip()
+    last = f": {tail.splitlines()[-1]}" if tail else ""
+    if observed.violation:
+        return failure(Category.SANDBOX_VIOLATION, observed.violation, check="sandbox")
+    if observed.timed_out:
+        return failure(Category.TIMEOUT, f"still running after {limits.seconds:g} s", check="timeout")
+    if observed.out_of_memory or (observed.exit_code == HARNESS_FAILED and _ran_out(tail)):
+        return failure(Category.OUT_OF_MEMORY, f"needs more than {limits.data_mb} MiB{last}", check="memory")
+    if observed.signal is not None:
+        name = signal.Signals(observed.signal).name
+        return failure(Category.CRASH, f"killed by {name}{last}", check="crash")
+    return failure(Category.CRASH, f"ended itself with exit code {observed.exit_code}{last}", check="crash")
+
+
+def _ran_out(tail: str) -> bool:
+    return any(word in tail for word in _MEMORY_WORDS)

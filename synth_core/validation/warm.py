@@ -1,0 +1,51 @@
+"""Warming a process up: import torch and compile one small program, so that forks find everything in place.
+
+A cold Inductor spends about 14 CPU seconds on probing the processor, hashing headers and registering patterns.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import torch
+import torch._functorch.config
+import torch._inductor.config
+from torch import nn
+
+from synth_core.validation.kernels import defer_compilation
+
+
+def up() -> dict[str, Any]:
+    """Import, configure and compile on the CPU with one thread; return the versions of what runs.
+
+    From then on Inductor in this process and its forks hands its C++ out to be compiled (kernels.py).
+    """
+    torch.set_num_threads(1)
+    # A fork writes to a scratch that dies with it: on-disk caches of graphs would cost hashing and find nothing.
+    torch._inductor.config.fx_graph_cache = False
+    torch._functorch.config.enable_autograd_cache = False
+    torch._inductor.config.compile_threads = 1
+    torch._inductor.config.cpp_cache_precompile_headers = False  # a header of its own, or 10 s for nothing
+    with torch.no_grad():
+        torch.compile(_Sample().eval(), fullgraph=True, dynamic=False)(torch.randn(2, 3, 8, 8))
+    torch._dynamo.reset()
+    defer_compilation()
+    return {"torch": torch.__version__, "python": platform.python_version()}
+
+
+class _Sample(nn.Module):
+    """Touches convolution, normalisation, attention, reduction and pointwise code of Inductor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.conv(x)))
+        x = nn.functional.max_pool2d(x, 2).flatten(2).transpose(1, 2)
+        x, _ = self.attend(x, x, x)
+        return torch.softmax(self.linear(x).mean(1), -1)

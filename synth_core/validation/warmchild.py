@@ -1,0 +1,228 @@
+"""The zygote as its owner sees it: started when first needed, started anew when it dies, spoken to in lines."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final
+
+from synth_core.errors import EnvironmentFault, UsageError
+from synth_core.records import Category
+
+_PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CXX", "CUDA_HOME", "CUDA_VISIBLE_DEVICES")
+"""All of our environment that the zygote may see: no key, no PREFECT_*, no SYNTH_*."""
+_ATTEMPTS: Final = 2
+
+Answer = dict[str, Any]
+"""`judgement` (judging.Judgement), `alone`, `seconds`."""
+
+
+@dataclass
+class _Errand:
+    line: bytes
+    answer: Future[Answer] = field(default_factory=Future)
+    attempts: int = 0
+
+
+class WarmChild:
+    """Thread-safe. `configuration` is what zygote.Configuration takes, but for scratch and parent."""
+
+    def __init__(self, module: str, configuration: dict[str, Any]) -> None:
+        self._module, self._configuration = module, configuration
+        self._lock = threading.Lock()
+        self._life: _Life | None = None
+        self._errands: dict[int, _Errand] = {}
+        self._serial = 0
+
+    def facts(self) -> dict[str, Any]:
+        """What the zygote said of itself when it was ready. Starts it; raises what a failed start raises."""
+        with self._lock:
+            return self._alive().ready.result()
+
+    def submit(self, job: dict[str, Any]) -> Future[Answer]:
+        """Hand over a job. Its answer comes even if the zygote dies of it."""
+        with self._lock:
+            life = self._alive()
+            life.ready.result()
+            self._serial += 1
+            errand = _Errand(json.dumps({"id": self._serial, **job}).encode() + b"\n")
+            self._errands[self._serial] = errand
+        life.send(errand.line)  # outside the lock: the zygote may have to speak before it can listen
+        return errand.answer
+
+    def close(self) -> None:
+        """End the zygote. What it has not answered fails."""
+        with self._lock:
+            life, self._life = self._life, None
+            errands, self._errands = list(self._errands.values()), {}
+        if life:
+            life.close()
+        for errand in errands:
+            errand.answer.set_exception(EnvironmentFault("the validation engine was closed"))
+
+    def _alive(self) -> _Life:
+        if self._life is None:
+            self._life = _Life(self._module, self._configuration, self._heard, self._died)
+        return self._life
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            if "judgement" in message:
+                errand = self._errands.pop(message["id"], None)
+            else:
+                self._errands[message["id"]].attempts += 1
+                return
+        if errand:
+            errand.answer.set_result(message)
+
+    def _died(self, life: _Life, last_words: str) -> None:
+        """Run what was running once more in a new zygote; what dies again is a crash."""
+        with self._lock:
+            if self._life is not life:
+                return
+            self._life = None
+            crashed = [n for n, errand in self._errands.items() if errand.attempts >= _ATTEMPTS]
+            lost = [self._errands.pop(number) for number in crashed]
+            waiting = list(self._errands.values())
+            heir = self._alive() if waiting else None
+        for errand in lost:
+            errand.answer.set_result({"judgement": _crash(last_words), "alone": False, "seconds": 0.0})
+        if heir is None:
+            return
+        try:
+            heir.ready.result()
+        except (EnvironmentFault, UsageError) as error:
+            with self._lock:
+                self._errands.clear()
+            for errand in waiting:
+                errand.answer.set_exception(error)
+            return
+        for errand in waiting:
+            heir.send(errand.line)
+
+
+class _Life:
+    """One zygote from start to end, and the thread that starts it and listens to it.
+
+    The kernel kills the zygote when the thread that started it ends, so that thread does nothing else.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        configuration: dict[str, Any],
+        heard: Callable[[dict[str, Any]], None],
+        died: Callable[[_Life, str], None],
+    ) -> None:
+        self.ready: Future[dict[str, Any]] = Future()
+        self._module, self._configuration = module, configuration
+        self._heard, self._died = heard, died
+        self._sending = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._live, name=f"{module} reader", daemon=True)
+        self._thread.start()
+
+    def send(self, line: bytes) -> None:
+        """A dead zygote is no error here: its end is noticed, and its errands are run anew."""
+        assert self._process and self._process.stdin
+        with self._sending, contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
+    def close(self) -> None:
+        if self._process and self._process.stdin:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        self._thread.join()
+
+    def _live(self) -> None:
+        with _scratch() as scratch, tempfile.TemporaryFile() as log:
+            configuration = {**self._configuration, "scratch": scratch, "parent": os.getpid()}
+            try:
+                self._process = _start(self._module, log)
+            except OSError as error:
+                self.ready.set_exception(EnvironmentFault(f"cannot start the validator: {error}"))
+                return
+            self.send(json.dumps(configuration).encode() + b"\n")
+            assert self._process.stdout
+            for line in self._process.stdout:
+                self._listen(json.loads(line))
+            self._process.wait()
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
+            words = log.read().decode(errors="replace").strip()
+        if not self.ready.done():
+            self.ready.set_exception(EnvironmentFault(f"the validator did not start: {words}"))
+        self._died(self, words.splitlines()[-1] if words else "")
+
+    def _listen(self, message: dict[str, Any]) -> None:
+        if "failed" in message:
+            kind = UsageError if message["usage"] else EnvironmentFault
+            self.ready.set_exception(kind(message["failed"]))
+        elif "ready" in message:
+            self.ready.set_result(message["ready"])
+        else:
+            self._heard(message)
+
+
+def _start(module: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A Python with a bare environment, away from the terminal's signals."""
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env=environment,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder for one zygote. What a killed owner left behind is swept away by the next."""
+    prefix = f"synth-{os.getuid()}-"
+    for old in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        if old.stat().st_uid == os.getuid() and (handle := _locked(old)) is not None:
+            shutil.rmtree(old, ignore_errors=True)
+            os.close(handle)
+    folder = tempfile.mkdtemp(prefix=prefix)
+    handle = _locked(Path(folder))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked(folder: Path) -> int | None:
+    """A lock on the folder, held until it is closed or its process dies; None where another holds it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _crash(last_words: str) -> dict[str, Any]:
+    detail = f"the validator died of it twice{last_words and ': ' + last_words}"
+    return {"passed": False, "category": Category.CRASH, "detail": detail, "graph": None, "check": "crash"}
