@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from synth_core.filtering.normal_form import plain_form, shape_form
 from synth_core.filtering.static_operators import static_operators
@@ -23,7 +21,10 @@ _LEAVES = {"buffer": "parameter"}  # what a program learns and what it keeps cou
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What one program is compared by: its realised operators, and 16 hexadecimal digits of each hash."""
+    """What one program is compared by: its realised operators and three hashes, empty where not to be had.
+
+    text: of the plain form. shape: of the shape form. graph: see `graph_hash`.
+    """
 
     operators: tuple[str, ...]
     text: str
@@ -59,12 +60,11 @@ def text_hashes(source: str) -> tuple[str, str]:
 
 
 def graph_hash(graph: Graph) -> str:
-    """Hash of the computation, whatever its sizes, names, spelling or order of independent steps.
+    """Hash of the computation, whatever its sizes, constants, names, spelling or order of independent steps.
 
-    Equal for graphs that are isomorphic once dimensions, identities (Dropout in eval, `contiguous`) and
-    the order of an addition's or a multiplication's operands are ignored. Each node is hashed with all
-    it is made of, and again with all that it goes into, so that one value used twice differs from two
-    values. 16 hexadecimal digits.
+    Equal for graphs that are isomorphic once arguments, identities (Dropout in eval, `contiguous`) and the
+    order of an addition's or a multiplication's operands are ignored. Each node is hashed with all that it
+    is made of, and again with all that it goes into, so that one value used twice differs from two values.
     """
     nodes = _meaningful(graph)
     labels = {node.name: _label(node) for node in nodes}
@@ -73,8 +73,7 @@ def graph_hash(graph: Graph) -> str:
     for node in nodes:
         commutes = labels[node.name] in _COMMUTATIVE
         parts = [above[name] for name in node.inputs]
-        arguments = _without_numbers(node.arguments)
-        above[node.name] = _short(labels[node.name], arguments, *(sorted(parts) if commutes else parts))
+        above[node.name] = _short(labels[node.name], *(sorted(parts) if commutes else parts))
         for position, name in enumerate(node.inputs):
             uses[name].append((node.name, "" if commutes else str(position)))
     below: dict[str, str] = {}
@@ -94,52 +93,32 @@ def _meaningful(graph: Graph) -> list[Node]:
             source[node.name] = inputs[0]
         else:
             kept.append(node.model_copy(update={"inputs": inputs}))
-    known = {node.name for node in kept}
-    needed = {name for node in kept if node.kind == "output" for name in (node.name, *node.inputs)}
+    needed: set[str] = set()
     alive = []
     for node in reversed(kept):
-        if node.name in needed:
-            inputs = tuple(name for name in node.inputs if name in known)
-            needed.update(inputs)
-            alive.append(node.model_copy(update={"inputs": inputs}))
+        if node.kind == "output" or node.name in needed:
+            needed.update(node.inputs)
+            alive.append(node)
     return alive[::-1]
 
 
 def _is_identity(node: Node) -> bool:
-    name = node.operator or realised_operator(node.target)
-    return node.target in _TRANSPARENT or (name is not None and find(name).no_op_in_eval)
+    name = _operator(node)
+    return node.target in _TRANSPARENT or bool(name and find(name).no_op_in_eval)
 
 
 def _label(node: Node) -> str:
-    """What a node computes, spelled one way: F.relu, torch.relu and x.relu() are all ReLU."""
+    """What a node computes, spelled one way: F.relu, torch.relu, x.relu() and nn.ReLU are all ReLU."""
     if node.kind != "call":
         return _LEAVES.get(node.kind, node.kind)
-    name = realised_operator(node.target)
+    name = _operator(node)
     return find(name).fingerprint if name else node.target.rpartition(".")[2]
 
 
-def _without_numbers(arguments: str) -> str:
-    """Canonical JSON with every number blanked: sizes, axes and constants say nothing of the structure."""
-    if not arguments:
-        return ""
-    try:
-        return json.dumps(_blank(json.loads(arguments)), sort_keys=True)
-    except ValueError:
-        return arguments
-
-
-def _blank(value: Any) -> Any:
-    match value:
-        case bool() | str() | None:
-            return value
-        case int() | float():
-            return "#"
-        case list():
-            return ["#"] if all(isinstance(v, int | float) for v in value) else [_blank(v) for v in value]
-        case dict():
-            return {key: _blank(v) for key, v in value.items()}
-    return value
+def _operator(node: Node) -> str:
+    return node.operator or realised_operator(node.target) or ""
 
 
 def _short(*parts: str) -> str:
+    """16 hexadecimal digits: no two of a hundred million graphs are likely to share them."""
     return sha256("\x1e".join(parts))[:16]
