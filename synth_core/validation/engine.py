@@ -31,8 +31,9 @@ Updates = dict[str, Any]
 class Engine:
     """Validates candidates, at most `workers` programs at a time over all threads.
 
-    cache_dir: where verdicts and precompiled headers lie; None: no verdict is kept. Raises `UsageError` for a check or rule that does
-    not exist, and, with the first program, where no sandbox works and `allow_unsandboxed` is off.
+    cache_dir: where verdicts and precompiled headers lie; None: no verdict is kept.
+    Raises `UsageError` for a check or rule that does not exist, and, with the first program, where no sandbox
+    works and `allow_unsandboxed` is off; `EnvironmentFault` where the machine lacks a C++ compiler.
     """
 
     def __init__(

@@ -53,13 +53,15 @@ _waiting: list[tuple[Kernel, str]] = []
 
 def defer_compilation() -> None:
     """From now on, whatever Inductor compiles in this process and its forks goes through the channel."""
-    AsyncCompile.cpp_pybinding = lambda self, argtypes, source_code: Kernel(argtypes, source_code)
+    AsyncCompile.cpp_pybinding = lambda self, argtypes, source_code: Kernel(  # type: ignore[method-assign]
+        argtypes, source_code
+    )
 
 
 def _converter(kind: str) -> Any:
     if kind.endswith("*"):
         return lambda tensor: ctypes.c_void_p(tensor.data_ptr())
-    scalar = _SCALARS[kind.removeprefix("const ").strip()]
+    scalar: Any = _SCALARS[kind.removeprefix("const ").strip()]
     return lambda value: scalar(value.item() if isinstance(value, torch.Tensor) else value)
 
 

@@ -17,7 +17,7 @@ _NOT_KEPT = (Category.TIMEOUT, Category.OUT_OF_MEMORY, Category.CRASH)
 
 
 class VerdictCache:
-    """Safe under threads and processes: files appear whole or not at all. Without a folder it keeps nothing."""
+    """Safe under threads and processes: files appear whole or not at all. With no folder it keeps nothing."""
 
     def __init__(self, folder: str | None) -> None:
         self._folder = Path(folder) / "verdicts" if folder else None
@@ -51,7 +51,5 @@ class VerdictCache:
 def stage_version() -> str:
     """Hash of the code that judges and of the catalog it judges by: a change in either makes verdicts stale."""
     package = Path(__file__).parents[1]
-    sources = sorted(
-        [*package.glob("validation/**/*.py"), *package.glob("operators/*.py"), package / "records.py"]
-    )
-    return sha256("".join(path.read_text() for path in sources))
+    sources = [*package.glob("validation/**/*.py"), *package.glob("operators/*.py"), package / "records.py"]
+    return sha256("".join(path.read_text() for path in sorted(sources)))

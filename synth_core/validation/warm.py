@@ -1,4 +1,4 @@
-"""Warming a process up: import torch and compile one small program, so that forks find everything in place.
+"""Warming a process up: import torch and compile one small program, so that its forks need not.
 
 A cold Inductor spends about 14 CPU seconds on probing the processor, hashing headers and registering patterns.
 """
@@ -22,7 +22,7 @@ def up() -> dict[str, Any]:
     From then on Inductor in this process and its forks hands its C++ out to be compiled (kernels.py).
     """
     torch.set_num_threads(1)
-    # A fork writes to a scratch that dies with it: on-disk caches of graphs would cost hashing and find nothing.
+    # A fork writes to a scratch that dies with it: caches of graphs on disk would cost hashing for nothing.
     torch._inductor.config.fx_graph_cache = False
     torch._functorch.config.enable_autograd_cache = False
     torch._inductor.config.compile_threads = 1

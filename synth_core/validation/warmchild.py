@@ -1,4 +1,4 @@
-"""The zygote as its owner sees it: started when first needed, started anew when it dies, spoken to in lines."""
+"""The zygote as its owner sees it: started when needed, started anew when it dies, spoken to in lines."""
 
 from __future__ import annotations
 
@@ -135,7 +135,8 @@ class _Life:
 
     def send(self, line: bytes) -> None:
         """A dead zygote is no error here: its end is noticed, and its errands are run anew."""
-        assert self._process and self._process.stdin
+        assert self._process
+        assert self._process.stdin
         with self._sending, contextlib.suppress(OSError, ValueError):
             self._process.stdin.write(line)
             self._process.stdin.flush()

@@ -2,8 +2,8 @@
 
 Run by the engine as `python -m synth_core.validation.zygote`, with no key in its environment. Line one of
 stdin configures it; each further line is a job, each line of stdout a judgement. It imports torch and compiles
-one small program once, which every fork inherits. It runs one thread. When stdin ends, it ends, and all its
-children with it.
+one small program once, which every fork inherits. It runs one thread. When stdin ends, it ends, and all
+its children with it.
 """
 
 from __future__ import annotations
