@@ -49,7 +49,7 @@ class VerdictCache:
 
 @cache
 def stage_version() -> str:
-    """Hash of the code that judges and of the catalog it judges by: a change in either makes verdicts stale."""
+    """Hash of the code that judges and of the catalog it judges by; a change makes old verdicts stale."""
     package = Path(__file__).parents[1]
     sources = [*package.glob("validation/**/*.py"), *package.glob("operators/*.py"), package / "records.py"]
     return sha256("".join(path.read_text() for path in sorted(sources)))

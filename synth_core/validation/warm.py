@@ -1,6 +1,6 @@
 """Warming a process up: import torch and compile one small program, so that its forks need not.
 
-A cold Inductor spends about 14 CPU seconds on probing the processor, hashing headers and registering patterns.
+A cold Inductor spends about 14 CPU seconds on probing the processor, hashing headers and filling tables.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The warm process that programs are forked from; it supervises them and never runs one.
 
 Run by the engine as `python -m synth_core.validation.zygote`, with no key in its environment. Line one of
-stdin configures it; each further line is a job, each line of stdout a judgement. It imports torch and compiles
-one small program once, which every fork inherits. It runs one thread. When stdin ends, it ends, and all
-its children with it.
+stdin configures it; each further line is a job, each line of stdout a judgement. It imports torch and
+compiles one small program once, which every fork inherits. It runs one thread. When stdin ends, it ends, and
+all its children with it.
 """
 
 from __future__ import annotations
