@@ -16,7 +16,6 @@ from synth_core.records import (
     Category,
     Completion,
     Graph,
-    Manifest,
     Outcome,
     Program,
     Stage,

@@ -37,12 +37,14 @@ class Conveyor:
     """`tasks` of one run; at most `window` batches in flight, entering `wave` at a time.
 
     seen: told of each manifest as its task run ends, from whatever thread.
+    hand_off: given the shards of a wave before they are validated, where another machine is to do that.
     """
 
     tasks: dict[Stage, Task[..., Manifest]]
     seen: Callable[[Manifest], None]
     window: int = 16
     wave: int = 4
+    hand_off: Task[..., None] | None = None
 
     def carry(self, batches: Sequence[Batch]) -> Iterator[Finished]:
         """Run the batches; yields each, in order, when it has passed `persist`.
@@ -65,7 +67,10 @@ class Conveyor:
         upstream: Any = list(batches)
         columns = []
         for stage in _FREE:
-            upstream = self.tasks[stage].map(upstream)
+            handed: list[Any] = []
+            if stage is Stage.VALIDATE_EAGER and self.hand_off:
+                handed = [self.hand_off.submit(list(upstream))]
+            upstream = self.tasks[stage].map(upstream, wait_for=handed)
             columns.append(upstream)
         for batch, *chain in zip(batches, *columns, strict=True):
             chain.append(

@@ -16,7 +16,7 @@ from synth_core.settings import Settings
 from synth_core.store import Run, append_ledger, persist
 from synth_core.strategies import Strategy
 from tasks.cache import Batch
-from tasks.stages import Stages
+from tasks.stages import Stages, Step
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,33 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
     from synth_core.filtering import Filter
     from synth_core.prompting import render_prompts
     from synth_core.providers.dispatch import Dispatcher
-    from synth_core.validation.engine import Engine
 
     settings = run.settings
     with contextlib.ExitStack() as stack:
         dispatcher = Dispatcher(settings, key=_key(settings), run_dir=run.folder)
         stack.callback(dispatcher.close)
-        engine = stack.enter_context(
-            Engine(settings.validation, settings.num_worker, cache_dir=settings.cache_dir)
-        )
         filter_ = Filter(run.output_dir, run.run_id)
         steps = {
             Stage.PROMPT: _plain(render_prompts),
             Stage.LLM: _plain(dispatcher.complete),
             Stage.EXTRACT: _plain(extract_programs),
-            Stage.VALIDATE_EAGER: _plain(engine.validate_eager),
-            Stage.VALIDATE_COMPILE: _plain(engine.validate_compile),
+            **stack.enter_context(open_validation(settings)),
             Stage.FILTER: _plain(filter_.apply),
             Stage.PERSIST: functools.partial(keep, run),
         }
         yield Workshop(Stages(functools.partial(start, settings), steps), dispatcher.snapshot)
+
+
+@contextlib.contextmanager
+def open_validation(settings: Settings) -> Iterator[dict[Stage, Step]]:
+    """The two validation stages, by one engine of this process."""
+    from synth_core.validation.engine import Engine
+
+    with Engine(settings.validation, settings.num_worker, cache_dir=settings.cache_dir) as engine:
+        yield {
+            Stage.VALIDATE_EAGER: _plain(engine.validate_eager),
+            Stage.VALIDATE_COMPILE: _plain(engine.validate_compile),
+        }
 
 
 def start(settings: Settings, batch: Batch, earlier: Sequence[Candidate]) -> list[Candidate]:

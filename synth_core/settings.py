@@ -106,6 +106,10 @@ class ValidationSettings(Record):
         default="local", description="Validate here, or hand shards to the deployment validate/gpu"
     )
     pool_wait: float = Field(default=900.0, ge=0, description="Seconds to wait for a worker of the pool")
+    pool_storage: str = Field(
+        default="",
+        description="Folder or fsspec URL that the pool's workers reach too; empty: they share output_dir",
+    )
     pool_fallback: Literal["local", "fail"] = Field(
         default="local", description="What to do when the pool has no worker by then"
     )

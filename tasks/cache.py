@@ -19,11 +19,13 @@ from prefect.context import TaskRunContext
 
 from synth_core.records import Manifest, Record, Stage, sha256
 from synth_core.settings import Settings
+from synth_core.validation.verdicts import stage_version
+from tasks.storage import fetch
 
 # Raise a stage's number when the same input may now give another output: older shards stop counting.
 VERSIONS: dict[Stage, int] = dict.fromkeys(Stage, 1)
 
-_VALIDATION = tuple(
+_HOW_TO_VALIDATE = tuple(
     f"validation.{name}"
     for name in (
         "timeout",
@@ -42,12 +44,13 @@ MATTERS: dict[Stage, tuple[str, ...]] = {
     Stage.PROMPT: ("model_name",),
     Stage.LLM: ("provider.model_id", "provider.base_url", "provider.api", "provider.max_tokens"),
     Stage.EXTRACT: (),
-    Stage.VALIDATE_EAGER: _VALIDATION,
-    Stage.VALIDATE_COMPILE: _VALIDATION,
+    Stage.VALIDATE_EAGER: _HOW_TO_VALIDATE,
+    Stage.VALIDATE_COMPILE: _HOW_TO_VALIDATE,
     Stage.FILTER: (),
     Stage.PERSIST: (),
 }
 
+VALIDATION = (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE)
 _PER_RUN = frozenset({Stage.FILTER, Stage.PERSIST})
 
 
@@ -85,14 +88,15 @@ class Shelf:
     settings: Settings
     run_id: str
     texts: Mapping[Stage, str] = field(default_factory=dict)  # what else a stage depends on, e.g. templates
+    root: Path | None = None  # kept here instead of under output_dir, which another machine may not have
 
     def key(self, stage: Stage, upstream: Batch | Manifest) -> str:
         """File-name-safe identity of this stage's work on this batch."""
         dump = self.settings.model_dump(mode="json")
         matters: list[Any] = [VERSIONS[stage], self.settings.output_dir, self.texts.get(stage, "")]
         matters += [_lookup(dump, name) for name in MATTERS[stage]]
-        if stage in (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE):
-            matters.append(version("torch"))
+        if stage in VALIDATION:
+            matters += [version("torch"), stage_version()]
         if stage in _PER_RUN:
             matters.append(self.run_id)
         rest = sha256(json.dumps([upstream.digest, matters]))[:24]
@@ -101,6 +105,15 @@ class Shelf:
     def shard(self, stage: Stage, key: str) -> Path:
         return self._folder / "shards" / stage / f"{key}.parquet"
 
+    def find(self, stage: Stage, key: str) -> Path | None:
+        """The shard, if it was made before; validation's may lie where the pool's workers leave theirs."""
+        shard, storage = self.shard(stage, key), self.settings.validation.pool_storage
+        if shard.exists():
+            return shard
+        if storage and stage in VALIDATION and fetch(shard, storage):
+            return shard
+        return None
+
     @property
     def results(self) -> Path:
         """Prefect's records of finished task runs; they lie here so that any server may drive the run."""
@@ -108,7 +121,7 @@ class Shelf:
 
     @property
     def _folder(self) -> Path:
-        return Path(self.settings.output_dir) / ".synth"
+        return self.root or Path(self.settings.output_dir) / ".synth"
 
 
 @dataclass

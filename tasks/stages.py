@@ -17,7 +17,7 @@ from prefect.tasks import Task, exponential_backoff
 
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.records import Candidate, Category, Manifest, Stage
-from synth_core.store import read_shard, write_shard
+from synth_core.store import describe_shard, read_shard, write_shard
 from tasks.cache import VERSIONS, Batch, OperatorSignatures, Shelf
 
 Start = Callable[[Batch, Sequence[Candidate]], list[Candidate]]
@@ -48,12 +48,7 @@ def stage_tasks(stages: Stages, shelf: Shelf) -> dict[Stage, Task[[Batch | Manif
 def _stage_task(stage: Stage, stages: Stages, shelf: Shelf) -> Task[[Batch | Manifest], Manifest]:
     # The stages are closed over, not passed: a parameter would be walked, hashed and shown by Prefect.
     def run(upstream: Batch | Manifest) -> Manifest:
-        if isinstance(upstream, Batch):
-            earlier = [candidate for source in upstream.sources for candidate in read_shard(source.path)]
-            candidates = stages.start(upstream, earlier)
-        else:
-            candidates = stages.steps[stage](read_shard(upstream.path), upstream)
-        manifest = _write(stage, candidates, upstream, shelf)
+        manifest, candidates = _found(stage, upstream, shelf) or _made(stage, upstream, stages, shelf)
         _log(manifest, candidates, shelf.run_id)
         return manifest
 
@@ -74,21 +69,35 @@ def _stage_task(stage: Stage, stages: Stages, shelf: Shelf) -> Task[[Batch | Man
     )(run)
 
 
-def _write(
-    stage: Stage, candidates: Sequence[Candidate], upstream: Batch | Manifest, shelf: Shelf
-) -> Manifest:
+def _found(
+    stage: Stage, upstream: Batch | Manifest, shelf: Shelf
+) -> tuple[Manifest, Sequence[Candidate]] | None:
+    """A shard made by the pool's worker, or by a run that was killed before Prefect noted it."""
+    path = shelf.find(stage, shelf.key(stage, upstream))
+    if path is None:
+        return None
+    candidates = read_shard(path)
+    return describe_shard(path, candidates, **_place(stage, upstream)), candidates
+
+
+def _made(
+    stage: Stage, upstream: Batch | Manifest, stages: Stages, shelf: Shelf
+) -> tuple[Manifest, Sequence[Candidate]]:
+    if isinstance(upstream, Batch):
+        earlier = [candidate for source in upstream.sources for candidate in read_shard(source.path)]
+        candidates = stages.start(upstream, earlier)
+    else:
+        candidates = stages.steps[stage](read_shard(upstream.path), upstream)
     key = shelf.key(stage, upstream)
     if stage is Stage.LLM and any(_is_passing(candidate) for candidate in candidates):
         # An outage is not an answer: under another name the shard is read now and never found again.
         key += f"-{shelf.run_id}"
-    return write_shard(
-        shelf.shard(stage, key),
-        candidates,
-        stage=stage,
-        strategy=upstream.strategy,
-        round=upstream.round,
-        batch=upstream.batch,
-    )
+    return write_shard(shelf.shard(stage, key), candidates, **_place(stage, upstream)), candidates
+
+
+def _place(stage: Stage, upstream: Batch | Manifest) -> dict[str, Any]:
+    strategy, round_, batch = upstream.strategy, upstream.round, upstream.batch
+    return {"stage": stage, "strategy": strategy, "round": round_, "batch": batch}
 
 
 def _is_passing(candidate: Candidate) -> bool:

@@ -13,13 +13,14 @@ from synth_core.store.runs import (
     load_run,
     start_run,
 )
-from synth_core.store.shards import read_shard, write_shard
+from synth_core.store.shards import describe_shard, read_shard, write_shard
 
 __all__ = [
     "Run",
     "RunState",
     "append_ledger",
     "continue_run",
+    "describe_shard",
     "finish_run",
     "hidden_folder",
     "latest_run",

@@ -26,11 +26,25 @@ def write_shard(
 ) -> Manifest:
     """Write the candidates as one Parquet file, atomically, and return what describes it.
 
-    The manifest's digest leaves telemetry out: equal work done twice keeps later stages' caches valid.
     Raises `EnvironmentFault` where the disk does not take it.
     """
-    path = Path(path)
-    write_table(path, frame(candidates))
+    write_table(Path(path), frame(candidates))
+    return describe_shard(path, candidates, stage=stage, strategy=strategy, round=round, batch=batch)
+
+
+def describe_shard(
+    path: Path | str,
+    candidates: Sequence[Candidate],
+    *,
+    stage: Stage,
+    strategy: str = "",
+    round: int = 0,  # noqa: A002  the word that Manifest and DESIGN use
+    batch: int = 0,
+) -> Manifest:
+    """The manifest of a shard that lies at `path` already.
+
+    Its digest leaves telemetry out: equal work done twice keeps later stages' caches valid.
+    """
     dropped = [c.failure.category for c in candidates if c.failure and c.failure.stage is stage]
     return Manifest(
         path=str(path),

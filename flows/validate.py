@@ -1,0 +1,79 @@
+"""The flow `validate`: the two validation stages for shards that a run hands over to another machine."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.context import TagsContext
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.workshop import open_validation
+from synth_core.errors import EnvironmentFault
+from synth_core.records import Manifest, Stage
+from synth_core.settings import Settings
+from tasks.cache import Shelf
+from tasks.stages import Stages, stage_tasks
+from tasks.storage import fetch, send
+
+
+@flow(
+    name="validate",
+    flow_run_name="validate-{run_id}",
+    task_runner=ThreadPoolTaskRunner(),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def validate(settings: Settings, run_id: str, shards: list[Manifest]) -> int:
+    """Prove the programs of a run's shards sound; the run that handed them over collects the results.
+
+    Args:
+        settings: The settings of that run. Where `validation.pool_storage` names a folder or URL, shards travel
+            through it; else this machine must reach `output_dir`.
+        run_id: The id of that run, for names and logs.
+        shards: What the stage `extract` made of each batch.
+
+    Returns:
+        How many candidates are alive in the end.
+    """
+    get_run_logger().info("run=%s shards=%d", run_id, len(shards))
+    with (
+        _shelf(settings, run_id) as shelf,
+        open_validation(settings) as steps,
+        TagsContext(current_tags=set()),
+    ):
+        tasks = stage_tasks(Stages(start=_nothing, steps=steps), shelf)
+        upstream: Sequence[Manifest] = [_local(shard, shelf) for shard in shards]
+        eager = tasks[Stage.VALIDATE_EAGER].map(upstream)
+        compiled = tasks[Stage.VALIDATE_COMPILE].map(eager)
+        results = compiled.result()
+        if shelf.root:
+            for manifest in [*eager.result(), *results]:
+                send(Path(manifest.path), settings.validation.pool_storage)
+    return sum(manifest.alive for manifest in results)
+
+
+@contextlib.contextmanager
+def _shelf(settings: Settings, run_id: str) -> Iterator[Shelf]:
+    """The run's own shelf where it can be reached, else a temporary one with the same keys."""
+    if not settings.validation.pool_storage:
+        yield Shelf(settings, run_id)
+        return
+    with tempfile.TemporaryDirectory(prefix="synth-validate-") as folder:
+        yield Shelf(settings, run_id, root=Path(folder))
+
+
+def _local(shard: Manifest, shelf: Shelf) -> Manifest:
+    """The shard as this machine reaches it."""
+    if not shelf.root:
+        return shard
+    path, storage = shelf.shard(shard.stage, Path(shard.path).stem), shelf.settings.validation.pool_storage
+    if not fetch(path, storage):
+        raise EnvironmentFault(f"{storage} does not hold the shard {path.name} that was handed over")
+    return shard.model_copy(update={"path": str(path)})
+
+
+def _nothing(*_: object) -> list:  # type: ignore[type-arg]
+    raise NotImplementedError("the flow `validate` starts from shards")
