@@ -27,7 +27,9 @@ from synth_core.records import Outcome, Usage
 from synth_core.settings import ProviderSettings
 
 # Asking again may help: at once after a pause, and in a later run.
-RETRYABLE = frozenset({Outcome.RATE_LIMITED, Outcome.TRANSIENT, Outcome.TIMEOUT, Outcome.BAD_RESPONSE})
+RETRYABLE = frozenset(
+    {Outcome.RATE_LIMITED, Outcome.TRANSIENT, Outcome.TIMEOUT, Outcome.BAD_RESPONSE, Outcome.EMPTY}
+)
 # Every further call would end alike.
 HOPELESS = frozenset({Outcome.AUTH, Outcome.QUOTA, Outcome.UNKNOWN_MODEL})
 
@@ -74,6 +76,7 @@ class Reply:
     error: the server's own message, trimmed; empty where all went well.
     status: HTTP status, 0 where there was none.
     retry_after: seconds the server asked us to wait, None where it did not say.
+    seconds: how long the call took; dispatch fills it in.
     """
 
     outcome: Outcome
@@ -84,6 +87,7 @@ class Reply:
     error: str = ""
     status: int = 0
     retry_after: float | None = None
+    seconds: float = 0.0
 
 
 Complete = Callable[[Request], Awaitable[Reply]]

@@ -73,16 +73,15 @@ class CallLedger:
         )
         return self._number
 
-    def end(self, number: int, reply: Reply, cost_usd: float | None, seconds: float) -> None:
+    def end(self, number: int, reply: Reply) -> None:
         """Note how the call ended and what it took."""
         values: dict[str, Any] = {
             "end": number,
             "outcome": reply.outcome.value,
             "status": reply.status,
-            "call_s": round(seconds, 3),
+            "call_s": round(reply.seconds, 3),
             "error": reply.error,
             **vars(reply.usage),
-            "cost_usd": cost_usd,
         }
         _add(self.totals, values)
         self._write(**values)

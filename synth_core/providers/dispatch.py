@@ -7,7 +7,6 @@ event loop in a thread of its own, so the limits hold for the whole run.
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from synth_core.providers.call import RETRYABLE, Connection, Reply, Request
 from synth_core.providers.calls import CallLedger
 from synth_core.providers.lane import Lane
 from synth_core.providers.pricing import price
+from synth_core.providers.retry import add_usage, ask
 from synth_core.providers.table import find_provider, key_of
 from synth_core.records import (
     Candidate,
@@ -40,7 +40,7 @@ from synth_core.records import (
 )
 from synth_core.settings import Settings
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries of one call, doubled each time
+_SALVAGE_PAUSE = 5.0  # seconds before calls that failed for the moment are tried once more
 _GRACE = 5.0  # seconds that calls in flight get once the breaker has tripped
 _RATE_WINDOW = 60.0
 
@@ -144,8 +144,24 @@ class Dispatcher:
             self._answers.close()
 
     async def _complete_all(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """One wave of calls, then a second for those that a passing trouble of the server outlasted."""
+        retries = self._settings.provider.retries
+        done = await self._wave(candidates, retries)
+        failed = [
+            index
+            for index, candidate in enumerate(done)
+            if candidates[index].alive and candidate.completion and candidate.completion.outcome in RETRYABLE
+        ]
+        if failed and retries:
+            await asyncio.sleep(_SALVAGE_PAUSE)
+            again = [candidates[i].model_copy(update={"telemetry": done[i].telemetry}) for i in failed]
+            for index, candidate in zip(failed, await self._wave(again, retries=0), strict=True):
+                done[index] = candidate
+        return done
+
+    async def _wave(self, candidates: Sequence[Candidate], retries: int) -> list[Candidate]:
         tasks = [
-            asyncio.create_task(self._complete(candidate)) if candidate.alive else None
+            asyncio.create_task(self._complete(candidate, retries)) if candidate.alive else None
             for candidate in candidates
         ]
         running = [task for task in tasks if task]
@@ -159,7 +175,7 @@ class Dispatcher:
                 task.cancel()
         return [task.result() if task else old for task, old in zip(tasks, candidates, strict=True)]
 
-    async def _complete(self, candidate: Candidate) -> Candidate:
+    async def _complete(self, candidate: Candidate, retries: int) -> Candidate:
         lane = await self._lane(candidate.specification.provider)
         request, key = self._question(candidate, lane)
         answer = self._answers.get(key) if self._answers and key else None
@@ -171,30 +187,18 @@ class Dispatcher:
             from_cache = (*telemetry.from_cache, Stage.LLM.value)
             telemetry = telemetry.model_copy(update={"from_cache": from_cache})
             return _completed(candidate, request, reply, telemetry)
-        started = time.monotonic()
-        reply, usage, calls = await self._ask(lane, request, candidate.id)
-        if self._answers and key and reply.outcome is Outcome.OK and not refuses(reply.text):
-            self._keep(key, candidate, lane, reply)
+        asked = await ask(lane, request, candidate.id, retries)
+        lane.breaker.check()
+        if self._answers and key and asked.reply.outcome is Outcome.OK and not refuses(asked.reply.text):
+            self._keep(key, candidate, lane, asked.reply)
         self._done += 1
-        seconds = {**candidate.telemetry.seconds, Stage.LLM.value: time.monotonic() - started}
-        update = {"usage": usage, "calls": candidate.telemetry.calls + calls, "seconds": seconds}
-        return _completed(candidate, request, reply, candidate.telemetry.model_copy(update=update))
-
-    async def _ask(self, lane: Lane, request: Request, candidate: str) -> tuple[Reply, Usage, int]:
-        """One question with its retries: the last reply, what all tries used together, how many they were."""
-        usage, calls = Usage(cost_usd=0.0), 0
-        retries = 0 if lane.provider.writes_here else self._settings.provider.retries
-        while True:
-            reply = await lane.ask(request, candidate)
-            if reply.outcome is Outcome.OVER_BUDGET:
-                return reply, usage, calls
-            calls += 0 if lane.provider.writes_here else 1
-            usage = _sum(usage, reply.usage)
-            if reply.outcome not in RETRYABLE or calls > retries:
-                return reply, usage, calls
-            if reply.outcome is not Outcome.RATE_LIMITED:  # for that, the lane itself pauses
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (calls - 1)) * random.uniform(0.5, 1.0)
-                await asyncio.sleep(max(pause, reply.retry_after or 0.0))
+        before = candidate.telemetry
+        update = {
+            "usage": add_usage(before.usage, asked.usage) if before.calls else asked.usage,
+            "calls": before.calls + asked.calls,
+            "seconds": {**before.seconds, Stage.LLM.value: asked.seconds},
+        }
+        return _completed(candidate, request, asked.reply, before.model_copy(update=update))
 
     async def _lane(self, name: str) -> Lane:
         if name not in self._lanes:
@@ -292,14 +296,3 @@ def _verdict(reply: Reply) -> Verdict:
     category = _CATEGORIES.get(reply.outcome, Category.PROVIDER_ERROR)
     detail = reply.error or "the answer reached max_tokens before it had any text"
     return Verdict.fail(Stage.LLM, category, f"{reply.outcome}: {detail}", check=reply.outcome.value)
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    unpriced = one.cost_usd is None or other.cost_usd is None
-    return Usage(
-        input_tokens=one.input_tokens + other.input_tokens,
-        output_tokens=one.output_tokens + other.output_tokens,
-        thinking_tokens=one.thinking_tokens + other.thinking_tokens,
-        cached_tokens=one.cached_tokens + other.cached_tokens,
-        cost_usd=None if unpriced else (one.cost_usd or 0.0) + (other.cost_usd or 0.0),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,6 +24,9 @@ from synth_core.providers.call import (
 )
 from synth_core.records import Outcome, Usage
 
+# A finish reason that is newer than the SDK is no concern of the user's terminal.
+warnings.filterwarnings("ignore", category=UserWarning, module="google.genai")
+
 _BLOCKED = frozenset(
     {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "IMAGE_SAFETY"}
 )
@@ -32,7 +36,8 @@ _BLOCKED = frozenset(
 async def connect(connection: Connection) -> AsyncIterator[Complete]:
     """A client of the Gemini API. It has no timeout and no connection limit of its own: both are set here."""
     settings = connection.settings
-    arguments: dict[str, Any] = {"limits": httpx2.Limits(max_connections=None)}
+    # A redirect is not followed: a key goes nowhere but where the user sent it.
+    arguments: dict[str, Any] = {"limits": httpx2.Limits(max_connections=None), "follow_redirects": False}
     if context := connection.ssl_context():
         arguments["verify"] = context
     client = genai.Client(

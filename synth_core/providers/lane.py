@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from pydantic import SecretStr
 
+from synth_core.errors import SynthError
 from synth_core.providers.breaker import Breaker
 from synth_core.providers.budget import Budget, Spending
 from synth_core.providers.call import Complete, Connection, Reply, Request, failed
@@ -22,6 +23,7 @@ from synth_core.records import Outcome, Usage
 
 _BYTES_PER_TOKEN = 3.0  # code and English run at 3.5 to 4.5; lower, so that a reservation is no underestimate
 _SPENT_QUOTA = 600.0  # a server that asks for a longer pause than this many seconds means a spent quota
+_LONGEST_TEXT = 2_000_000  # characters; more than any max_tokens gives, so the server is broken
 _OVERLOADED = frozenset({503, 529})
 
 
@@ -86,8 +88,9 @@ class Lane:
             cost = price(self.provider, reply.serving_model or self.model, reply.usage)
             if cost is None:
                 cost = price(self.provider, self.model, reply.usage)
-            reply = replace(reply, usage=reply.usage.model_copy(update={"cost_usd": cost}))
-            self._ledger.end(number, reply, cost, now - started)
+            usage = reply.usage.model_copy(update={"cost_usd": cost})
+            reply = replace(reply, usage=usage, seconds=now - started)
+            self._ledger.end(number, reply)
             used = reply.usage.input_tokens + reply.usage.output_tokens + reply.usage.thinking_tokens
             await self._budget.settle(reserved, Spending(usd=cost or 0.0, tokens=used, calls=1))
         self._learn(reply, started, now)
@@ -100,9 +103,12 @@ class Lane:
             async with asyncio.timeout(self._connection.settings.timeout):
                 return await self._complete(request)
         except TimeoutError:
-            return failed(
-                Outcome.TIMEOUT, f"no complete answer within {self._connection.settings.timeout:g} s"
-            )
+            seconds = self._connection.settings.timeout
+            return failed(Outcome.TIMEOUT, f"no complete answer within {seconds:g} s")
+        except SynthError:
+            raise
+        except Exception as error:  # an SDK, or a provider of the user's own, choked on what it was sent
+            return failed(Outcome.BAD_RESPONSE, f"{type(error).__name__}: {error}")
 
     async def _wait_turn(self, estimate: int) -> None:
         async with self._turn:
@@ -140,6 +146,9 @@ class Lane:
         self.breaker.observe(reply)
 
     def _tidy(self, reply: Reply) -> Reply:
+        if len(reply.text) > _LONGEST_TEXT:
+            detail = f"an answer of {len(reply.text)} characters; at most {_LONGEST_TEXT} are taken"
+            return replace(reply, outcome=Outcome.BAD_RESPONSE, text="", error=detail)
         if (reply.retry_after or 0) > _SPENT_QUOTA:
             error = f"{reply.error} (asks to wait {reply.retry_after:g} s)"
             reply = replace(reply, outcome=Outcome.QUOTA, error=error)

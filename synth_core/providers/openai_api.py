@@ -35,7 +35,10 @@ async def connect(connection: Connection) -> AsyncIterator[Complete]:
     settings = connection.settings
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency)
     http_client = openai.DefaultAsyncHttpxClient(
-        verify=connection.ssl_context() or True, limits=limits, timeout=settings.timeout
+        verify=connection.ssl_context() or True,
+        limits=limits,
+        timeout=settings.timeout,
+        follow_redirects=False,  # a key goes nowhere but where the user sent it
     )
     refused: set[str] = set()
     async with openai.AsyncOpenAI(
@@ -97,19 +100,23 @@ def _options(connection: Connection, request: Request) -> dict[str, Any]:
 
 def _read(answer: Any) -> Reply:
     """Map a 200 to a reply. The SDK checks nothing: any field may be missing or of another type."""
-    if type(answer) not in {ChatCompletion, TextCompletion}:
+    if not isinstance(answer, ChatCompletion | TextCompletion):
         return failed(Outcome.BAD_RESPONSE, f"the answer is no completion: {str(answer)[:200]}", status=200)
-    usage = _usage(answer.usage)
-    about: dict[str, Any] = {"usage": usage, "serving_model": str(answer.model or ""), "status": 200}
+    about: dict[str, Any] = {
+        "usage": _usage(answer.usage),
+        "serving_model": str(getattr(answer, "model", None) or ""),
+        "status": 200,
+    }
     if not answer.choices:
         return failed(Outcome.EMPTY, "the answer has no choices", **about)
-    choice = answer.choices[0]
+    choice: Any = answer.choices[0]
     finish = str(choice.finish_reason or "")
-    message = getattr(choice, "message", None)
-    text = choice.text if hasattr(choice, "text") else message and message.content
-    refusal = message and getattr(message, "refusal", None)
-    if refusal:
-        return failed(Outcome.BLOCKED, refusal, finish_reason=finish, **about)
+    if isinstance(answer, TextCompletion):
+        text = choice.text
+    else:
+        text = choice.message.content if choice.message else None
+        if choice.message and (refusal := getattr(choice.message, "refusal", None)):
+            return failed(Outcome.BLOCKED, refusal, finish_reason=finish, **about)
     outcome = _FINISHED.get(finish, Outcome.OK)
     if not isinstance(text, str) or not text.strip():
         if outcome is Outcome.OK:
@@ -119,7 +126,7 @@ def _read(answer: Any) -> Reply:
 
 
 def _usage(usage: CompletionUsage | None) -> Usage:
-    if usage is None:
+    if not isinstance(usage, CompletionUsage):
         return Usage()
     prompt_details = usage.prompt_tokens_details
     output_details = usage.completion_tokens_details
@@ -142,9 +149,10 @@ def _status_error(error: openai.APIStatusError) -> Reply:
     milliseconds = parse_retry_after(headers.get("retry-after-ms"))
     hint = milliseconds / 1000 if milliseconds is not None else parse_retry_after(headers.get("retry-after"))
     code = f"{error.code or ''} {error.type or ''}"
+    message = error.message.removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
     return failed(
-        classify(error.status_code, code, error.message),
-        f"HTTP {error.status_code}: {error.message}",
+        classify(error.status_code, code, message),
+        f"HTTP {error.status_code}: {message}",
         status=error.status_code,
         retry_after=hint,
     )

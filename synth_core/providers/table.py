@@ -131,17 +131,12 @@ def require_key(settings: Settings, given: SecretStr | None = None) -> None:
 
 
 def _connect_function(name: str, function: Complete) -> Connect:
-    """Make a provider of a plain `async def complete(request) -> Reply`, whose faults become replies."""
+    """Make a provider of a plain `async def complete(request) -> Reply`."""
 
     @asynccontextmanager
     async def connect(connection: Connection) -> AsyncIterator[Complete]:
         async def complete(request: Request) -> Reply:
-            try:
-                reply: object = await function(request)
-            except (OSError, TimeoutError) as error:
-                return failed(Outcome.TRANSIENT, error)
-            except Exception as error:
-                return failed(Outcome.BAD_REQUEST, f"{name} raised {type(error).__name__}: {error}")
+            reply: object = await function(request)
             if not isinstance(reply, Reply):
                 return failed(Outcome.BAD_REQUEST, f"{name} returned {type(reply).__name__}, not a Reply")
             return reply
