@@ -55,12 +55,25 @@ def resume(*, output_dir: OutputDir = Path("synth-output"), run_id: RunId = "", 
 
 
 @app.command
-@settings_options("num_total_samples", "num_accepted", "batch_size", "output_dir")
+@settings_options(omit=("num_total_samples", "num_accepted", "batch_size", "output_dir"))
 def debug(settings: Settings, *, as_json: Json = False) -> int:
     """Make one candidate and show all of it: operators, prompt, answer, code, each verdict."""
     from flows.debug import debug as run_debug
 
     return DONE if run_debug(settings, as_json=as_json) else FELL_SHORT
+
+
+@app.command
+@settings_options(groups=("validation",), only=("num_worker", "cache_dir"))
+def validate(
+    settings: Settings,
+    *paths: Annotated[Path, Parameter(help="Files, or folders whose *.py lie flat in them")],
+    as_json: Json = False,
+) -> int:
+    """Prove files sound that exist already, from here or from anywhere."""
+    from flows.judge_files import judge_files
+
+    return DONE if judge_files(paths, settings, as_json=as_json) else FELL_SHORT
 
 
 @app.command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -37,11 +37,21 @@ _GROUPS = {key: Group(title, sort_key=i + 1) for i, (key, title) in enumerate(_H
 Config = Annotated[Path | None, Parameter(help="TOML file with the same option names")]
 
 
-def settings_options(*omit: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate `command(settings, ...)` so that it takes every option of `Settings` but those in `omit`."""
+def settings_options(
+    *, omit: Sequence[str] = (), groups: Sequence[str] | None = None, only: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate `command(settings, ...)` so that it takes the options of `Settings` on the command line.
+
+    All of them but those in `omit`; or, where `groups` is given, the groups named there and those in `only`.
+    """
+
+    def wanted(name: str, path: tuple[str, ...]) -> bool:
+        if groups is None:
+            return name not in omit
+        return name in only or path[0] in groups
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        table = {name: (path, field) for name, path, field in _walk() if name not in omit}
+        table = {name: (path, field) for name, path, field in _walk() if wanted(name, path)}
         own = [
             p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"
         ]
@@ -50,7 +60,7 @@ def settings_options(*omit: str) -> Callable[[Callable[..., Any]], Callable[...,
             given = {name: kwargs.pop(name) for name in [*table] if name in kwargs}
             config = kwargs.pop("config", None)
             nested = _nest({table[name][0]: value for name, value in given.items() if value is not None})
-            return command(*args, settings=with_provider(load_settings(nested, config)), **kwargs)
+            return command(with_provider(load_settings(nested, config)), *args, **kwargs)
 
         parameters = [
             *own,

@@ -1,0 +1,60 @@
+"""`synth validate`: a line for each file, as its verdict comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from synth_core.errors import UsageError
+from synth_core.settings import Settings
+from synth_core.validation.public import Validation, validate_files
+
+
+def judge_files(paths: Sequence[Path], settings: Settings, *, as_json: bool) -> bool:
+    """Validate files and folders; True when every program was accepted.
+
+    With `as_json` prints one object a line on stdout, else a line a file and the reason where it fell.
+    """
+    if not paths:
+        raise UsageError("name at least one PATH: a file, or a folder of *.py")
+    files = list(_expand(paths))
+    settings = settings.resolved()
+    console = Console(highlight=False)
+    accepted = 0
+    for result in validate_files(files, settings.validation, settings.num_worker, settings.cache_dir):
+        accepted += result.accepted
+        if as_json:
+            print(result.model_dump_json(), flush=True)
+        else:
+            _show(result, console)
+    if not as_json and len(files) > 1:
+        console.print(f"{accepted} of {len(files)} accepted")
+    return accepted == len(files)
+
+
+def _expand(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(path.glob("*.py"))
+            if not inside:
+                raise UsageError(f"{path} holds no *.py")
+            yield from inside
+        elif path.exists():
+            yield path
+        else:
+            raise UsageError(f"{path} does not exist")
+
+
+def _show(result: Validation, console: Console) -> None:
+    if result.accepted:
+        broken = [rule for rule, held in result.contract.items() if not held]
+        note = f"  [yellow]warns: {escape(', '.join(broken))}[/]" if broken else ""
+        console.print(f"[green]accepted[/]  {escape(result.path)}{note}", soft_wrap=True)
+    else:
+        console.print(f"[red]rejected[/]  {escape(result.path)}", soft_wrap=True)
+        console.print(f"          {result.stage}: {result.category}", soft_wrap=True)
+        for line in result.detail.splitlines():
+            console.print(f"          {escape(line)}", soft_wrap=True)
