@@ -12,10 +12,12 @@ from collections.abc import Iterable, Sequence
 from synth_core.errors import UsageError
 from synth_core.operators.compound import COMPOUND
 from synth_core.operators.core import CORE
+from synth_core.operators.motifs import MOTIFS
 from synth_core.operators.operator import Group, Operator
+from synth_core.operators.patterns import parse, parts
 from synth_core.operators.supporting import SUPPORTING
 
-CATALOG: tuple[Operator, ...] = (*CORE, *COMPOUND, *SUPPORTING)
+CATALOG: tuple[Operator, ...] = (*CORE, *COMPOUND, *SUPPORTING, *MOTIFS)
 
 _BY_NAME: dict[str, Operator] = {
     name: operator for operator in CATALOG for name in (operator.name, *operator.aliases)
@@ -62,31 +64,39 @@ def realised_operator(dotted_name: str) -> str | None:
     return _BY_TORCH_NAME.get(name)
 
 
+def made_of(name: str) -> list[tuple[str, ...]]:
+    """What a motif is made of, in forward order, each part as its alternatives, the usual first.
+
+    Any other row is made of itself.
+    """
+    operator = find(name)
+    if not operator.patterns:
+        return [(operator.name,)]
+    return max((parts(parse(pattern)) for pattern in operator.patterns), key=len)
+
+
 def missing(requested: Iterable[str], realised: Iterable[str]) -> list[str]:
     """The requested operators that `realised` does not answer, both taken as multisets.
 
     Each realised operator answers one request: its own name's, or that of a more general row (a
-    BatchNorm2d answers BatchNorm). Requests by the same name are served first, so that what is left
-    over is free for the general rows.
+    BatchNorm2d answers BatchNorm). A motif that nobody asked for answers with its parts. Requests that few
+    can answer are served first: a greedy match is then exact for the catalog, whose answers do not cross.
     """
-    left = Counter(realised)
-    unanswered = []
-    for name in (find(name).name for name in requested):
-        if left[name]:
-            left[name] -= 1
-        else:
-            unanswered.append(name)
+    names = Counter(realised)
+    asked = Counter(find(name).name for name in requested)
+    unanswered = asked - names
+    left = [part for name in (names - asked).elements() for part in made_of(name)]
     still: list[str] = []
-    # Few alternatives first: a greedy match is then exact for the catalog, whose answers do not cross.
-    for name in sorted(unanswered, key=lambda name: len(find(name).answered_by)):
-        answer = next((other for other in find(name).answered_by if left[other]), None)
-        if answer is None:
+    for name in sorted(unanswered.elements(), key=lambda name: len(find(name).answered_by)):
+        answers = {name, *find(name).answered_by}
+        position = next((i for i, part in enumerate(left) if not answers.isdisjoint(part)), None)
+        if position is None:
             still.append(name)
         else:
-            left[answer] -= 1
+            del left[position]
     return still
 
 
 def fingerprint(operators: Sequence[str]) -> tuple[str, ...]:
-    """The operators under the names that enter fingerprints: aliases and near-synonyms folded."""
-    return tuple(find(name).fingerprint for name in operators)
+    """The operators as they enter fingerprints: motifs taken apart, aliases and near-synonyms folded."""
+    return tuple(find(part[0]).fingerprint for name in operators for part in made_of(name))

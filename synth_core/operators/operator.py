@@ -41,6 +41,7 @@ class Operator:
         this operator as its module does, e.g. `torch.nn.functional.relu`, `torch.Tensor.relu`.
     answered_by: rows that are a special case of this one, so that a program which realises them answers a
         request for it: a BatchNorm2d is a BatchNorm.
+    patterns: of a motif, the sub-graphs that realise it (operators/patterns.py).
     no_op_in_eval: the operator returns its input unchanged in eval mode (Identity, Dropout).
     unwritable: why the constructive synthesizer cannot write it; empty where it can.
     folds_to: the row it counts as in fingerprints (Gemm folds to Linear); empty for itself.
@@ -54,6 +55,7 @@ class Operator:
     aliases: tuple[str, ...] = ()
     realised_by: tuple[str, ...] = ()
     answered_by: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
     no_op_in_eval: bool = False
     unwritable: str = ""
     folds_to: str = ""

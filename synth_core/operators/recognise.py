@@ -1,16 +1,20 @@
 """What a call's name alone does not tell: read from the captured graph around it.
 
 `torch.add` may be a plain Add, a BiasAdd (one side is a parameter) or a ResidualAdd (one side is an
-ancestor of the other); a mean over all spatial axes is a GlobalAvgPool.
+ancestor of the other); a mean over all spatial axes is a GlobalAvgPool. Motifs are found as sub-graphs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from synth_core.operators import patterns
+from synth_core.operators.catalog import find
+from synth_core.operators.motifs import MOTIFS
 from synth_core.records import Node
 
 _FIXED = frozenset({"parameter", "buffer", "constant"})
+_PASSED_BY = frozenset({"activation", "normalisation", "dropout"})
 
 
 def recognise(nodes: Sequence[Node]) -> tuple[Node, ...]:
@@ -18,17 +22,39 @@ def recognise(nodes: Sequence[Node]) -> tuple[Node, ...]:
 
     nodes: as captured, `operator` being what `catalog.realised_operator` says of the target. Nodes that a
         module's own node stands for (the Linears inside a TransformerEncoder) carry no operator.
+    A motif's name stands at its last node; the nodes it is made of carry no operator of their own then.
     """
     by_name = {node.name: node for node in nodes}
     ancestors: dict[str, frozenset[str]] = {}
     for node in nodes:
         ancestors[node.name] = frozenset(node.inputs).union(*(ancestors.get(i, ()) for i in node.inputs))
-    refined = []
     for node in nodes:
         operands = [by_name[name] for name in node.inputs if name in by_name]
         operator = _refine(node, operands, ancestors)
-        refined.append(node if operator == node.operator else node.model_copy(update={"operator": operator}))
-    return tuple(refined)
+        if operator != node.operator:
+            by_name[node.name] = node.model_copy(update={"operator": operator})
+    return _name_motifs(by_name)
+
+
+def _name_motifs(graph: dict[str, Node]) -> tuple[Node, ...]:
+    """Each node belongs to one motif at most; the patterns are tried in catalog order."""
+    motif_of: dict[str, str] = {}
+    for motif in MOTIFS:
+        for pattern in map(patterns.parse, motif.patterns):
+            for root in graph.values():
+                if root.kind != "call" or root.name in motif_of:
+                    continue
+                members = patterns.find(pattern, root, graph, _passes)
+                if members and not any(member.name in motif_of for member in members):
+                    motif_of |= {member.name: "" for member in members} | {root.name: motif.name}
+    return tuple(
+        node.model_copy(update={"operator": motif_of[node.name]}) if node.name in motif_of else node
+        for node in graph.values()
+    )
+
+
+def _passes(node: Node) -> bool:
+    return bool(node.operator) and find(node.operator).section in _PASSED_BY
 
 
 def _refine(node: Node, operands: list[Node], ancestors: dict[str, frozenset[str]]) -> str:

@@ -20,8 +20,8 @@ from synth_core.synthesis.sizes import Sizes
 from synth_core.synthesis.writers import WRITERS
 
 TRIES_A_STEP = 5
-TRIES_A_PROGRAM = 12
-SOURCES = frozenset({"Embedding", "EmbeddingBag"})
+TRIES_A_PROGRAM = 24
+SOURCES = frozenset({"Embedding", "EmbeddingBag", "PositionalEmbedding"})
 JOINING = 0.2  # chance, after a step, to join with an earlier value
 SIDE_BY_SIDE = 0.2  # chance that two steps read the same value and are joined
 AT_LAST = 0.6  # chance to join with an earlier value at the end, where nothing was joined so far
@@ -126,7 +126,7 @@ def _step(d: Draft, x: Value | None, row: Operator) -> Value:
     reason: CannotWrite | None = None
     for _ in range(TRIES_A_STEP):
         mark = d.mark()
-        d.operator = row.name
+        d.operator, d.idle = row.name, row.no_op_in_eval
         try:
             y = WRITERS[row.name](d, x, row.name)  # type: ignore[arg-type]
             if y is not x:
@@ -140,7 +140,7 @@ def _step(d: Draft, x: Value | None, row: Operator) -> Value:
             reason = error
             d.undo(mark)
         finally:
-            d.operator = ""
+            d.operator, d.idle = "", False
     assert reason is not None
     raise reason
 
@@ -179,7 +179,7 @@ def _side_by_side(d: Draft, x: Value, first: Operator, second: Operator) -> Valu
     mark = d.mark()
     try:
         a, b = _step(d, x, first), _step(d, x, second)
-        if a.kind is not b.kind or a is x or b is x:
+        if a is x or b is x or not glue.fits(a, b):
             raise CannotWrite("nothing to join")
         return _sound(d, glue.join(d, a, b))
     except CannotWrite:
@@ -216,9 +216,10 @@ def _finish(d: Draft, x: Value) -> list[Value]:
             if len(d.heads) >= 3 or not any(other in line.outs for line in d.lines):
                 raise
             d.heads.append(other)
-    if not any(x in line.outs for line in d.lines):
+    made = any(x in line.outs for line in d.lines)
+    if not made and not d.heads:
         raise CannotWrite("an input would be returned as it came")
-    return [x, *d.heads]
+    return [x, *d.heads] if made else d.heads
 
 
 def _sound(d: Draft, value: Value) -> Value:

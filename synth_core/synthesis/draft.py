@@ -82,6 +82,7 @@ class Line:
     operator: str = ""
     block: bool = False
     targets: str = ""
+    idle: bool = False  # does nothing in eval mode, by its nature
 
     @property
     def reads(self) -> list[str]:
@@ -108,6 +109,7 @@ class Draft:
     heads: list[Value] = field(default_factory=list)  # results that are returned beside the last value
     role: str = "operator"
     operator: str = ""
+    idle: bool = False
     bridge_to: Kind | None = None  # what the next operator takes, where it differs from the present kind
     counter: int = 0
 
@@ -155,7 +157,7 @@ class Draft:
             for name, tensor, kind, hint in zip(names, results, kinds, hints, strict=True)
         )
         left = targets.format(*names) if targets else ", ".join(names)
-        self._line(Line(outs, text, role or self.role, self.operator, targets=left))
+        self._line(Line(outs, text, role or self.role, self.operator, targets=left, idle=self.idle))
         return outs
 
     def block(self, text: str, kind: Kind, hint: str) -> Value:

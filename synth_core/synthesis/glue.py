@@ -66,7 +66,7 @@ def join(d: Draft, x: Value, y: Value) -> Value:
             (6, 5, 2, 2, 1),
         )[0]
         return d.emit(text, x.kind, "merged", role="merge")
-    if _alike_but_channels(x, y):
+    if fits(x, y):
         return d.emit(f"torch.cat([{x}, {y}], dim={x.axis})", x.kind, "merged", role="merge")
     if y.kind is Kind.VECTOR and x.spatial and y.channels == x.channels:
         index = f"[:, :{', None' * len(x.spatial)}]"
@@ -80,7 +80,8 @@ def join(d: Draft, x: Value, y: Value) -> Value:
     return join(d, convert(d, x, Kind.VECTOR), convert(d, y, Kind.VECTOR))
 
 
-def _alike_but_channels(x: Value, y: Value) -> bool:
+def fits(x: Value, y: Value) -> bool:
+    """Whether two values join as they are: alike but for their channels."""
     if x.kind is not y.kind or len(x.shape) != len(y.shape):
         return False
     axis = x.axis % len(x.shape)

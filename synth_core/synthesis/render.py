@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from synth_core.naming import program_name
 from synth_core.synthesis.draft import PLACEHOLDER, Draft, Line, Value
+from synth_core.synthesis.proof import statement
 
 NESTED = 0.35  # chance that a call is written inside the one call that reads it
 LONGEST = 92
@@ -18,7 +19,7 @@ TAKEN = frozenset({"state", "memory_cell", "steps", "t", "self"})
 
 def render(d: Draft, outputs: list[Value]) -> str:
     operators = [line.operator for line in d.lines if line.role == "operator" and line.operator]
-    name = program_name(_once_each_step(operators))
+    name = program_name(operators)
     lines = _nest(d, outputs)
     names = _name_values(d, lines, outputs) | _name_attributes(d)
     arguments = _arguments(d)
@@ -27,7 +28,7 @@ def render(d: Draft, outputs: list[Value]) -> str:
         return PLACEHOLDER.sub(lambda match: names[match.group()], text)
 
     given = [named(item.value.name) for item in d.inputs]
-    forward = [row for line in lines for row in named(_statement(line)).split("\n")]
+    forward = [row for line in lines for row in named(statement(line)).split("\n")]
     result = ", ".join(named(value.name) for value in outputs)
     attributes = [f"self.{names[a.name]} = {a.text}" for a in d.attributes]
     parts = [
@@ -54,11 +55,6 @@ def render(d: Draft, outputs: list[Value]) -> str:
     parts += ["", "", "def get_init_inputs():"]
     parts += [f"    return [[{', '.join(arguments)}], {{}}]", ""]
     return "\n".join(parts)
-
-
-def _once_each_step(operators: list[str]) -> list[str]:
-    """A writer may need several lines for one operator; consecutive ones count once."""
-    return operators
 
 
 def _nest(d: Draft, outputs: list[Value]) -> list[Line]:
@@ -93,10 +89,6 @@ def _is_call(text: str) -> bool:
         if depth == 0 and character == " ":
             return False
     return text.endswith(")")
-
-
-def _statement(line: Line) -> str:
-    return line.text if line.block else f"{line.targets} = {line.text}"
 
 
 def _name_values(d: Draft, lines: list[Line], outputs: list[Value]) -> dict[str, str]:

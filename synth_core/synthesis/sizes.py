@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Small enough for a few milliseconds on one core, large enough that every operator has room to act. The
 # batch stays below every width, so that no input has the shape of a parameter.
-BATCHES = (2, 3, 4, 5, 6)
+BATCHES = (2, 3, 4, 5, 6, 7)
 WIDTHS = {
     Kind.VECTOR: (16, 24, 32, 48, 64, 96),
     Kind.SEQUENCE: (16, 24, 32, 48, 64),
@@ -81,17 +81,15 @@ class Sizes:
 
     def texts_like(self, value: Value, env: dict[str, Any]) -> list[str]:
         """Texts of the axes of an input that has a value's shape."""
-        names = {
-            v: k for k, v in self.constants.items() if k in ("seq_len", "length", "height", "width", "depth")
-        }
+        channels = value.axis % len(value.shape)
+        names = iter(name for name, _ in EXTENTS[value.kind])
         texts = []
         for axis, size in enumerate(value.shape):
-            if axis == 0 and size == self.constants.get("batch_size"):
-                texts.append("batch_size")
-            elif axis == value.axis % len(value.shape):
+            if axis == channels:
                 texts.append(self.width(size, value.kind, env))
-            else:
-                texts.append(names.get(size, str(size)))
+                continue
+            name = "batch_size" if axis == 0 else next(names, "")
+            texts.append(name if self.constants.get(name) == size else str(size))
         return texts
 
     def width(self, size: int, kind: Kind, env: dict[str, Any]) -> str:

@@ -76,10 +76,14 @@ def residual_add(d: Draft, x: Value, operator: str) -> Value:
     ancestors = d.ancestors(x)
     alike = [v for v in d.values if v.name in ancestors and v.shape == x.shape and v.kind is x.kind]
     alike = [v for v in alike if v.tensor.is_floating_point()]
-    if not alike:
-        raise CannotWrite("nothing of this shape came before")
-    y = d.rng.choice(alike[-3:])
-    return d.emit(d.choose(f"{x} + {y}", f"{y} + {x}"), x.kind, "h")
+    if alike:
+        y = d.rng.choice(alike[-3:])
+        return d.emit(d.choose(f"{x} + {y}", f"{y} + {x}"), x.kind, "h")
+    if x.channels > 128:
+        raise CannotWrite("nothing of this shape came before, and a branch would be large")
+    width, rank = d.sizes.width(x.channels, x.kind, d.env), len(x.spatial)
+    layer = f"nn.Conv{rank}d({width}, {width}, kernel_size=1)" if rank else f"nn.Linear({width}, {width})"
+    return d.emit(f"{x} + {d.attribute('branch', layer)}({x})", x.kind, "h")
 
 
 def identity(d: Draft, x: Value, operator: str) -> Value:

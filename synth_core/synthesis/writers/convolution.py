@@ -10,7 +10,7 @@ from synth_core.synthesis.writers.dense import width_text
 def convolution(d: Draft, x: Value, operator: str) -> Value:
     small = min(x.spatial)
     kernel = d.rng.choice([k for k in (1, 3, 3, 3, 5) if k <= small])
-    out = _out_width(d, x)
+    out = out_width(d, x)
     options = [f"kernel_size={kernel}" if d.rng.random() < 0.7 else str(kernel)]
     padding = kernel // 2 if d.rng.random() < 0.7 else 0
     if small >= 8 and d.rng.random() < 0.25:
@@ -39,7 +39,7 @@ def transposed(d: Draft, x: Value, operator: str) -> Value:
         options.append(f"padding={padding}")
     if output_padding:
         options.append(f"output_padding={output_padding}")
-    return _layer(d, x, operator, d.choose("deconv", "up_conv"), _out_width(d, x), options)
+    return _layer(d, x, operator, d.choose("deconv", "up_conv"), out_width(d, x), options)
 
 
 def _layer(d: Draft, x: Value, operator: str, hint: str, out: int, options: list[str]) -> Value:
@@ -49,7 +49,7 @@ def _layer(d: Draft, x: Value, operator: str, hint: str, out: int, options: list
     return d.emit(f"{d.attribute(hint, f'nn.{operator}({arguments})')}({x})", x.kind, "h")
 
 
-def _out_width(d: Draft, x: Value) -> int:
+def out_width(d: Draft, x: Value) -> int:
     near = [w for w in (x.channels * 2, x.channels, x.channels // 2) if 4 <= w <= 48]
     return d.rng.choice([*near, *WIDTHS[x.kind]])
 

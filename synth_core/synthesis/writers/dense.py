@@ -20,6 +20,18 @@ def width_text(d: Draft, x: Value) -> str:
     return d.sizes.width(x.channels, x.kind, d.env)
 
 
+def project(d: Draft, x: Value, out: int, hint: str, read: str = "") -> str:
+    """Text of a dense layer applied to x (or to `read`, of x's features)."""
+    layer = d.attribute(hint, f"nn.Linear({width_text(d, x)}, {d.sizes.width(out, x.kind, d.env)})")
+    return f"{layer}({read or x})"
+
+
+def weight_of(d: Draft, x: Value) -> tuple[str, str]:
+    """A parameter that a product with x takes, and the text of its output features."""
+    size, out = width_text(d, x), d.sizes.width(new_width(d, x), x.kind, d.env)
+    return d.parameter("weight", f"torch.randn({size}, {out}) * {_gain(x.channels)}"), out
+
+
 def linear(d: Draft, x: Value, operator: str) -> Value:
     if x.channels > LARGEST:
         raise CannotWrite("too many features")
@@ -51,8 +63,7 @@ def matmul(d: Draft, x: Value, operator: str) -> Value:
         y = partner(d, x)
         text = d.choose(f"torch.matmul({x}, {y}.transpose(1, 2))", f"{x} @ {y}.transpose(-2, -1)")
         return d.emit(text, x.kind, "scores")
-    size, out = width_text(d, x), d.sizes.width(new_width(d, x), x.kind, d.env)
-    weight = d.parameter("weight", f"torch.randn({size}, {out}) * {_gain(x.channels)}")
+    weight, _ = weight_of(d, x)
     text = d.choose(f"torch.matmul({x}, {weight})", f"{x} @ {weight}", f"{x}.matmul({weight})")
     return d.emit(text, x.kind, "h")
 
@@ -60,8 +71,7 @@ def matmul(d: Draft, x: Value, operator: str) -> Value:
 def gemm(d: Draft, x: Value, operator: str) -> Value:
     if x.channels > LARGEST:
         raise CannotWrite("too many features")
-    size, out = width_text(d, x), d.sizes.width(new_width(d, x), x.kind, d.env)
-    weight = d.parameter("weight", f"torch.randn({size}, {out}) * {_gain(x.channels)}")
+    weight, out = weight_of(d, x)
     bias = d.parameter("bias", f"torch.randn({out})")
     return d.emit(f"torch.addmm({bias}, {x}, {weight})", x.kind, "h")
 

@@ -15,9 +15,14 @@ def per_channel(d: Draft, x: Value, operator: str) -> Value:
     layer = f"{family}{max(len(x.spatial), 1)}d"
     if operator not in (family, layer):
         raise CannotWrite("another number of spatial axes")
-    affine = ", affine=True" if family == "InstanceNorm" and d.rng.random() < 0.4 else ""
-    hint = d.choose("bn", "norm") if family == "BatchNorm" else "norm"
-    return d.emit(f"{d.attribute(hint, f'nn.{layer}({width_text(d, x)}{affine})')}({x})", x.kind, "h")
+    if family == "BatchNorm":
+        # Fresh running statistics would make it a division by sqrt(1 + 1e-5) in eval mode.
+        if x.tensor.numel() // x.channels < 4:
+            raise CannotWrite("too few values for statistics of the batch")
+        hint, option = d.choose("bn", "norm"), ", track_running_stats=False"
+    else:
+        hint, option = "norm", d.choose("", ", affine=True")
+    return d.emit(f"{d.attribute(hint, f'nn.{layer}({width_text(d, x)}{option})')}({x})", x.kind, "h")
 
 
 def layer_norm(d: Draft, x: Value, operator: str) -> Value:

@@ -44,10 +44,10 @@ def cell(d: Draft, x: Value, operator: str) -> Value:
     start = "\n".join(f"{name} = {zeros}" for name in names.split(", "))
     step = f"{names} = {unit}({x}[:, t], {'(state, memory_cell)' if lstm else 'state'})"
     loop = f"for t in range({x}.shape[1]):\n    {step}\n"
-    if d.bridge_to is Kind.VECTOR or d.rng.random() < 0.3:
-        return d.block(f"{start}\n{loop}{{out}} = state", Kind.VECTOR, "last")
-    collect = "    steps.append(state)\n{out} = torch.stack(steps, dim=1)"
-    return d.block(f"{start}\nsteps = []\n{loop}{collect}", x.kind, "h")
+    # All steps are kept: of the last state alone, the first steps would hardly show.
+    kind, pool = (Kind.VECTOR, ".mean(dim=1)") if d.bridge_to is Kind.VECTOR else (x.kind, "")
+    collect = f"    steps.append(state)\n{{out}} = torch.stack(steps, dim=1){pool}"
+    return d.block(f"{start}\nsteps = []\n{loop}{collect}", kind, "h")
 
 
 WRITERS = {

@@ -1,0 +1,183 @@
+"""Motifs of features: gates, norms by hand, adapters, experts, quantisation, heads."""
+
+from __future__ import annotations
+
+from synth_core.operators.operator import Kind
+from synth_core.synthesis.draft import CannotWrite, Draft, Value
+from synth_core.synthesis.writers.activation import quantile
+from synth_core.synthesis.writers.arithmetic import partner
+from synth_core.synthesis.writers.dense import new_width, project, weight_of, width_text
+
+GATES = {"SwiGLU": "F.silu", "GeGLU": "F.gelu", "ReGLU": "F.relu", "GatedLinearUnit": "torch.sigmoid"}
+
+
+def gated(d: Draft, x: Value, operator: str) -> Value:
+    """Two projections, one of them through an activation, multiplied; often projected back."""
+    inner, act = new_width(d, x), GATES[operator]
+    gate = d.emit(f"{act}({project(d, x, inner, 'gate_proj')})", x.kind, "gate")
+    hidden = d.emit(f"{gate} * {project(d, x, inner, 'up_proj')}", x.kind, "hidden")
+    if d.rng.random() < 0.6:
+        return d.emit(project(d, hidden, x.channels, "down_proj"), x.kind, "h")
+    return hidden
+
+
+def highway(d: Draft, x: Value, operator: str) -> Value:
+    gate = d.emit(f"torch.sigmoid({project(d, x, x.channels, 'gate')})", x.kind, "gate")
+    new = d.emit(f"torch.tanh({project(d, x, x.channels, 'transform')})", x.kind, "candidate")
+    return d.emit(f"{gate} * {new} + (1.0 - {gate}) * {x}", x.kind, "h")
+
+
+def film(d: Draft, x: Value, operator: str) -> Value:
+    """Scale and shift of every channel, computed from a condition."""
+    condition = d.input(Kind.VECTOR, d.choose("condition", "style"))
+    index = f"[:, :{', None' * len(x.spatial)}]" if x.spatial else ""
+    scale = d.emit(project(d, condition, x.channels, "to_scale"), Kind.VECTOR, "scale")
+    shift = d.emit(project(d, condition, x.channels, "to_shift"), Kind.VECTOR, "shift")
+    return d.emit(f"{x} * (1.0 + {scale}{index}) + {shift}{index}", x.kind, "h")
+
+
+def softcap(d: Draft, x: Value, operator: str) -> Value:
+    cap = max(quantile(x, 0.8, magnitude=True), 0.05)
+    return d.emit(f"{cap} * torch.tanh({x} / {cap})", x.kind, "h")
+
+
+def rms_norm(d: Draft, x: Value, operator: str) -> Value:
+    weight = d.parameter("weight", f"torch.rand({width_text(d, x)}) + 0.5")
+    power = d.choose(f"{x}.pow(2)", f"{x} ** 2")
+    rms = d.emit(f"torch.rsqrt(({power}).mean(dim=-1, keepdim=True) + 1e-6)", x.kind, "inv_rms")
+    return d.emit(f"{x} * {rms} * {weight}", x.kind, "h")
+
+
+def layer_norm(d: Draft, x: Value, operator: str) -> Value:
+    mean = d.emit(f"{x}.mean(dim=-1, keepdim=True)", x.kind, "mean")
+    var = d.emit(f"{x}.var(dim=-1, keepdim=True, unbiased=False)", x.kind, "var")
+    return d.emit(f"({x} - {mean}) / torch.sqrt({var} + 1e-5)", x.kind, "h")
+
+
+def layer_scale(d: Draft, x: Value, operator: str) -> Value:
+    """A residual branch scaled by one learned number a channel."""
+    width = width_text(d, x)
+    if x.spatial:
+        branch = f"{d.attribute('conv', f'nn.Conv2d({width}, {width}, kernel_size=3, padding=1)')}({x})"
+        shape = f"{width}, 1, 1"
+    else:
+        branch, shape = project(d, x, x.channels, "proj"), width
+    gamma = d.parameter("gamma", f"0.1 * torch.rand({shape}) + 0.1")
+    return d.emit(f"{x} + {gamma} * {d.choose('F.gelu', 'torch.tanh', 'F.silu')}({branch})", x.kind, "h")
+
+
+def feed_forward(d: Draft, x: Value, operator: str) -> Value:
+    norm = d.attribute("norm", f"nn.{d.choose('LayerNorm', 'RMSNorm')}({width_text(d, x)})")
+    hidden = d.emit(project(d, x, 2 * x.channels, "fc", read=f"{norm}({x})"), x.kind, "hidden")
+    act = d.choose("F.gelu", "F.relu", "F.silu")
+    return d.emit(f"{x} + {project(d, hidden, x.channels, 'fc', read=f'{act}({hidden})')}", x.kind, "h")
+
+
+def low_rank(d: Draft, x: Value, operator: str) -> Value:
+    """A dense layer and a narrow detour beside it."""
+    rank, out = d.rng.choice((2, 4, 8)), new_width(d, x)
+    width, wide = width_text(d, x), d.sizes.width(out, x.kind, d.env)
+    down = d.attribute("lora_down", f"nn.Linear({width}, {rank}, bias=False)")
+    up = d.attribute("lora_up", f"nn.Linear({rank}, {wide}, bias=False)")
+    scale = d.number("lora_scale", d.rng.choice((0.5, 2.0, 4.0)))
+    return d.emit(f"{project(d, x, out, 'base')} + {scale} * {up}({down}({x}))", x.kind, "h")
+
+
+def experts(d: Draft, x: Value, operator: str) -> Value:
+    """Every expert runs; a softmax over a router's scores weighs their outputs."""
+    count, out = d.rng.choice((2, 3, 4)), new_width(d, x)
+    router = d.attribute("router", f"nn.Linear({width_text(d, x)}, {count})")
+    weights = d.emit(f"torch.softmax({router}({x}), dim=-1)", x.kind, "weights")
+    calls = ", ".join(project(d, x, out, "expert") for _ in range(count))
+    stacked = d.emit(f"torch.stack([{calls}], dim=-2)", x.kind, "expert_out")
+    return d.emit(f"({weights}.unsqueeze(-1) * {stacked}).sum(dim=-2)", x.kind, "h")
+
+
+def epilogue(d: Draft, x: Value, operator: str) -> Value:
+    """A product with bias, scale and activation: what a GEMM kernel fuses at its end."""
+    weight, out = weight_of(d, x)
+    bias = d.parameter("bias", f"torch.randn({out})")
+    scale = d.number("scale", d.rng.choice((0.5, 1.5, 2.0)))
+    act = d.choose("F.relu", "F.gelu", "F.silu", "torch.tanh")
+    return d.emit(f"{act}((torch.matmul({x}, {weight}) + {bias}) * {scale})", x.kind, "h")
+
+
+def contraction(d: Draft, x: Value, operator: str) -> Value:
+    size, out = width_text(d, x), d.sizes.width(new_width(d, x), x.kind, d.env)
+    if x.kind is Kind.SEQUENCE and d.rng.random() < 0.5:
+        y = partner(d, x)
+        return d.emit(f'torch.einsum("bid,bjd->bij", {x}, {y}) / {x.channels}', x.kind, "scores")
+    weight = d.parameter("weight", f"torch.randn({size}, {out}) * {x.channels**-0.5:.1g}")
+    pattern = "btd,de->bte" if x.kind is Kind.SEQUENCE else "bd,de->be"
+    return d.emit(f'torch.einsum("{pattern}", {x}, {weight})', x.kind, "h")
+
+
+def factorized(d: Draft, x: Value, operator: str) -> Value:
+    y, out = partner(d, x), new_width(d, x)
+    left = f"torch.tanh({project(d, x, out, 'left')})"
+    return d.emit(f"{left} * torch.tanh({project(d, y, out, 'right')})", x.kind, "h")
+
+
+def stable_softmax(d: Draft, x: Value, operator: str) -> Value:
+    """A softmax by hand, the largest value taken off first."""
+    axis = x.axis
+    if x.channels < 3:
+        raise CannotWrite("a softmax over so few elements says little")
+    exp = d.emit(f"torch.exp({x} - {x}.amax(dim={axis}, keepdim=True))", x.kind, "exp")
+    return d.emit(f"{exp} / {exp}.sum(dim={axis}, keepdim=True)", x.kind, "weights")
+
+
+def quantize(d: Draft, x: Value, operator: str) -> Value:
+    """Rounds to eight steps of a scale that each row takes from its largest value."""
+    scale = d.emit(f"{x}.abs().amax(dim=-1, keepdim=True) / 7.0 + 1e-4", x.kind, "scale")
+    return d.emit(f"torch.clamp(torch.round({x} / {scale}), -6, 6) * {scale}", x.kind, "h")
+
+
+def cosine(d: Draft, x: Value, operator: str) -> Value:
+    classes = d.rng.choice((10, 12, 20))
+    count = d.sizes.constant("num_classes", d.sizes.constants.get("num_classes") or classes, d.env)
+    prototypes = d.parameter("prototypes", f"torch.randn({count}, {width_text(d, x)})")
+    scale = d.number("scale", d.rng.choice((4.0, 8.0, 10.0)))
+    text = f"F.linear(F.normalize({x}, dim=-1), F.normalize({prototypes}, dim=-1))"
+    return d.emit(f"{text} * {scale}", x.kind, "logits")
+
+
+def prototypes(d: Draft, x: Value, operator: str) -> Value:
+    centres = d.parameter("prototypes", f"torch.randn({d.rng.choice((8, 10, 12))}, {width_text(d, x)})")
+    if x.kind is Kind.SEQUENCE:
+        return d.emit(f"torch.cdist({x}, {centres}.expand({x}.shape[0], -1, -1))", x.kind, "distances")
+    return d.emit(f"torch.cdist({x}, {centres})", x.kind, "distances")
+
+
+def cross_entropy(d: Draft, x: Value, operator: str) -> Value:
+    """The loss of every row against integer labels, returned beside the logits."""
+    batch = d.sizes.texts_like(x, d.env)[0]
+    count = d.sizes.width(x.channels, x.kind, d.env)
+    labels = d.input_from(f"torch.randint(0, {count}, ({batch},))", Kind.VECTOR, d.choose("labels", "target"))
+    if len(d.heads) >= 2:
+        raise CannotWrite("enough is returned")
+    loss = d.emit(f'F.cross_entropy({x}, {labels}, reduction="none")', Kind.VECTOR, "loss")
+    d.heads.append(loss)
+    return x
+
+
+WRITERS = {
+    **dict.fromkeys(GATES, gated),
+    "HighwayGate": highway,
+    "FiLM": film,
+    "LogitSoftcap": softcap,
+    "ManualRMSNorm": rms_norm,
+    "ManualLayerNorm": layer_norm,
+    "LayerScale": layer_scale,
+    "PreNormFeedForward": feed_forward,
+    "LowRankAdapter": low_rank,
+    "MixtureOfExperts": experts,
+    "GemmEpilogue": epilogue,
+    "EinsumContraction": contraction,
+    "FactorizedBilinear": factorized,
+    "StableSoftmax": stable_softmax,
+    "FakeQuantize": quantize,
+    "CosineClassifier": cosine,
+    "PrototypeDistance": prototypes,
+    "CrossEntropyHead": cross_entropy,
+}
