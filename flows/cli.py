@@ -111,6 +111,27 @@ def report(*, output_dir: OutputDir = Path("synth-output"), run_id: RunId = "", 
     return DONE
 
 
+@app.command
+@settings_options(groups=("provider", "validation"), only=("model_name", "output_dir", "cache_dir"))
+def check(settings: Settings, *, as_json: Json = False) -> int:
+    """Say whether this machine can do the work, and what is amiss where it cannot."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from flows.check import check as run_check
+
+    console = Console(highlight=False)
+    sound = True
+    for finding in run_check(settings):
+        sound &= finding.ok
+        if as_json:
+            print(json.dumps(finding._asdict()), flush=True)
+        else:
+            mark = "[green]ok[/]     " if finding.ok else "[red]amiss[/]  "
+            console.print(f"{mark}{finding.name:<12}{escape(finding.detail)}", soft_wrap=True)
+    return DONE if sound else OUR_FAULT
+
+
 def main() -> None:
     """Entry point of the console script."""
     sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,99 @@
+"""`synth check`: can this machine do the work, and if not, what is amiss."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from synth_core.errors import SynthError
+from synth_core.records import Tier
+from synth_core.settings import Settings
+from synth_core.validation.engine import Engine
+
+_LEAST_FREE_GIB = 2.0
+_TIERS = {
+    Tier.A: "tier A: namespaces, Landlock and seccomp",
+    Tier.B: "tier B: Landlock and seccomp, no namespaces",
+    Tier.C: "tier C: resource limits only, refused without --allow-unsandboxed",
+}
+
+
+class Finding(NamedTuple):
+    """One fact; `detail` says what was found, or what to do where it is not ok."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def check(settings: Settings) -> Iterator[Finding]:
+    """Look at everything a run needs, one finding at a time, each as soon as it is known."""
+    settings = settings.resolved()
+    probes: list[Callable[[Settings], Iterator[Finding]]] = [
+        _python,
+        _compiler,
+        _sandbox,
+        _prefect,
+        _folders,
+    ]
+    for probe in probes:
+        yield from probe(settings)
+
+
+def _python(_: Settings) -> Iterator[Finding]:
+    yield Finding("python", sys.version_info >= (3, 11), f"Python {platform.python_version()}")
+
+
+def _compiler(_: Settings) -> Iterator[Finding]:
+    name = os.environ.get("CXX", "g++")
+    path = shutil.which(name)
+    yield Finding("compiler", path is not None, path or f"no {name}: install g++, torch.compile needs it")
+
+
+def _sandbox(settings: Settings) -> Iterator[Finding]:
+    try:
+        with Engine(settings.validation, 1, cache_dir=settings.cache_dir) as engine:
+            facts = engine.probe()
+    except SynthError as error:
+        yield Finding("sandbox", False, str(error))
+        return
+    tier = Tier(facts["tier"])
+    refusals = "; ".join(facts.get("refusals", ()))
+    yield Finding("torch", True, f"torch {facts.get('torch', '?')}, in child processes only")
+    yield Finding("sandbox", tier is not Tier.C, _TIERS[tier] + (f" ({refusals})" if refusals else ""))
+
+
+def _prefect(_: Settings) -> Iterator[Finding]:
+    from flows.run import _server_is_configured
+
+    where = "the server you set up" if _server_is_configured() else "a private server for each run"
+    yield Finding("prefect", True, f"prefect {version('prefect')}, {where}")
+
+
+def _folders(settings: Settings) -> Iterator[Finding]:
+    for name, folder in (("output_dir", settings.output_dir), ("cache_dir", settings.cache_dir)):
+        yield _folder(name, Path(folder))
+
+
+def _folder(name: str, folder: Path) -> Finding:
+    """Whether the folder, or the nearest parent that exists, can be written to and has room."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        return Finding(name, False, f"{existing} cannot be written to")
+    free = shutil.disk_usage(existing).free / 2**30
+    held = sum(size for size in _sizes(folder)) / 2**20 if name == "cache_dir" else 0.0
+    room = f"{free:.0f} GiB free" + (f", holds {held:.0f} MiB" if held else "")
+    return Finding(name, free >= _LEAST_FREE_GIB, f"{folder}: {room}")
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # another run may prune while we look
+            yield path.stat().st_size
