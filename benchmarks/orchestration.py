@@ -1,11 +1,11 @@
 """What orchestration costs: the eight real tasks and the real flow, around simulated or real stages.
 
-    python benchmarks/orchestration.py cost --candidates 1000      # simulated stages: nothing but orchestration
-    python benchmarks/orchestration.py cost --candidates 200 --real    # constructive provider, real validation
-    python benchmarks/orchestration.py overlap     # an LLM of 2 s latency and validation of 1 s a candidate
+    python benchmarks/orchestration.py cost --candidates 1000        # simulated stages alone
+    python benchmarks/orchestration.py cost --candidates 200 --real  # constructive provider, real validation
+    python benchmarks/orchestration.py overlap                       # an LLM of 2 s, validation of 1 s
 
-Figures are CPU seconds and ratios, because machines differ and are shared. Orchestration is what the flow's process
-and the server spend, less what the stages themselves spend in the flow's process.
+Figures are CPU seconds and ratios, because machines differ and are shared. Orchestration is what the flow's
+process and the server spend, less what the stages themselves spend in the flow's process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flows.run import run_synth
 from flows.server import PrivateServer
 from synth_core.settings import Settings
 
-# What a candidate's real stages cost at least, to set simulated runs in proportion; `cost --real` measures it.
+# What a candidate's stages cost at least, to set simulated runs in proportion; `cost --real` measures it.
 CPU_A_CANDIDATE = 1.0
 
 
@@ -66,9 +66,8 @@ def cost(candidates: int, *, real: bool) -> None:
     print(
         f"CPU s: flow process {flow:.1f} (stages {stages:.1f}), server {serving:.1f}, children {children:.1f}"
     )
-    print(
-        f"orchestration {orchestration:.1f} CPU s, {1000 * orchestration / summary.attempted:.1f} ms an attempt"
-    )
+    each = 1000 * orchestration / summary.attempted
+    print(f"orchestration {orchestration:.1f} CPU s, {each:.1f} ms an attempt")
     kind = "measured" if real else f"{CPU_A_CANDIDATE} CPU s a candidate assumed"
     print(f"share of the run's CPU: {orchestration / (orchestration + stages + work):.2%} ({kind})")
     print(f"flow process peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")

@@ -29,8 +29,8 @@ from tasks.stages import Stages, Step
 
 @dataclass
 class Simulation:
-    """An LLM of `latency` seconds a call with `concurrency` calls at once; validation of `seconds` a candidate
-    with `workers` at once. One candidate in `one_bad_in` fails, by its seed, so a run is reproducible.
+    """An LLM of `latency` seconds a call, `concurrency` calls at once; validation of `seconds` a candidate,
+    `workers` at once. One candidate in `one_bad_in` fails, by its seed, so a run is reproducible.
 
     stage_cpu: CPU seconds that the stages spent in the flow's own threads, by stage.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -16,7 +16,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.conveyor import Conveyor, Finished
 from flows.locks import try_lock
 from flows.progress import Progress, RunSummary, Tally
-from flows.rounds import Round, go_through_rounds
+from flows.pool import Pool
+from flows.rounds import Round, batch_size, go_through_rounds
 from flows.workshop import OpenWorkshop, open_workshop
 from synth_core.errors import UsageError
 from synth_core.settings import Settings
@@ -27,6 +28,8 @@ from tasks.stages import stage_tasks
 
 # More task runs than this in one flow run unsettle a server; larger runs are split into sub-flows.
 _MOST_CANDIDATES_A_FLOW = 20_000
+# Starting a flow run of the pool takes up to a minute on a busy server, so many batches go at once.
+_CANDIDATES_A_HAND_OFF = 1000
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,12 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
     # A task run with tags asks the server for a concurrency slot each time; so a deployment's tags end here.
     with session.open_workshop(run) as workshop, TagsContext(current_tags=set()):
         tally = Tally(session.observer, workshop.spend)
-        tasks = stage_tasks(workshop.stages, Shelf(run.settings, run.run_id, workshop.texts))
-        conveyor = Conveyor(tasks, tally.add)
+        shelf = Shelf(run.settings, run.run_id, workshop.texts)
+        conveyor = Conveyor(stage_tasks(workshop.stages, shelf), tally.add)
+        if run.settings.validation.pool != "local":
+            wave = max(1, _CANDIDATES_A_HAND_OFF // batch_size(run.settings))
+            hand_off = Pool(run, shelf).task()
+            conveyor = replace(conveyor, hand_off=hand_off, wave=wave, window=3 * wave)
 
         def carry(this: Round) -> list[Finished]:
             tally.plan(this.candidates, round=this.number)

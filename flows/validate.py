@@ -30,8 +30,8 @@ def validate(settings: Settings, run_id: str, shards: list[Manifest]) -> int:
     """Prove the programs of a run's shards sound; the run that handed them over collects the results.
 
     Args:
-        settings: The settings of that run. Where `validation.pool_storage` names a folder or URL, shards travel
-            through it; else this machine must reach `output_dir`.
+        settings: The settings of that run. Where `validation.pool_storage` names a folder or URL, shards
+            travel through it; else this machine must reach `output_dir`.
         run_id: The id of that run, for names and logs.
         shards: What the stage `extract` made of each batch.
 
