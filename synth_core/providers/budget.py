@@ -36,25 +36,24 @@ class Budget:
         self._spent = before
         self._reserved = Spending()
         self._started = time.monotonic()
-        self._settled = asyncio.Condition()
+        self._settled = asyncio.Event()
 
     async def reserve(self, worst: Spending) -> str:
         """Reserve one call; the answer is empty, or says which limit leaves no room for it."""
-        async with self._settled:
-            while True:
-                if reason := self._exceeded(worst, Spending()):
-                    return reason
-                if not self._exceeded(worst, self._reserved):
-                    self._reserved.add(worst)
-                    return ""
-                await self._settled.wait()
+        while True:
+            if reason := self._exceeded(worst, Spending()):
+                return reason
+            if not self._exceeded(worst, self._reserved):
+                self._reserved.add(worst)
+                return ""
+            self._settled.clear()
+            await self._settled.wait()
 
-    async def settle(self, worst: Spending, real: Spending) -> None:
+    def settle(self, worst: Spending, real: Spending) -> None:
         """Replace a reservation by what the call really took."""
-        async with self._settled:
-            self._reserved.add(worst, -1)
-            self._spent.add(real)
-            self._settled.notify_all()
+        self._reserved.add(worst, -1)
+        self._spent.add(real)
+        self._settled.set()
 
     def _exceeded(self, worst: Spending, beside: Spending) -> str:
         spent, limits = self._spent, self._limits

@@ -187,10 +187,10 @@ class Dispatcher:
             from_cache = (*telemetry.from_cache, Stage.LLM.value)
             telemetry = telemetry.model_copy(update={"from_cache": from_cache})
             return _completed(candidate, request, reply, telemetry)
-        asked = await ask(lane, request, candidate.id, retries)
+        asked = await ask(
+            lane, request, candidate.id, retries, lambda reply: self._keep(key, candidate, lane, reply)
+        )
         lane.breaker.check()
-        if self._answers and key and asked.reply.outcome is Outcome.OK and not refuses(asked.reply.text):
-            self._keep(key, candidate, lane, asked.reply)
         self._done += 1
         before = candidate.telemetry
         update = {
@@ -257,7 +257,9 @@ class Dispatcher:
         return request, key
 
     def _keep(self, key: str, candidate: Candidate, lane: Lane, reply: Reply) -> None:
-        assert self._answers is not None
+        """Only a good answer is kept: a refusal, a truncation or an error is asked for again another day."""
+        if not self._answers or not key or reply.outcome is not Outcome.OK or refuses(reply.text):
+            return
         self._answers.put(
             key,
             Answer(

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -20,6 +21,8 @@ from synth_core.providers.limits import Pace, TokenAllowance, Width
 from synth_core.providers.pricing import price
 from synth_core.providers.table import Provider, load_connect
 from synth_core.records import Outcome, Usage
+
+Keep = Callable[[Reply], None]
 
 _BYTES_PER_TOKEN = 3.0  # code and English run at 3.5 to 4.5; lower, so that a reservation is no underestimate
 _SPENT_QUOTA = 600.0  # a server that asks for a longer pause than this many seconds means a spent quota
@@ -55,14 +58,17 @@ class Lane:
         connect = load_connect(self.provider)
         self._complete = await stack.enter_async_context(connect(self._connection))
 
-    async def ask(self, request: Request, candidate: str) -> Reply:
-        """One call, after its turn in the queue. Raises `HopelessProvider` once the breaker has tripped."""
+    async def ask(self, request: Request, candidate: str, keep: Keep) -> Reply:
+        """One call, after its turn in the queue. Raises `HopelessProvider` once the breaker has tripped.
+
+        keep: is handed the reply the moment it is there, before anything else can happen to it.
+        """
         input_tokens = int(len(request.system + request.text) / _BYTES_PER_TOKEN) + 1
         worst = Usage(input_tokens=input_tokens, output_tokens=request.max_tokens)
         estimate = input_tokens + self._expected_output
         await self._wait_turn(estimate)
         try:
-            reply = await self._ask(request, candidate, worst)
+            reply = await self._ask(request, candidate, worst, keep)
         finally:
             self.in_flight -= 1
             self._changed.set()
@@ -70,7 +76,7 @@ class Lane:
         self._tokens.take(used - estimate)
         return reply
 
-    async def _ask(self, request: Request, candidate: str, worst: Usage) -> Reply:
+    async def _ask(self, request: Request, candidate: str, worst: Usage, keep: Keep) -> Reply:
         reserved = Spending(
             usd=price(self.provider, self.model, worst) or 0.0,
             tokens=worst.input_tokens + worst.output_tokens,
@@ -90,9 +96,10 @@ class Lane:
                 cost = price(self.provider, self.model, reply.usage)
             usage = reply.usage.model_copy(update={"cost_usd": cost})
             reply = replace(reply, usage=usage, seconds=now - started)
+            keep(reply)
             self._ledger.end(number, reply)
             used = reply.usage.input_tokens + reply.usage.output_tokens + reply.usage.thinking_tokens
-            await self._budget.settle(reserved, Spending(usd=cost or 0.0, tokens=used, calls=1))
+            self._budget.settle(reserved, Spending(usd=cost or 0.0, tokens=used, calls=1))
         self._learn(reply, started, now)
         return reply
 

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 from synth_core.providers.call import RETRYABLE, Reply, Request
-from synth_core.providers.lane import Lane
+from synth_core.providers.lane import Keep, Lane
 from synth_core.records import Outcome, Usage
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries, doubled each time
@@ -23,11 +23,11 @@ class Asked:
     seconds: float
 
 
-async def ask(lane: Lane, request: Request, candidate: str, retries: int) -> Asked:
+async def ask(lane: Lane, request: Request, candidate: str, retries: int, keep: Keep) -> Asked:
     """Ask one question, at most `retries` times again. Only tokens of calls that were made count."""
     usage, calls, seconds = Usage(cost_usd=0.0), 0, 0.0
     while True:
-        reply = await lane.ask(request, candidate)
+        reply = await lane.ask(request, candidate, keep)
         seconds += reply.seconds
         if reply.outcome is Outcome.OVER_BUDGET:
             return Asked(reply, usage, calls, seconds)

@@ -1,0 +1,247 @@
+"""Whether dispatch uses what a provider allows, what it costs, and what a kill loses.
+
+    python benchmarks/dispatch.py rate            # limit of 600 calls a minute, latency 2 s, 3 minutes
+    python benchmarks/dispatch.py cpu             # 10,000 calls at zero latency: CPU of our own, memory
+    python benchmarks/dispatch.py kill            # kill -9 at ten random moments, resuming each time
+
+`rate` and `kill` call a loopback server through the real openai SDK over a real socket.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "providers"))
+from loopback import Act, Loopback, Seen, answer, error
+
+from synth_core.prompting import render_prompts
+from synth_core.providers.call import Reply, Request
+from synth_core.providers.calls import read_totals
+from synth_core.providers.dispatch import Dispatcher
+from synth_core.records import Candidate, Outcome, Specification, Usage
+from synth_core.settings import Settings
+
+LIMIT, WINDOW, LATENCY, MINUTES = 600, 60.0, 2.0, 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=("rate", "cpu", "kill", "child"))
+    parser.add_argument("rest", nargs="*")
+    options = parser.parse_args()
+    os.environ.setdefault("OPENAI_API_KEY", "benchmark")
+    {"rate": rate, "cpu": cpu, "kill": kill, "child": child}[options.command](*options.rest)
+
+
+# --- rate --------------------------------------------------------------------------------------------------
+
+
+class Limiter:
+    """600 calls a minute, counted in one of the three ways that providers count."""
+
+    def __init__(self, kind: str, hint: bool) -> None:
+        self.kind, self.hint = kind, hint
+        self.accepted: list[float] = []
+        self.refused: list[float] = []
+        self._recent: collections.deque[float] = collections.deque()
+        self._tokens, self._filled = 60.0, 0.0
+        self._began = time.monotonic()
+
+    def __call__(self, seen: Seen) -> Act:
+        now = time.monotonic() - self._began
+        wait = getattr(self, "_" + self.kind)(now)
+        if wait is None:
+            self.accepted.append(now)
+            return Act(body=answer("openai", "fine"), delay=LATENCY)
+        self.refused.append(now)
+        headers = {"retry-after": f"{wait:.3f}"} if self.hint else {}
+        return error("openai", 429, "rate limit", code="rate_limit_exceeded", headers=headers)
+
+    def _fixed(self, now: float) -> float | None:
+        start = now // WINDOW * WINDOW
+        used = sum(1 for at in self.accepted if at >= start)
+        return None if used < LIMIT else start + WINDOW - now
+
+    def _sliding(self, now: float) -> float | None:
+        while self._recent and self._recent[0] <= now - WINDOW:
+            self._recent.popleft()
+        if len(self._recent) >= LIMIT:
+            return self._recent[0] + WINDOW - now
+        self._recent.append(now)
+        return None
+
+    def _bucket(self, now: float) -> float | None:
+        """A bucket that holds six seconds' worth."""
+        self._tokens = min(60.0, self._tokens + (now - self._filled) * LIMIT / WINDOW)
+        self._filled = now
+        if self._tokens < 1:
+            return (1 - self._tokens) * WINDOW / LIMIT
+        self._tokens -= 1
+        return None
+
+
+def rate() -> None:
+    """All ways of counting at once, each against a dispatcher of its own: they hardly use the CPU."""
+    threads = [
+        threading.Thread(target=_rate_of, args=(kind, hint))
+        for kind in ("fixed", "sliding", "bucket")
+        for hint in (True, False)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _rate_of(kind: str, hint: bool) -> None:
+    limiter = Limiter(kind, hint)
+    with tempfile.TemporaryDirectory() as folder, Loopback(limiter) as server:
+        options = {"base_url": server.base_url("openai"), "retries": 50}
+        settings = Settings(model_name="openai", provider=options, cache_dir=folder, output_dir=folder)
+        with Dispatcher(settings) as dispatcher:
+            work = threading.Thread(target=_swallow, args=(dispatcher, candidates("openai", 3000)))
+            work.start()
+            time.sleep(MINUTES * 60)
+            accepted, refused = list(limiter.accepted), list(limiter.refused)
+        work.join()
+    allowed = LIMIT * MINUTES
+    late_calls = sum(1 for at in accepted + refused if at > 20)
+    late = sum(1 for at in refused if at > 20)
+    print(
+        f"{kind:8} {'with' if hint else 'without'} hint: used {len(accepted) / allowed:.1%} of {allowed},"
+        f" refused {len(refused)}; after 20 s {late} of {late_calls} = {late / late_calls:.2%}",
+        flush=True,
+    )
+
+
+def _swallow(dispatcher: Dispatcher, asked: list[Candidate]) -> None:
+    try:
+        dispatcher.complete(asked)
+    except BaseException as ended:
+        if type(ended).__name__ != "CancelledError":
+            raise
+
+
+# --- cpu ---------------------------------------------------------------------------------------------------
+
+
+async def instant(request: Request) -> Reply:
+    """A provider that takes no time."""
+    return Reply(outcome=Outcome.OK, text="fine", usage=Usage(input_tokens=300, output_tokens=500))
+
+
+def cpu() -> None:
+    """CPU seconds of dispatch alone: ledger, budget, limits and cache included, prompts rendered before."""
+    sys.modules["dispatch_benchmark"] = sys.modules[__name__]
+    name = "dispatch_benchmark:instant"
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(
+            model_name=name, cache_dir=folder, output_dir=folder, budget={"calls": 10**9, "tokens": 10**12}
+        )
+        with Dispatcher(settings, run_dir=Path(folder) / "run") as dispatcher:
+            for label in ("asked", "from the cache"):
+                before, memory = time.process_time(), _memory()
+                for first in range(0, 10_000, 250):
+                    asked = candidates(name, 250, first=first)
+                    rendering = time.process_time()
+                    dispatcher.complete(asked)
+                    before += rendering - _mark[0]
+                spent = time.process_time() - before
+                print(
+                    f"10,000 calls {label}: {spent / 10:.3f} ms of CPU a call; memory"
+                    f" {memory:.0f} -> {_memory():.0f} MiB (peak"
+                    f" {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f})"
+                )
+
+
+_mark = [0.0]
+
+
+def _memory() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+# --- kill --------------------------------------------------------------------------------------------------
+
+
+def kill() -> None:
+    """A child asks 600 questions and is killed ten times; the server counts what it is asked twice."""
+    with tempfile.TemporaryDirectory() as folder, Loopback(lambda _: Act()) as server:
+        server.behave = lambda seen: Act(body=answer("openai", "fine"), delay=random.uniform(0.05, 0.4))
+        killed = in_flight = 0
+        while killed < 10:
+            process = _start_child(folder, server.base_url("openai"))
+            already = len(server.seen)
+            while len(server.seen) == already and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(random.uniform(0.05, 1.0))
+            if process.poll() is not None:
+                break
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            in_flight += sum(1 for seen in server.seen[already:] if not seen.finished)
+            time.sleep(0.5)
+            killed += 1
+        _start_child(folder, server.base_url("openai")).wait()
+        asked = collections.Counter(seen.prompt for seen in server.seen)
+        again = sum(count - 1 for count in asked.values())
+        lost = read_totals(Path(folder) / "run").lost
+    print(
+        f"killed {killed} times; {len(asked)} questions, {sum(asked.values())} requests, {again} asked again;"
+        f" in flight at the kills: {in_flight} by the server, {lost} by the ledger"
+    )
+
+
+def _start_child(folder: str, address: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, __file__, "child", folder, address])
+
+
+def child(folder: str, address: str) -> None:
+    """The process that is killed."""
+    options = {"base_url": address, "concurrency": 16}
+    settings = Settings(model_name="openai", provider=options, cache_dir=folder, output_dir=folder)
+    with Dispatcher(settings, run_dir=Path(folder) / "run") as dispatcher:
+        dispatcher.complete(candidates("openai", 600))
+
+
+def candidates(provider: str, count: int, *, first: int = 0) -> list[Candidate]:
+    """Candidates with prompts that all differ."""
+    made = [
+        Candidate(
+            index=index,
+            specification=Specification(
+                operators=tuple(_OPERATORS[index // 12**place % 12] for place in range(4)),
+                strategy="benchmark",
+                seed=index,
+                provider=provider,
+                prompt="plan",
+                temperature=0.5,
+            ),
+        )
+        for index in range(first, first + count)
+    ]
+    _mark[0] = time.process_time()
+    return render_prompts(made)
+
+
+_OPERATORS = (
+    *("Conv2d", "ReLU", "Tanh", "GELU", "SiLU", "Linear"),
+    *("Softmax", "LayerNorm", "Sigmoid", "MaxPool2d", "Dropout", "Clamp"),
+)
+
+if __name__ == "__main__":
+    main()
