@@ -19,6 +19,10 @@ MIN_VARIATION = 1e-4
 wrongly hits softmax and norms; a relative 1e-4 is also the float32 tolerance: less could not be told from
 a constant."""
 
+MIN_ALIVE = 0.01
+"""Least share of elements that lie apart from the median. A ReLU that lets three elements of a thousand
+through has a range; nobody would call its output alive. Unpooling by two along three axes leaves 1 in 8."""
+
 SMALLEST = 2.0**-14
 LARGEST = 65504.0
 """The largest |output| must lie between the smallest normal number of half precision and its largest: beyond,
@@ -56,6 +60,9 @@ def without_variation(outputs: Sequence[torch.Tensor]) -> str:
         axes = [axis for axis, size in enumerate(values.shape) if size > 1]
         if axes and float(values.max() - values.min()) <= MIN_VARIATION * scale:
             return f"output {position} is constant"
+        apart = (values - values.median()).abs() > MIN_VARIATION * scale
+        if axes and float(apart.double().mean()) < MIN_ALIVE:
+            return f"output {position}: fewer than {MIN_ALIVE:.0%} of its elements differ from the median"
         for axis in axes:
             spread = float((values.amax(axis) - values.amin(axis)).max())
             if spread <= MIN_VARIATION * scale:
@@ -73,16 +80,25 @@ def blind_to_weights(share: float | None, allowed: float) -> str:
 
 
 def redundant_operators(units: Sequence[Sequence[Any]], allowed: float) -> str:
-    """Operators that could be left out. Exempt: rows that do nothing in eval, units that give no float.
+    """Operators that could be left out of the program, whatever its inputs and weights.
 
-    The rule is KernelBench's critics': delete each node, see whether the output changes (9 of its 100 level-1
-    and 17 of its 100 level-2 problems failed numeric checks like this one).
+    The rule is KernelBench's critics': delete each node, see whether the output changes. Exempt: rows that do
+    nothing in eval, and units that give no float.
     """
-    idle = []
-    for position, (name, share, how) in enumerate(units, start=1):
-        if how and share <= allowed and not find(name).no_op_in_eval:
-            idle.append(f"{name} (operator {position}) {_CONSEQUENCE[how]}")
-    return "; ".join(idle)
+    return _idle([(name, how, elsewhere) for name, how, _, elsewhere in units], allowed)
+
+
+def idle_operators(units: Sequence[Sequence[Any]], allowed: float) -> str:
+    """Operators that the program's own inputs and weights do not exercise: a ReLU of inputs from 0..1."""
+    return _idle([(name, how, here) for name, how, here, _ in units], allowed)
+
+
+def _idle(units: Sequence[tuple[str, str, float]], allowed: float) -> str:
+    return "; ".join(
+        f"{name} (operator {position}) {_CONSEQUENCE[how]}"
+        for position, (name, how, share) in enumerate(units, start=1)
+        if how and share <= allowed and not find(name).no_op_in_eval
+    )
 
 
 _CONSEQUENCE = {

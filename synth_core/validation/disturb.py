@@ -7,9 +7,9 @@ the sandbox; judge.py decides what the shares mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -96,6 +96,21 @@ def noisy(tensor: torch.Tensor, seed: int) -> torch.Tensor:
     return torch.where(values.isfinite(), values + NOISE * spread * noise, values).to(tensor.dtype)
 
 
+@contextmanager
+def disturbed(tensors: Sequence[torch.Tensor], seed: int) -> Iterator[None]:
+    """The tensors hold noisy values meanwhile; what was nowhere negative (a variance) stays so."""
+    before = [tensor.detach().clone() for tensor in tensors]
+    with torch.no_grad():
+        for position, (tensor, value) in enumerate(zip(tensors, before, strict=True)):
+            changed = noisy(value, seed + position)
+            tensor.copy_(changed.abs() if bool((value >= 0).all()) and bool((value > 0).any()) else changed)
+        try:
+            yield
+        finally:
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)
+
+
 def same(outputs: Outputs, others: Outputs) -> bool:
     """Whether two runs gave equal outputs, NaN being equal to NaN."""
     return len(outputs) == len(others) and all(
@@ -132,18 +147,11 @@ class Comparison:
 
     def weights(self, program: nn.Module) -> float | None:
         """The share that moves when every floating parameter is disturbed; None where there is none."""
-        weights = [p for p in program.parameters() if p.is_floating_point()]
-        if not weights:
+        parameters = [p for p in program.parameters() if p.is_floating_point()]
+        if not parameters:
             return None
-        before = [weight.detach().clone() for weight in weights]
-        with torch.no_grad():
-            for position, weight in enumerate(weights):
-                weight.copy_(noisy(weight.detach(), self.seed + position))
-            try:
-                return self._moved(self.inputs)
-            finally:
-                for weight, value in zip(weights, before, strict=True):
-                    weight.copy_(value)
+        with disturbed(parameters, self.seed):
+            return self._moved(self.inputs)
 
     def input(self, position: int, other: Any) -> float | None:
         """The share that moves when one input takes other values; None where there are no others to give it.
@@ -160,6 +168,24 @@ class Comparison:
             other = noisy(value, self.seed + position)
         changed = [other if i == position else tensor for i, tensor in enumerate(self.inputs)]
         return self._moved(changed)
+
+    @contextmanager
+    def elsewhere(self, program: nn.Module, run: Runner) -> Iterator[Comparison]:
+        """A variant of the program far from where it starts: normal inputs, other parameters and buffers.
+
+        A ReLU does nothing to inputs that are drawn from 0..1, nor a BatchNorm before it is trained, and yet
+        neither is redundant. Raises what the variant raises there.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        inputs = [
+            torch.randn(t.shape, generator=generator).to(t) * max(1.0, float(t.double().std(correction=0)))
+            if isinstance(t, torch.Tensor) and t.is_floating_point()
+            else t
+            for t in self.inputs
+        ]
+        state = [t for t in (*program.parameters(), *program.buffers()) if t.is_floating_point()]
+        with disturbed(state, self.seed):
+            yield replace(self, run=run, inputs=inputs, baseline=run(inputs, nullcontext()))
 
     def _moved(self, inputs: Sequence[Any], within: AbstractContextManager[Any] | None = None) -> float:
         try:

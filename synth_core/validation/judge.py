@@ -246,6 +246,12 @@ def _compare(
     return ""
 
 
+def _operators_matter(run: Run) -> str:
+    if degeneracy.idle_operators(run.effects["units"], run.allowed):
+        run.warnings.append("operators_matter")
+    return degeneracy.redundant_operators(run.effects["units"], run.allowed)
+
+
 def _operators(run: Run) -> str:
     realised = [node.operator for node in run.nodes if node.operator]
     unknown = [name for name in run.requested if not _in_catalog(name)]
@@ -290,7 +296,7 @@ _ASK: dict[str, Callable[[Run], str]] = {
     "varies": lambda run: degeneracy.without_variation(run.outputs),
     "inputs_matter": lambda run: degeneracy.blind_to_inputs(run.effects["inputs"], run.allowed),
     "weights_matter": lambda run: degeneracy.blind_to_weights(run.effects["weights"], run.allowed),
-    "operators_matter": lambda run: degeneracy.redundant_operators(run.effects["units"], run.allowed),
+    "operators_matter": _operators_matter,
     "reference": _reference,
     "operators": _operators,
     "contract": _contract,

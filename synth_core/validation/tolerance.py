@@ -5,10 +5,11 @@ reference: an absolute tolerance would pass anything where outputs are small, an
 would fail everything (relative errors of right answers reach 7e-3 there).
 
 Sources. float32: 34 of 34 programs agreed between eager and Inductor within rtol 1.3e-6 / atol 1e-5 on
-outputs of scale 1; rtol 1e-4 leaves room for other reduction orders in long sums. float64: the same distance
-from its own precision. float16 and bfloat16: Inductor computes a fused chain in float32 and rounds once;
-eager rounds after every operator, so they differ by units in the last place (2^-11 and 2^-8), one for every
-operator on the way; ten are allowed. Integers and booleans must be equal.
+outputs of scale 1. rtol 1e-4 leaves room for other reduction orders in long sums, and atol 5e-5 for a norm
+behind a cancellation (1.2e-5 was met on a KernelBench program, eager float32 against float64). float64: the
+same distance from its own precision. float16 and bfloat16: Inductor computes a fused chain in float32 and
+rounds once; eager rounds after every operator, so they differ by units in the last place (2^-11 and 2^-8),
+one for every operator on the way; ten are allowed. Integers and booleans must be equal.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ class Tolerance:
 
 
 _TABLE = {
-    torch.float64: Tolerance(1e-7, 1e-8),
-    torch.float32: Tolerance(1e-4, 1e-5),
+    torch.float64: Tolerance(1e-7, 5e-8),
+    torch.float32: Tolerance(1e-4, 5e-5),
     torch.float16: Tolerance(5e-3, 5e-3),
     torch.bfloat16: Tolerance(4e-2, 4e-2),
-    torch.complex64: Tolerance(1e-4, 1e-5),
-    torch.complex128: Tolerance(1e-7, 1e-8),
+    torch.complex64: Tolerance(1e-4, 5e-5),
+    torch.complex128: Tolerance(1e-7, 5e-8),
 }
 EXACT = Tolerance(0.0, 0.0)
 
