@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from synth_core.coherent import BRIDGES, CHANGERS
 from synth_core.operators.operator import Kind, Operator
 
 ORDER = (Kind.VOLUME, Kind.IMAGE, Kind.SIGNAL, Kind.SEQUENCE, Kind.VECTOR)
@@ -19,20 +20,15 @@ ANCHORS = frozenset({"dense", "convolution", "product", "attention", "recurrence
 PLACE = {"lookup": -1.0, "padding": 0.0, "normalisation": 2.0, "activation": 3.0, "arithmetic": 4.0,
          "distance": 5.0, "reshaping": 4.5, "dropout": 5.0, "pooling": 6.0, "upsampling": 6.0,
          "reduction": 7.0}  # fmt: skip
-COLLAPSE = frozenset(
-    {"Sum", "Mean", "Max", "Min", "LogSumExp", "GlobalAvgPool", "Flatten"}
-    | {f"Adaptive{name}Pool{rank}d" for name in ("Avg", "Max") for rank in (1, 2, 3)}
-)
-CHANGES_KIND = frozenset({"Flatten", "Unfold", "Fold", "Unflatten", "EmbeddingBag"})
 
 
 @dataclass(frozen=True)
 class Track:
-    """Operators that work on one kind of value. bridge: the last one leaves a vector behind."""
+    """Operators that work on one kind of value. leaves: the kind that the last one is to leave behind."""
 
     kind: Kind
     operators: tuple[Operator, ...]
-    bridge: bool
+    leaves: Kind | None
 
 
 def arrange(operators: Sequence[Operator], rng: random.Random) -> list[Track]:
@@ -44,14 +40,12 @@ def arrange(operators: Sequence[Operator], rng: random.Random) -> list[Track]:
     tracks = []
     for i, kind in enumerate(filled):
         ordered = _order(members[kind], rng)
-        collapses = [o for o in ordered if o.name in COLLAPSE] if kind is not Kind.VECTOR else []
-        to_vector = i + 1 < len(filled) and filled[i + 1] is Kind.VECTOR
-        ends = i + 1 == len(filled)
-        bridge = bool(collapses) and (to_vector or (ends and rng.random() < 0.6))
-        if bridge:
-            last = rng.choice(collapses)
-            ordered = [o for o in ordered if o is not last] + [last] * sum(o is last for o in ordered)
-        tracks.append(Track(kind, tuple(ordered), bridge))
+        leaves = filled[i + 1] if i + 1 < len(filled) else rng.choice((Kind.VECTOR, None))
+        bridges = [o for o in ordered if leaves and o.name in BRIDGES.get((kind, leaves), ())]
+        if bridges:
+            last = ordered.index(rng.choice(bridges))
+            ordered = [*ordered[:last], *ordered[last + 1 :], ordered[last]]
+        tracks.append(Track(kind, tuple(ordered), leaves if bridges or i + 1 < len(filled) else None))
     return tracks
 
 
@@ -80,7 +74,7 @@ def _order(operators: list[Operator], rng: random.Random) -> list[Operator]:
             continue
         place = PLACE[operator.section]
         cell = cells[0] if operator.section == "lookup" else rng.choice(cells)
-        if operator.name in CHANGES_KIND and operator.section != "lookup":
+        if operator.name in CHANGERS:
             cell, place = cells[-1], 9.0
         cell.append((place + rng.uniform(-0.8, 0.8), operator))
     return [operator for cell in cells for _, operator in sorted(cell, key=lambda pair: pair[0])]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from synth_core.operators.catalog import find
-from synth_core.operators.operator import Kind, Operator
+from synth_core.operators.operator import Operator
 from synth_core.records import sha256
 from synth_core.synthesis import glue, proof, soundness
 from synth_core.synthesis.arrange import Track, arrange
@@ -60,10 +60,8 @@ def _attempt(rows: list[Operator], rng: random.Random) -> Written:
     d = Draft(rng=rng, sizes=Sizes(rng))
     x: Value | None = None
     tracks = arrange(rows, rng)
-    for i, track in enumerate(tracks):
-        x = _enter(d, x, track)
-        following = tracks[i + 1].kind if i + 1 < len(tracks) else None
-        x = _walk(d, x, track, following)
+    for track in tracks:
+        x = _walk(d, _enter(d, x, track), track)
     assert x is not None
     outputs = _finish(d, x)
     proof.prove(d, outputs)
@@ -90,14 +88,13 @@ def _enter(d: Draft, x: Value | None, track: Track) -> Value | None:
     return d.input(track.kind)
 
 
-def _walk(d: Draft, x: Value | None, track: Track, following: Kind | None) -> Value | None:
+def _walk(d: Draft, x: Value | None, track: Track) -> Value | None:
     """Write a track's operators; one that does not fit now waits for the next values."""
     waiting = list(track.operators)
     patience = 2 * len(waiting)
     while waiting:
         row = waiting.pop(0)
-        last = not waiting
-        d.bridge_to = (following or Kind.VECTOR) if last and track.bridge else following if last else None
+        d.bridge_to = None if waiting else track.leaves
         if x is not None and waiting and d.rng.random() < SIDE_BY_SIDE:
             beside = _side_by_side(d, x, row, waiting[0])
             if beside is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synth_core.operators.operator import Kind
+from synth_core.synthesis import soundness
 from synth_core.synthesis.draft import Draft, Value
 
 FUNCTIONS = {"Sum": "sum", "Mean": "mean", "Max": "amax", "Min": "amin", "LogSumExp": "logsumexp"}
@@ -18,6 +19,7 @@ def reduce(d: Draft, x: Value, operator: str) -> Value:
         x.kind,
         operator.lower(),
     )
+    soundness.check(kept)
     text = {
         "Sum": f"{x} / (1.0 + {kept}.abs())",
         "Mean": f"{x} - {kept}",
