@@ -24,7 +24,7 @@ from simulated import Simulation
 
 from flows.progress import RunSummary
 from flows.run import run_synth
-from flows.server import PrivateServer
+from flows.server import Server
 from synth_core.settings import Settings
 
 # What a candidate's stages cost at least, to set simulated runs in proportion; `cost --real` measures it.
@@ -96,8 +96,8 @@ def _run(candidates: int, folder: Path, simulation: Simulation | None) -> RunSum
 
 
 @contextmanager
-def _server(home: Path) -> Iterator[PrivateServer]:
-    with PrivateServer(home) as server:
+def _server(home: Path) -> Iterator[Server]:
+    with Server(home) as server:
         os.environ["PREFECT_API_URL"], os.environ["PREFECT_HOME"] = server.url, str(home)
         while not (home / "ready").exists():
             time.sleep(0.1)

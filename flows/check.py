@@ -71,9 +71,9 @@ def _sandbox(settings: Settings) -> Iterator[Finding]:
 
 
 def _prefect(_: Settings) -> Iterator[Finding]:
-    from flows.run import _server_is_configured
+    from flows.connection import server_is_configured
 
-    where = "the server you set up" if _server_is_configured() else "a private server for each run"
+    where = "the server you set up" if server_is_configured() else "a private server for each run"
     yield Finding("prefect", True, f"prefect {version('prefect')}, {where}")
 
 

@@ -33,11 +33,16 @@ def batch_size(settings: Settings) -> int:
     return settings.batch_size or min(max(math.ceil(settings.num_total_samples / 200), 16), 256)
 
 
-def go_through_rounds(settings: Settings, carry: Callable[[Round], list[Finished]]) -> None:
+def go_through_rounds(
+    settings: Settings,
+    carry: Callable[[Round], list[Finished]],
+    spent: Callable[[], bool] = lambda: False,
+) -> None:
     """Plan each round from what became of the one before; `carry` runs it and gives its batches in order.
 
     Without `num_accepted` a run is `num_total_samples` first attempts and the further attempts that follow
-    from them. With it, rounds go on until that many are accepted or the first attempts are used up.
+    from them. With it, rounds go on until that many are accepted or the first attempts are used up. No round
+    follows once `spent` says that the budget is.
     """
     size, strategies = batch_size(settings), effective_strategies(settings)
     first = accepted = attempted = 0
@@ -52,7 +57,7 @@ def go_through_rounds(settings: Settings, carry: Callable[[Round], list[Finished
         finished = carry(this)
         first, attempted = first + wanted, attempted + this.candidates
         accepted += sum(done.manifest.alive for done in finished)
-        if settings.num_accepted and accepted >= settings.num_accepted:
+        if spent() or (settings.num_accepted and accepted >= settings.num_accepted):
             return
         lots = list(_further_attempts(settings, finished, [lot.attempt for lot in lots], size))
 

@@ -1,6 +1,6 @@
-"""A Prefect server of our own, for a run on a machine where none is set up.
+"""A Prefect server as a child of this process: a private one for a single run, or the one of `synth up`.
 
-The parent holds the listening socket and a child serves it: the port can't be lost to another process in
+The parent holds the listening socket and the child serves it: the port can't be lost to another process in
 between, and a client that calls while the server still starts, or starts again after a crash, waits in the
 backlog instead of being refused. The child ends when its standard input does, so it can't outlive its parent,
 however that dies.
@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
 from flows.locks import try_lock
+from synth_core.errors import UsageError
 
 # With the defaults a burst of task runs outruns these services, and history is dropped with a mere warning.
 LOSSLESS: dict[str, str] = {
@@ -29,29 +30,43 @@ LOSSLESS: dict[str, str] = {
     for size in ("READ_BATCH_SIZE", "BATCH_SIZE")
 }
 SILENT: dict[str, str] = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-_IDLE_SERVICES = (
-    "SCHEDULER",
-    "LATE_RUNS",
-    "FOREMAN",
-    "CANCELLATION_CLEANUP",
-    "PAUSE_EXPIRATIONS",
-    "TRIGGERS",
-)  # they serve deployments, and a private server has none
+# A single run has no deployments to serve and nobody to look at it.
+PRIVATE: dict[str, str] = {
+    "PREFECT_UI_ENABLED": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    **{
+        f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false"
+        for service in (
+            "SCHEDULER",
+            "LATE_RUNS",
+            "FOREMAN",
+            "CANCELLATION_CLEANUP",
+            "PAUSE_EXPIRATIONS",
+            "TRIGGERS",
+        )
+    },
+}
 _STOP_SECONDS = 15.0
 _MOST_RESTARTS = 20
 
 
-class PrivateServer:
-    """Starts with the `with` block and ends with it; `url` is its API, `settings` what a client needs.
+class Server:
+    """Starts with the `with` block and ends with it.
 
-    home: folder of the server's SQLite file.
+    home: folder of its SQLite file. port: 0 for a free one. options: its Prefect settings, as variables.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, port: int = 0, options: Mapping[str, str] = PRIVATE) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/api"
+        self._options = options
+        try:
+            self._socket = socket.create_server(("127.0.0.1", port), backlog=512)
+        except OSError as error:
+            raise UsageError(f"port {port} is taken ({error.strerror}); choose another") from None
+        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.url = f"{self.address}/api"
         self._closing = threading.Event()
         self._child = self._start()
         self._guard = threading.Thread(target=self._keep_alive, name="prefect-server-guard", daemon=True)
@@ -78,17 +93,11 @@ class PrivateServer:
 
     def _start(self) -> subprocess.Popen[bytes]:
         kept = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
-        off = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _IDLE_SERVICES}
-        own = {
-            "PREFECT_HOME": str(self.home),
-            "PREFECT_UI_ENABLED": "false",
-            "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
-            "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        }
+        own = {"PREFECT_HOME": str(self.home), **LOSSLESS, **SILENT, **self._options}
         with (self.home / "server.log").open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "flows.server", str(self._socket.fileno()), str(self.home)],
-                env={**kept, **LOSSLESS, **SILENT, **off, **own},
+                env={**kept, **own},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -106,14 +115,14 @@ class PrivateServer:
 
 
 @contextlib.contextmanager
-def private_server(output_dir: Path) -> Iterator[PrivateServer]:
+def private_server(output_dir: Path) -> Iterator[Server]:
     """A server whose history stays with the folder; a second run at the same time gets a temporary one."""
     home = output_dir / ".synth" / "prefect"
     with contextlib.ExitStack() as stack:
         if not stack.enter_context(try_lock(home / "lock")):
             temporary = tempfile.TemporaryDirectory(prefix="synth-prefect-", ignore_cleanup_errors=True)
             home = Path(stack.enter_context(temporary))
-        yield stack.enter_context(PrivateServer(home))
+        yield stack.enter_context(Server(home))
 
 
 def _is_foreign(name: str) -> bool:

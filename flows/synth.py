@@ -6,17 +6,17 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.context import TagsContext
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import artifacts
 from flows.conveyor import Conveyor, Finished
 from flows.locks import try_lock
-from flows.progress import Progress, RunSummary, Tally
 from flows.pool import Pool
+from flows.progress import Progress, RunSummary, Tally
 from flows.rounds import Round, batch_size, go_through_rounds
 from flows.workshop import OpenWorkshop, open_workshop
 from synth_core.errors import UsageError
@@ -83,8 +83,7 @@ def _owned(run: Run) -> Iterator[None]:
 
 
 def _carry_out(run: Run, session: Session) -> RunSummary:
-    logger = get_run_logger()
-    logger.info("run=%s output_dir=%s seed=%s", run.run_id, run.output_dir, run.settings.seed)
+    get_run_logger().info("run=%s output_dir=%s seed=%s", run.run_id, run.output_dir, run.settings.seed)
     # A task run with tags asks the server for a concurrency slot each time; so a deployment's tags end here.
     with session.open_workshop(run) as workshop, TagsContext(current_tags=set()):
         tally = Tally(session.observer, workshop.spend)
@@ -95,37 +94,53 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
             hand_off = Pool(run, shelf).task()
             conveyor = replace(conveyor, hand_off=hand_off, wave=wave, window=3 * wave)
 
+        progress = artifacts.Progress(run)
+
         def carry(this: Round) -> list[Finished]:
             tally.plan(this.candidates, round=this.number)
-            return [done for part in _parts(this) for done in _carry_part(conveyor, this, part)]
+            finished = []
+            for done in _carry_round(conveyor, this):
+                finished.append(done)
+                progress.show(tally)
+            return finished
 
-        go_through_rounds(run.settings, carry)
-        return _summary(run, tally, logger)
+        go_through_rounds(run.settings, carry, workshop.budget_spent.is_set)
+        progress.show(tally, at_once=True)
+        artifacts.alarm(run, tally, budget_spent=workshop.budget_spent.is_set())
+        return _summary(run, tally)
 
 
-def _parts(this: Round) -> list[Sequence[Batch]]:
-    """The round's batches, divided where one flow run would become too large."""
+def _carry_round(conveyor: Conveyor, this: Round) -> Iterator[Finished]:
+    """The round's batches, in sub-flows where one flow run would become too large."""
     per_batch = max(1, this.candidates // len(this.batches))
     most = max(1, _MOST_CANDIDATES_A_FLOW // per_batch)
-    return [this.batches[i : i + most] for i in range(0, len(this.batches), most)]
+    if len(this.batches) <= most:
+        yield from conveyor.carry(this.batches)
+        return
+    for start in range(0, len(this.batches), most):
+        part = this.batches[start : start + most]
+        yield from _sub_flow(conveyor, part)(this.number, part[0].batch, part[-1].batch)
 
 
-def _carry_part(conveyor: Conveyor, this: Round, part: Sequence[Batch]) -> list[Finished]:
-    if len(part) == len(this.batches):
-        return list(conveyor.carry(part))
-
-    @flow(name="synth-part", task_runner=ThreadPoolTaskRunner(), persist_result=False)  # type: ignore[arg-type]
+def _sub_flow(conveyor: Conveyor, part: Sequence[Batch]) -> Callable[[int, int, int], list[Finished]]:
+    @flow(
+        name="synth-part",
+        flow_run_name="part-r{round}-b{first_batch:04d}",
+        task_runner=ThreadPoolTaskRunner(),  # type: ignore[arg-type]
+        persist_result=False,
+    )
     def carry(round: int, first_batch: int, last_batch: int) -> list[Finished]:  # noqa: A002
         return list(conveyor.carry(part))
 
-    return carry(this.number, part[0].batch, part[-1].batch)
+    return carry
 
 
-def _summary(run: Run, tally: Tally, logger: Any) -> RunSummary:
+def _summary(run: Run, tally: Tally) -> RunSummary:
     from synth_core.reporting import summarise, write_html
 
-    report = run.folder / "report.html"
-    write_html(summarise(run.output_dir, run.run_id), report)
+    report = write_html(summarise(run.output_dir, run.run_id), run.folder / "report.html")
+    artifacts.show_tables(tally)
+    artifacts.link_report(report)
     spend = tally.spend()
     summary = RunSummary(
         run_id=run.run_id,
@@ -139,5 +154,5 @@ def _summary(run: Run, tally: Tally, logger: Any) -> RunSummary:
         report=str(report),
         short=tally.accepted < run.settings.num_accepted,
     )
-    logger.info("run=%s accepted=%d/%d", run.run_id, summary.accepted, summary.attempted)
+    get_run_logger().info("run=%s accepted=%d/%d", run.run_id, summary.accepted, summary.attempted)
     return summary

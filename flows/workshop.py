@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from pydantic import SecretStr
 
 from synth_core import sampling
-from synth_core.records import Candidate, Manifest, Stage
+from synth_core.records import Candidate, Manifest, Outcome, Stage
 from synth_core.settings import Settings
 from synth_core.store import Run, append_ledger, persist
-from synth_core.strategies import Strategy
+from synth_core.strategies import Strategy, effective_strategies
 from tasks.cache import Batch
 from tasks.stages import Stages, Step
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """The stages of one run; `spend` is what the provider's calls came to so far.
+    """The stages of one run; `spend` is what the provider's calls came to so far, `budget_spent` set once a
+    call found no room in the budget.
 
-    texts: what else a stage's output depends on, for the cache key (the templates of the prompts).
+    texts: what else a stage's output depends on, for the cache key: prompt templates of the user's own.
     """
 
     stages: Stages
     spend: Callable[[], Any] = lambda: None
+    budget_spent: threading.Event = field(default_factory=threading.Event)
     texts: dict[Stage, str] = field(default_factory=dict)
 
 
@@ -46,16 +50,29 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
     with contextlib.ExitStack() as stack:
         dispatcher = Dispatcher(settings, key=_key(settings), run_dir=run.folder)
         stack.callback(dispatcher.close)
+        budget_spent = threading.Event()
+
+        def complete(candidates: Sequence[Candidate], _: Manifest) -> list[Candidate]:
+            completed = dispatcher.complete(candidates)
+            if any(c.completion and c.completion.outcome is Outcome.OVER_BUDGET for c in completed):
+                budget_spent.set()
+            return completed
+
         filter_ = Filter(run.output_dir, run.run_id)
         steps = {
             Stage.PROMPT: _plain(render_prompts),
-            Stage.LLM: _plain(dispatcher.complete),
+            Stage.LLM: complete,
             Stage.EXTRACT: _plain(extract_programs),
             **stack.enter_context(open_validation(settings)),
             Stage.FILTER: _plain(filter_.apply),
             Stage.PERSIST: functools.partial(keep, run),
         }
-        yield Workshop(Stages(functools.partial(start, settings), steps), dispatcher.snapshot)
+        yield Workshop(
+            Stages(functools.partial(start, settings), steps),
+            dispatcher.snapshot,
+            budget_spent,
+            _templates(settings),
+        )
 
 
 @contextlib.contextmanager
@@ -68,6 +85,11 @@ def open_validation(settings: Settings) -> Iterator[dict[Stage, Step]]:
             Stage.VALIDATE_EAGER: _plain(engine.validate_eager),
             Stage.VALIDATE_COMPILE: _plain(engine.validate_compile),
         }
+
+
+def _templates(settings: Settings) -> dict[Stage, str]:
+    own = {Path(strategy.prompt) for strategy in effective_strategies(settings)}
+    return {Stage.PROMPT: "\0".join(path.read_text("utf-8") for path in sorted(own) if path.is_file())}
 
 
 def start(settings: Settings, batch: Batch, earlier: Sequence[Candidate]) -> list[Candidate]:

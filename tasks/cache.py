@@ -19,11 +19,8 @@ from prefect.context import TaskRunContext
 
 from synth_core.records import Manifest, Record, Stage, sha256
 from synth_core.settings import Settings
-from synth_core.validation.verdicts import stage_version
 from tasks.storage import fetch
-
-# Raise a stage's number when the same input may now give another output: older shards stop counting.
-VERSIONS: dict[Stage, int] = dict.fromkeys(Stage, 1)
+from tasks.versions import stage_version
 
 _HOW_TO_VALIDATE = tuple(
     f"validation.{name}"
@@ -87,20 +84,20 @@ class Shelf:
 
     settings: Settings
     run_id: str
-    texts: Mapping[Stage, str] = field(default_factory=dict)  # what else a stage depends on, e.g. templates
+    texts: Mapping[Stage, str] = field(default_factory=dict)  # what else a stage depends on
     root: Path | None = None  # kept here instead of under output_dir, which another machine may not have
 
     def key(self, stage: Stage, upstream: Batch | Manifest) -> str:
         """File-name-safe identity of this stage's work on this batch."""
         dump = self.settings.model_dump(mode="json")
-        matters: list[Any] = [VERSIONS[stage], self.settings.output_dir, self.texts.get(stage, "")]
+        matters: list[Any] = [self.settings.output_dir, self.texts.get(stage, "")]
         matters += [_lookup(dump, name) for name in MATTERS[stage]]
         if stage in VALIDATION:
-            matters += [version("torch"), stage_version()]
+            matters.append(version("torch"))
         if stage in _PER_RUN:
             matters.append(self.run_id)
         rest = sha256(json.dumps([upstream.digest, matters]))[:24]
-        return f"{stage}-v{VERSIONS[stage]}-{upstream.signature}-{rest}"
+        return f"{stage}-{stage_version(stage)}-{upstream.signature}-{rest}"
 
     def shard(self, stage: Stage, key: str) -> Path:
         return self._folder / "shards" / stage / f"{key}.parquet"

@@ -18,7 +18,8 @@ from prefect.tasks import Task, exponential_backoff
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.records import Candidate, Category, Manifest, Stage
 from synth_core.store import describe_shard, read_shard, write_shard
-from tasks.cache import VERSIONS, Batch, OperatorSignatures, Shelf
+from tasks.cache import Batch, OperatorSignatures, Shelf
+from tasks.versions import stage_version
 
 Start = Callable[[Batch, Sequence[Candidate]], list[Candidate]]
 Step = Callable[[Sequence[Candidate], Manifest], list[Candidate]]
@@ -56,7 +57,7 @@ def _stage_task(stage: Stage, stages: Stages, shelf: Shelf) -> Task[[Batch | Man
     retries = _RETRIES.get(stage, 0)
     return task(
         name=stage.value,
-        version=str(VERSIONS[stage]),
+        version=stage_version(stage),
         task_run_name=f"{stage}-{{upstream.strategy}}-r{{upstream.round}}-b{{upstream.batch:04d}}",
         cache_policy=OperatorSignatures(stage=stage, shelf=shelf),
         persist_result=True,

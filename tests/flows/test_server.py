@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.server import PrivateServer, private_server
+from flows.server import Server, private_server
 
 
 def healthy(url: str) -> bool:
@@ -35,7 +35,7 @@ def gone(pid: int, seconds: float = 20.0) -> bool:
 
 def test_is_started_again_on_the_same_address_and_ends_with_the_block(tmp_path: Path) -> None:
     (tmp_path / "prefect.db").write_bytes(b"left half made by a server that was killed")
-    with PrivateServer(tmp_path) as server:
+    with Server(tmp_path) as server:
         first = server.pid
         os.kill(first, signal.SIGKILL)  # while it makes its tables, even
         assert healthy(server.url)
@@ -53,8 +53,8 @@ def test_a_second_run_in_the_same_folder_gets_a_server_of_its_own(tmp_path: Path
 
 def test_dies_with_its_parent(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from flows.server import PrivateServer\n"
-        "with PrivateServer(Path(sys.argv[1])) as server:\n"
+        "import sys, time; from pathlib import Path; from flows.server import Server\n"
+        "with Server(Path(sys.argv[1])) as server:\n"
         "    print(server.pid, flush=True); time.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -68,7 +68,7 @@ def test_dies_with_its_parent(tmp_path: Path) -> None:
 def test_is_told_no_key_and_no_other_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", "secret-of-the-user")
     monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere.invalid/api")
-    with PrivateServer(tmp_path) as server:
+    with Server(tmp_path) as server:
         environment = Path(f"/proc/{server.pid}/environ").read_bytes()
     assert b"secret-of-the-user" not in environment
     assert b"elsewhere" not in environment

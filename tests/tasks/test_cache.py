@@ -9,6 +9,7 @@ import pytest
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
 from tasks.cache import Batch, OperatorSignatures, Shelf
+from tasks.versions import stage_version
 
 UPSTREAM = Manifest(
     path="x", digest="d" * 64, signature="0123456789abcdef", stage=Stage.SAMPLE, total=3, alive=3
@@ -24,7 +25,7 @@ def key(stage: Stage, run_id: str = "run", upstream: Batch | Manifest = UPSTREAM
 def test_names_a_file_after_stage_version_and_operators(stage: Stage) -> None:
     name = key(stage)
     assert name == Path(name).name
-    assert name.startswith(f"{stage}-v1-{UPSTREAM.signature}-")
+    assert name.startswith(f"{stage}-{stage_version(stage)}-{UPSTREAM.signature}-")
 
 
 @pytest.mark.parametrize("stage", Stage)
@@ -59,6 +60,11 @@ def test_only_filter_and_persist_belong_to_a_run() -> None:
 def test_what_came_before_is_part_of_the_key() -> None:
     other = UPSTREAM.model_copy(update={"digest": "e" * 64})
     assert all(key(stage, upstream=other) != key(stage) for stage in Stage)
+
+
+def test_a_stage_has_the_version_of_what_decides_its_work() -> None:
+    assert stage_version(Stage.VALIDATE_EAGER) == stage_version(Stage.VALIDATE_COMPILE)
+    assert len({stage_version(stage) for stage in Stage}) == len(Stage) - 2  # and filter is as persist
 
 
 def test_a_batch_is_its_strategy_positions_and_sources() -> None:

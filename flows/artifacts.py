@@ -1,0 +1,74 @@
+"""What the Prefect UI shows of a run beside its task runs: live progress, tables, the report, alarms."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import cast
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.events import emit_event
+
+from flows.progress import Tally
+from synth_core.records import Stage
+from synth_core.store import Run
+
+_SECONDS_BETWEEN_UPDATES = 5.0
+
+
+class Progress:
+    """The progress bar of one run; told often, it speaks seldom."""
+
+    def __init__(self, run: Run) -> None:
+        made = create_progress_artifact(0.0, key="progress", description=f"run {run.run_id}")
+        self._id = cast(UUID, made)
+        self._told = time.monotonic()
+
+    def show(self, tally: Tally, *, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if not at_once and now - self._told < _SECONDS_BETWEEN_UPDATES:
+            return
+        self._told = now
+        share = 100 * tally.attempted / tally.planned if tally.planned else 0.0
+        text = f"{tally.accepted} accepted of {tally.attempted} attempts, {tally.planned} planned"
+        update_progress_artifact(self._id, share, description=text)
+
+
+def show_tables(tally: Tally) -> None:
+    """Yield per stage, and how often each stage dropped for which reason."""
+    yields = []
+    before = tally.attempted
+    for stage in Stage:
+        alive = tally.alive[stage]
+        share = f"{alive / before:.1%}" if before else "-"
+        yields.append({"stage": stage.value, "in": before, "alive": alive, "passed": share})
+        before = alive
+    create_table_artifact(yields, key="yield-per-stage", description="Attempts that each stage let through")
+    failures = [
+        {"stage": stage.value, "category": category, "attempts": count}
+        for stage in Stage
+        for category, count in tally.failed[stage].most_common()
+    ]
+    create_table_artifact(failures, key="failures", description="Why attempts were dropped, by stage")
+
+
+def link_report(report: Path) -> None:
+    create_link_artifact(
+        report.as_uri(), link_text="report.html", key="report", description="The run's report"
+    )
+
+
+def alarm(run: Run, tally: Tally, *, budget_spent: bool) -> None:
+    """Events that an automation can act on (docs/deploying.md): a low yield, a budget that is spent."""
+    resource = {"prefect.resource.id": f"synth.run.{run.run_id}", "prefect.resource.name": run.run_id}
+    payload = {"accepted": tally.accepted, "attempted": tally.attempted, "rejected": tally.rejected}
+    if tally.accepted < run.settings.yield_floor * tally.attempted:
+        emit_event("synth.run.yield-under-floor", resource=resource, payload=payload)
+    if budget_spent:
+        emit_event("synth.run.budget-spent", resource=resource, payload=payload)
