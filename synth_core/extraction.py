@@ -55,6 +55,12 @@ def refuses(text: str) -> bool:
     return bool(_REFUSAL.match(text[:200])) and not _find_code(text)
 
 
+def code_in(text: str) -> str:
+    """The code of an answer, whether or not it parses; empty where there is none."""
+    block = _find_code(_without_thoughts(text))
+    return block.code if block else ""
+
+
 def stated_operators(text: str) -> tuple[str, ...]:
     """The operators of the answer's last `Final pattern:` line, by catalog name; unknown ones left out."""
     stated = [match["names"] for match in _STATED.finditer(text)]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from synth_core.operators.catalog import in_group
 from synth_core.operators.operator import Group
 from synth_core.records import Candidate, Category, Specification, sha256
+from synth_core.repair import with_feedback
 from synth_core.settings import Settings
 from synth_core.strategies import Strategy
 
@@ -52,9 +53,10 @@ def again(candidate: Candidate, settings: Settings) -> Candidate | None:
     specification = candidate.specification.model_copy(
         update={"seed": _derive_seed(settings, candidate.index, attempt), "sample": attempt}
     )
-    return Candidate(
+    fresh = Candidate(
         index=candidate.index, attempt=attempt, parent_id=candidate.id, specification=specification
     )
+    return with_feedback(fresh, candidate) if settings.on_failure == "repair" else fresh
 
 
 def draw_count(rng: random.Random, low: int, high: int, p_value: float) -> int:
