@@ -1,7 +1,7 @@
 """The filters, each a named row, and the stage that applies them.
 
-A filter looks at a candidate's fingerprints and says what they are like, or nothing. Adding one is writing
-one function and one row of `FILTERS`. They ask in the order of the table; the first that objects decides.
+A filter looks at a candidate's fingerprints and says what the candidate is like, or nothing. Adding one is
+writing one function and one row of `FILTERS`. They are asked in that order; the first to object decides.
 """
 
 from __future__ import annotations
@@ -12,51 +12,92 @@ from pathlib import Path
 from typing import NamedTuple
 
 from synth_core.errors import UsageError
-from synth_core.filtering import kernelbench
 from synth_core.filtering.fingerprints import Fingerprints
 from synth_core.filtering.index import Claim, Claims, claims_of
 from synth_core.filtering.inventory import index_path, take_stock
+from synth_core.filtering.reference import kernelbench
+from synth_core.filtering.sketch import NEAR, similarity
 from synth_core.records import Candidate, Category, Stage, Verdict, operator_signature
 
 
+class Folder(NamedTuple):
+    """What a filter may ask about the folder. is_own: whether a claim is this very candidate's."""
+
+    claims: Claims
+    is_own: Callable[[Claim], bool]
+
+
+Objection = Callable[[Fingerprints, Folder], str]
+
+
 class FilterRule(NamedTuple):
-    """name: what `--filters` calls it. key: the fingerprint that must be new in the folder ("" for none).
-    objection: what the candidate is like, for filters that compare with more than the folder."""
+    """name: what `--filters` calls it. objection: what the program is like, one line; empty for none."""
 
     name: str
     category: Category
     proves: str
-    key: str = ""
-    objection: Callable[[Fingerprints], str] | None = None
+    objection: Objection
 
 
-def _like_kernelbench(prints: Fingerprints) -> str:
-    for tier, problem in kernelbench.matches(prints):
-        return f"same {tier} as KernelBench {problem}"
+def _like_kernelbench(prints: Fingerprints, _: Folder) -> str:
+    match = kernelbench().match(prints)
+    if match is None:
+        return ""
+    alike = f"{match.score:.0%} of the text" if match.tier == "near" else f"same {match.tier}"
+    return f"{alike} as KernelBench {match.problem}"
+
+
+def _held(kind: str) -> Objection:
+    def objection(prints: Fingerprints, folder: Folder) -> str:
+        key = prints.keys().get(kind)
+        holder = folder.claims.holder(kind, key) if key else None
+        return f"same {kind} as {_described(holder)}" if holder and not folder.is_own(holder) else ""
+
+    return objection
+
+
+def _near_duplicate(prints: Fingerprints, folder: Folder) -> str:
+    for other, holder in folder.claims.sketches(prints.operator_set()):
+        score = similarity(prints.sketch, other)
+        if score >= NEAR and not folder.is_own(holder):
+            return f"{score:.0%} of the text, names and sizes aside, as {_described(holder)}"
     return ""
+
+
+def _described(claim: Claim) -> str:
+    origin = (
+        f"run {claim.run_id}, candidate {claim.candidate_id}" if claim.run_id else "a file of unknown origin"
+    )
+    return f"{claim.program} ({origin})"
 
 
 FILTERS: tuple[FilterRule, ...] = (
     FilterRule(
         "contaminated",
         Category.CONTAMINATED,
-        "no KernelBench problem has its text, its form, its operators in this order or its graph",
-        objection=_like_kernelbench,
+        "no KernelBench problem has its text, form or graph, its operators in this order, or nearly its text",
+        _like_kernelbench,
     ),
     FilterRule(
         "duplicate-operators",
         Category.DUPLICATE,
         "no program of the folder realises the same operators in the same order",
-        key="operators",
+        _held("operators"),
     ),
     FilterRule(
         "duplicate-graph",
         Category.DUPLICATE,
         "no program of the folder computes the same graph, sizes and names aside",
-        key="graph",
+        _held("graph"),
+    ),
+    FilterRule(
+        "near-duplicate",
+        Category.DUPLICATE,
+        "no program of the folder with the same set of operators has 70% of its text, names and sizes aside",
+        _near_duplicate,
     ),
 )
-DEFAULT_FILTERS = tuple(rule.name for rule in FILTERS)
+FILTER_NAMES = tuple(rule.name for rule in FILTERS)
 
 
 class Filter:
@@ -66,16 +107,16 @@ class Filter:
     program that is written is never taken back. A run that is resumed meets its own claims as its own.
     """
 
-    def __init__(self, output_dir: Path | str, run_id: str, filters: Sequence[str] = DEFAULT_FILTERS) -> None:
+    def __init__(self, output_dir: Path | str, run_id: str, filters: Sequence[str] = FILTER_NAMES) -> None:
+        if unknown := [name for name in filters if name not in FILTER_NAMES]:
+            raise UsageError(f"unknown filter {unknown[0]!r}; there are {', '.join(FILTER_NAMES)}")
         self._folder = Path(output_dir)
         self._run_id = run_id
         self._rules = tuple(rule for rule in FILTERS if rule.name in filters)
-        if unknown := sorted(set(filters) - set(DEFAULT_FILTERS)):
-            raise UsageError(f"unknown filter {unknown[0]!r}; there are {', '.join(DEFAULT_FILTERS)}")
 
     def apply(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Judge the alive candidates, in order; raises `EnvironmentFault` where the index can't be used."""
-        prints = [Fingerprints.of(candidate) if candidate.alive else None for candidate in candidates]
+        prints = [_prints(candidate) for candidate in candidates]
         with claims_of(index_path(self._folder)) as claims:
             take_stock(claims, self._folder, self._run_id)
             return [
@@ -85,36 +126,27 @@ class Filter:
 
     def _judged(self, candidate: Candidate, prints: Fingerprints, claims: Claims) -> Candidate:
         began = time.perf_counter()
-        verdict = next(
-            filter(None, (self._objection(rule, candidate, prints, claims) for rule in self._rules)), None
-        )
-        if verdict is None:
-            owner = Claim(self._run_id, candidate.id, candidate.program.name if candidate.program else "")
-            claims.claim((kind, key, owner) for kind, key in prints.keys().items())
-            verdict = Verdict.ok(Stage.FILTER, measured=prints.keys())
+        verdict = self._verdict(candidate, prints, claims)
+        if verdict.passed and candidate.program:
+            claims.claim(prints, Claim(self._run_id, candidate.id, candidate.program.name))
         seconds = {**candidate.telemetry.seconds, Stage.FILTER.value: time.perf_counter() - began}
         telemetry = candidate.telemetry.model_copy(update={"seconds": seconds})
         return candidate.judged(verdict, telemetry=telemetry)
 
-    def _objection(
-        self, rule: FilterRule, candidate: Candidate, prints: Fingerprints, claims: Claims
-    ) -> Verdict | None:
-        detail = rule.objection(prints) if rule.objection else ""
-        key = prints.keys().get(rule.key)
-        holder = claims.holder(rule.key, key) if key else None
-        if holder and not self._is_own(holder, candidate):
-            detail = f"{rule.key} already held by {holder.program}" + (
-                f" (run {holder.run_id}, candidate {holder.candidate_id})" if holder.run_id else ""
-            )
-        return Verdict.fail(Stage.FILTER, rule.category, detail, check=rule.name) if detail else None
+    def _verdict(self, candidate: Candidate, prints: Fingerprints, claims: Claims) -> Verdict:
+        folder = Folder(claims, lambda claim: self._is_own(claim, candidate))
+        for rule in self._rules:
+            if detail := rule.objection(prints, folder):
+                return Verdict.fail(Stage.FILTER, rule.category, detail, check=rule.name)
+        return Verdict.ok(Stage.FILTER, measured=prints.keys())
 
-    def _is_own(self, holder: Claim, candidate: Candidate) -> bool:
-        if holder.run_id:
-            return (holder.run_id, holder.candidate_id) == (self._run_id, candidate.id)
+    def _is_own(self, claim: Claim, candidate: Candidate) -> bool:
+        if claim.run_id:
+            return (claim.run_id, claim.candidate_id) == (self._run_id, candidate.id)
         # A file that no ledger knows: ours, if a kill came between writing it and writing the ledger.
-        path = self._folder / f"{holder.program}.py"
-        assert candidate.program is not None
-        return path.exists() and path.read_bytes() == candidate.program.source.encode()
+        path = self._folder / f"{claim.program}.py"
+        source = candidate.program.source if candidate.program else ""
+        return path.exists() and path.read_bytes() == source.encode()
 
 
 def held(output_dir: Path | str, requested: Sequence[Sequence[str]]) -> list[str]:
@@ -128,8 +160,14 @@ def held(output_dir: Path | str, requested: Sequence[Sequence[str]]) -> list[str
         return [_holder_of(claims, operators) for operators in requested]
 
 
+def _prints(candidate: Candidate) -> Fingerprints | None:
+    if not candidate.alive or candidate.program is None:
+        return None
+    return Fingerprints.of(candidate.program.source, candidate.graph)
+
+
 def _holder_of(claims: Claims, operators: Sequence[str]) -> str:
-    if problem := kernelbench.by_operators(operators):
+    if problem := kernelbench().holds(operators):
         return f"KernelBench {problem}"
     holder = claims.holder("operators", operator_signature(operators))
     return holder.program if holder else ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from synth_core.filtering.normal_form import plain_form, shape_form
+from synth_core.filtering.normal_form import bare_form, plain_form
+from synth_core.filtering.sketch import sketch
 from synth_core.filtering.static_operators import static_operators
 from synth_core.operators.catalog import find, realised_operator
-from synth_core.records import Candidate, Graph, Node, operator_signature, sha256
+from synth_core.operators.operator import Group
+from synth_core.records import Graph, Node, operator_signature, sha256
 
 # Calls that hand on their input's values: a graph means the same without them.
 _TRANSPARENT = frozenset(
@@ -21,42 +24,49 @@ _LEAVES = {"buffer": "parameter"}  # what a program learns and what it keeps cou
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What one program is compared by: its realised operators and three hashes, empty where not to be had.
+    """What one program is compared by; whatever could not be taken is empty.
 
-    text: of the plain form. shape: of the shape form. graph: see `graph_hash`.
+    operators: realised, from the graph; without one, as written. written: from the syntax tree.
+    text, form: hashes of the plain and of the bare form. graph: see `graph_hash`. sketch: of the bare form.
     """
 
-    operators: tuple[str, ...]
-    text: str
-    shape: str
-    graph: str
+    operators: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+    text: str = ""
+    form: str = ""
+    graph: str = ""
+    sketch: bytes = b""
 
     @classmethod
-    def of(cls, candidate: Candidate) -> Fingerprints:
-        """Of a candidate that has a program; without a graph its operators are read from the text."""
-        assert candidate.program is not None
-        source, graph = candidate.program.source, candidate.graph
-        text, shape = text_hashes(source)
-        operators = graph.operators if graph else static_operators(source) if text else ()
-        return cls(operators, text, shape, graph_hash(graph) if graph and graph.nodes else "")
+    def of(cls, source: str, graph: Graph | None = None) -> Fingerprints:
+        """Of a program's text, and of its graph where it has been captured."""
+        try:
+            plain, bare, written = plain_form(source), bare_form(source), static_operators(source)
+        except (SyntaxError, ValueError, RecursionError):
+            return cls()
+        return cls(
+            operators=graph.operators if graph else written,
+            written=written,
+            text=_short(plain),
+            form=_short(bare) if bare else "",
+            graph=graph_hash(graph) if graph and graph.nodes else "",
+            sketch=sketch(bare),
+        )
 
     def keys(self) -> dict[str, str]:
-        """The fingerprints that may be new or held, by kind; those that could not be taken are left out."""
-        keys = {
-            "operators": operator_signature(self.operators) if self.operators else "",
-            "graph": self.graph,
-            "text": self.text,
-        }
+        """The fingerprints that are new in a folder or held there, by kind."""
+        operators = operator_signature(self.operators) if self.operators else ""
+        keys = {"operators": operators, "graph": self.graph}
         return {kind: key for kind, key in keys.items() if key}
 
+    def operator_set(self) -> str:
+        """Signature of the set of operators that do something: near-duplicates share it."""
+        return operator_set(self.operators)
 
-def text_hashes(source: str) -> tuple[str, str]:
-    """Hashes of the plain form and of the shape form; both empty for a text that does not parse."""
-    try:
-        plain, shape = plain_form(source), shape_form(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return "", ""
-    return _short(plain), _short(shape) if shape else ""
+
+def operator_set(operators: Iterable[str]) -> str:
+    rows = [find(name) for name in operators]
+    return operator_signature(sorted({row.fingerprint for row in rows if not row.no_op_in_eval}))
 
 
 def graph_hash(graph: Graph) -> str:
@@ -116,7 +126,9 @@ def _label(node: Node) -> str:
 
 
 def _operator(node: Node) -> str:
-    return node.operator or realised_operator(node.target) or ""
+    """The operator that a call is by itself; the larger pattern that it may begin is left out."""
+    named = "" if not node.operator or find(node.operator).group is Group.MOTIF else node.operator
+    return realised_operator(node.target) or named
 
 
 def _short(*parts: str) -> str:

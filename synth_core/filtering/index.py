@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from synth_core.errors import EnvironmentFault
+from synth_core.filtering.fingerprints import Fingerprints
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS claims (
     kind TEXT, key TEXT, run_id TEXT, candidate_id TEXT, program TEXT, PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sketches (
+    program TEXT PRIMARY KEY, run_id TEXT, candidate_id TEXT, operator_set TEXT, sketch BLOB
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sketches_by_set ON sketches (operator_set);
 CREATE TABLE IF NOT EXISTS synced (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _BUSY_SECONDS = 60.0
@@ -43,16 +48,32 @@ class Claims:
         row = self._connection.execute(query, (kind, key)).fetchone()
         return Claim(*row) if row else None
 
-    def claim(self, rows: Iterable[tuple[str, str, Claim]]) -> None:
-        """Claim (kind, key) for each owner. What others hold stays theirs, unknown files aside."""
+    def sketches(self, operator_set: str) -> list[tuple[bytes, Claim]]:
+        """The sketches of all programs with this set of operators, and whose they are."""
+        query = "SELECT sketch, run_id, candidate_id, program FROM sketches WHERE operator_set = ?"
+        rows = self._connection.execute(query, (operator_set,))
+        return [(sketch, Claim(*owner)) for sketch, *owner in rows]
+
+    def claim(self, prints: Fingerprints, owner: Claim) -> None:
+        """Claim a program's fingerprints. What others hold stays theirs, unknown files aside."""
         self._connection.executemany(
             "INSERT INTO claims VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET run_id = excluded.run_id, "
             "candidate_id = excluded.candidate_id, program = excluded.program WHERE claims.run_id = ''",
-            ((kind, key, *owner) for kind, key, owner in rows),
+            ((kind, key, *owner) for kind, key in prints.keys().items()),
         )
+        if prints.sketch:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO sketches VALUES (?, ?, ?, ?, ?)",
+                (owner.program, owner.run_id, owner.candidate_id, prints.operator_set(), prints.sketch),
+            )
 
     def programs(self) -> set[str]:
-        return {row[0] for row in self._connection.execute("SELECT DISTINCT program FROM claims")}
+        return {
+            row[0]
+            for row in self._connection.execute(
+                "SELECT program FROM sketches UNION SELECT program FROM claims"
+            )
+        }
 
     def mark_synced(self, run_id: str) -> bool:
         """True the first time a run asks: it then looks at the folder itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import polars as pl
 from synth_core.filtering.fingerprints import Fingerprints
 from synth_core.filtering.index import Claim, Claims
 from synth_core.naming import operators_named
-from synth_core.records import Candidate, operator_signature
+from synth_core.records import Candidate
 from synth_core.store import hidden_folder, scan_ledger
 
 
@@ -23,25 +24,25 @@ def take_stock(claims: Claims, folder: Path, run_id: str) -> None:
     program files that it does not know (copied in by hand, or by a version before the index)."""
     if not claims.mark_synced(run_id):
         return
-    known = claims.programs()
-    if not known:
-        claims.claim(_of_ledgers(folder))
-        known = claims.programs()
-    claims.claim(_of_files(folder, known))
+    if not claims.programs():
+        for owner, prints in _of_ledgers(folder):
+            claims.claim(prints, owner)
+    for owner, prints in _of_files(folder, claims.programs()):
+        claims.claim(prints, owner)
 
 
-def _of_ledgers(folder: Path) -> Iterator[tuple[str, str, Claim]]:
+def _of_ledgers(folder: Path) -> Iterator[tuple[Claim, Fingerprints]]:
     rows = scan_ledger(folder).filter(pl.col("accepted")).select("run_id", "record").collect()
     for run_id, record in rows.iter_rows():
         candidate = Candidate.model_validate_json(record)
         assert candidate.program is not None
-        owner = Claim(run_id, candidate.id, candidate.program.name)
-        for kind, key in Fingerprints.of(candidate).keys().items():
-            yield kind, key, owner
+        prints = Fingerprints.of(candidate.program.source, candidate.graph)
+        yield Claim(run_id, candidate.id, candidate.program.name), prints
 
 
-def _of_files(folder: Path, known: set[str]) -> Iterator[tuple[str, str, Claim]]:
+def _of_files(folder: Path, known: set[str]) -> Iterator[tuple[Claim, Fingerprints]]:
     for path in sorted(folder.glob("*.py")):
-        operators = operators_named(path.stem)
-        if path.stem not in known and operators:
-            yield "operators", operator_signature(operators), Claim("", "", path.stem)
+        if path.stem not in known:
+            prints = Fingerprints.of(path.read_text(encoding="utf-8", errors="replace"))
+            named = operators_named(path.stem) or prints.operators
+            yield Claim("", "", path.stem), dataclasses.replace(prints, operators=named)

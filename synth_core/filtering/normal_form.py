@@ -19,7 +19,7 @@ def plain_form(source: str) -> str:
     return ast.unparse(tree)
 
 
-def shape_form(source: str) -> str:
+def bare_form(source: str) -> str:
     """The program class alone, without names, sizes or the order in which its parts are declared.
 
     Names become v0, v1, … by first use in `forward`; numbers are blanked; annotations and docstrings go;
