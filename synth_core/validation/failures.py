@@ -13,6 +13,7 @@ _SHAPE_KINDS = frozenset({"RuntimeError", "ValueError", "IndexError", "Assertion
 _SHAPE_WORDS = re.compile(
     r"\b(shapes?|sizes?|dimensions?|dims?|channels|broadcast)\b|\d ?-?D\b", re.IGNORECASE
 )
+_BREAK_KINDS = frozenset({"Unsupported", "UserError"})  # torch._dynamo.exc: what it cannot trace, or guard on
 _MEMORY_KINDS = frozenset({"MemoryError", "OutOfMemoryError"})
 _MEMORY_WORDS = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 _DENIED = re.compile(r"^\[Errno (1|13|30)\]")  # EPERM, EACCES, EROFS: the sandbox said no
@@ -39,7 +40,7 @@ def _category(phase: str, kinds: Sequence[str], message: str) -> Category:
     if "PermissionError" in kinds or ("OSError" in kinds and _DENIED.match(message)):
         return Category.SANDBOX_VIOLATION
     if phase == "compiles":
-        return Category.GRAPH_BREAK if "Unsupported" in kinds else Category.COMPILE_ERROR
+        return Category.GRAPH_BREAK if _BREAK_KINDS & set(kinds) else Category.COMPILE_ERROR
     if phase == "runs" and _SHAPE_KINDS & set(kinds) and _SHAPE_WORDS.search(message):
         return Category.SHAPE_ERROR
     return Category.EXCEPTION

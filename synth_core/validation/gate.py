@@ -70,7 +70,7 @@ _REACHES_OUT = _words(
     quasirandom read_vitals rec return_types save savetxt savez savez_compressed serialization
     set_default_device set_default_dtype set_default_tensor_type set_num_interop_threads set_num_threads
     set_printoptions signal sparse_support stateless storage subprocess sys testing textwrap threading
-    torch_version types utils_internal vitals_enabled warnings windows xpu
+    torch_version types utils vitals_enabled warnings windows xpu
     """
 )
 _METHODS = frozenset(

@@ -37,15 +37,17 @@ _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, Runti
 
 def judge_eager(request: Request, evidence: Evidence) -> Fields:
     """The verdict of the stage validate-eager, with the captured graph."""
-    fields: Fields = {"contract": contract.check_contract(request["source"], request["name"])}
-    return _judge(request, fields, (evidence,), Stage.VALIDATE_EAGER, lambda: _eager_run(request, evidence))
+    rules = contract.check_contract(request["source"], request["name"])
+    return _judge(
+        request, rules, (evidence,), Stage.VALIDATE_EAGER, lambda: _eager_run(request, rules, evidence)
+    )
 
 
 def judge_compiled(request: Request, eager: Evidence, compiled: Evidence) -> Fields:
     """The verdict of the stage validate-compile; `eager` is the evidence of a brief run, same seed."""
-    fields: Fields = {"contract": {contract.ONE_GRAPH.name: True}}
+    rules = {contract.ONE_GRAPH.name: True}
     return _judge(
-        request, fields, (eager, compiled), Stage.VALIDATE_COMPILE, lambda: _compiled_run(eager, compiled)
+        request, rules, (eager, compiled), Stage.VALIDATE_COMPILE, lambda: _compiled_run(eager, compiled)
     )
 
 
@@ -76,14 +78,15 @@ class Run:
 
 def _judge(
     request: Request,
-    fields: Fields,
+    rules: dict[str, bool],
     evidences: Sequence[Evidence],
     stage: Stage,
     read: Callable[[], Run],
 ) -> Fields:
     skip = frozenset(request.get("skip", ()))
     checks = [check for check in CHECKS if check.stage is stage]
-    fields |= {"skipped": tuple(check.name for check in checks if check.name in skip), "graph": None}
+    skipped = tuple(check.name for check in checks if check.name in skip)
+    fields: Fields = {"contract": rules, "skipped": skipped, "graph": None}
     try:
         for evidence in evidences:
             if not evidence.complete:
@@ -91,7 +94,7 @@ def _judge(
             if "error" in evidence.values:
                 return _raised(fields, evidence.json("error"))
         run = read()
-        fields["contract"] |= run.contract
+        fields["contract"] = run.contract or rules
         if run.nodes:
             operators = tuple(node.operator for node in run.nodes if node.operator)
             fields["graph"] = Graph(nodes=run.nodes, operators=operators).model_dump(mode="json")
@@ -109,7 +112,7 @@ def _judge(
     return fields | {"passed": True}
 
 
-def _eager_run(request: Request, evidence: Evidence) -> Run:
+def _eager_run(request: Request, rules: dict[str, bool], evidence: Evidence) -> Run:
     nodes = tuple(Node.model_validate(node) for node in evidence.json("graph"))
     facts, effects = evidence.json("facts"), evidence.json("effects")
     outputs = _tensors(evidence, "output")
@@ -122,7 +125,7 @@ def _eager_run(request: Request, evidence: Evidence) -> Run:
         nodes=nodes,
         facts=facts,
         effects=effects,
-        contract=contract.check_run(request["source"], request["name"], facts, effects, nodes),
+        contract=rules | contract.check_run(request["source"], request["name"], facts, effects, nodes),
         rejecting=contract.resolve_rules(request.get("reject_rules")),
         requested=tuple(request.get("requested", ())),
     )

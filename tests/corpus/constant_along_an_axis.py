@@ -1,0 +1,21 @@
+# expect: validate-eager/DEGENERATE
+# check: varies
+import torch
+import torch.nn as nn
+
+
+class SynthModel_Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.linear(x).mean(dim=1, keepdim=True).expand(4, 8)
+
+
+def get_inputs():
+    return [torch.randn(4, 16)]
+
+
+def get_init_inputs():
+    return [[], {}]

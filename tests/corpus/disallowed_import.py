@@ -1,0 +1,22 @@
+# expect: validate-eager/DISALLOWED_IMPORT
+# check: static
+import torch
+import torch.nn as nn
+import socket
+
+
+class SynthModel_Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def get_inputs():
+    return [torch.randn(4, 16)]
+
+
+def get_init_inputs():
+    return [[], {}]

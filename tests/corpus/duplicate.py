@@ -1,0 +1,21 @@
+# expect: filter/DUPLICATE
+# after: duplicate_original.py
+import torch
+import torch.nn as nn
+
+
+class SynthModel_Linear_Tanh(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return torch.tanh(self.linear(torch.sin(x)))
+
+
+def get_inputs():
+    return [torch.randn(4, 16)]
+
+
+def get_init_inputs():
+    return [[], {}]

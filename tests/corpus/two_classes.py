@@ -1,0 +1,25 @@
+# expect: validate-eager/CONTRACT_VIOLATION
+# check: static
+import torch
+import torch.nn as nn
+
+
+class Helper(nn.Module):
+    pass
+
+
+class SynthModel_Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def get_inputs():
+    return [torch.randn(4, 16)]
+
+
+def get_init_inputs():
+    return [[], {}]

@@ -1,0 +1,23 @@
+# expect: validate-eager/CONTRACT_VIOLATION
+# check: contract
+import torch
+import torch.nn as nn
+
+
+class SynthModel_Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        if x.shape[0] > 2:
+            return self.linear(x)
+        return self.linear(x) + 1.0
+
+
+def get_inputs():
+    return [torch.randn(4, 16)]
+
+
+def get_init_inputs():
+    return [[], {}]
