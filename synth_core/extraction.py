@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from synth_core import layers
 from synth_core.errors import UsageError
 from synth_core.naming import program_name
 from synth_core.operators.catalog import find
@@ -76,6 +77,8 @@ def stated_operators(text: str) -> tuple[str, ...]:
 def _extract(candidate: Candidate) -> Candidate:
     completion = candidate.completion
     assert completion is not None
+    if candidate.prompt and candidate.prompt.template == layers.TEMPLATE and "{" in completion.text:
+        return _from_layers(candidate, completion.text)
     cut_short = completion.outcome is Outcome.TRUNCATED
     text = _without_thoughts(completion.text)
     block = _find_code(text)
@@ -96,6 +99,17 @@ def _extract(candidate: Candidate) -> Candidate:
             Verdict.fail(Stage.EXTRACT, Category.SYNTAX_ERROR, _describe(error, block.code))
         )
     return candidate.judged(Verdict.ok(Stage.EXTRACT), program=Program.of(name, source))
+
+
+def _from_layers(candidate: Candidate, text: str) -> Candidate:
+    operators = candidate.specification.operators
+    try:
+        program = Program.of(program_name(operators), layers.write_program(operators, text))
+    except layers.BadAnswer as error:
+        return candidate.judged(
+            Verdict.fail(Stage.EXTRACT, Category.SYNTAX_ERROR, f"not to the schema: {error}")
+        )
+    return candidate.judged(Verdict.ok(Stage.EXTRACT), program=program)
 
 
 def _no_code(text: str, cut_short: bool) -> Verdict:

@@ -10,6 +10,7 @@ Templates may use: `operators` (catalog names, in sampled order), `rows` (their 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -18,6 +19,7 @@ from typing import Any
 
 import jinja2
 
+from synth_core import layers
 from synth_core.errors import UsageError
 from synth_core.naming import program_name
 from synth_core.operators.catalog import find
@@ -63,12 +65,21 @@ def render(specification: Specification, **extra: Any) -> Prompt:
         "provider": specification.provider,
         **extra,
     }
+    if specification.prompt == layers.TEMPLATE:
+        names["layer_schema"] = _layer_schema(specification.operators)
     try:
         system, text = _blocks(template, names)
     except jinja2.TemplateError as error:
         raise UsageError(f"prompt template {specification.prompt!r}: {error}") from None
     digest = sha256(f"{system}\x1f{text}")
     return Prompt(template=specification.prompt, system=system, text=text, digest=digest)
+
+
+def _layer_schema(operators: Sequence[str]) -> str:
+    try:
+        return json.dumps(layers.answer_schema(operators))
+    except layers.BadAnswer as error:
+        raise UsageError(str(error)) from None
 
 
 def _blocks(template: jinja2.Template, names: dict[str, Any]) -> tuple[str, str]:

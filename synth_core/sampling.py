@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from synth_core.operators.catalog import in_group
 from synth_core.operators.operator import Group
@@ -85,7 +85,7 @@ def _first_attempt(settings: Settings, strategy: Strategy, index: int) -> Candid
             group: draw_count(rng, low, high, strategy.p_value) for group, (low, high) in ranges.items()
         }
     specification = Specification(
-        operators=tuple(draw_uniform(rng, counts)),
+        operators=tuple(draw_uniform(rng, counts, strategy.operators)),
         strategy=strategy.name,
         seed=seed,
         provider=settings.model_name,
@@ -95,12 +95,15 @@ def _first_attempt(settings: Settings, strategy: Strategy, index: int) -> Candid
     return Candidate(index=index, specification=specification)
 
 
-def draw_uniform(rng: random.Random, counts: dict[Group, int]) -> list[str]:
-    """Names drawn with replacement, each row of a group as likely as any other, group by group."""
+def draw_uniform(rng: random.Random, counts: dict[Group, int], only: Collection[str] = ()) -> list[str]:
+    """Names drawn with replacement, each row of a group as likely as any other, group by group.
+
+    only: the names that may be drawn; empty: all. A group that has none of them draws nothing.
+    """
     names: list[str] = []
     for group, count in counts.items():
-        rows = in_group(group)
-        names += (rows[int(rng.random() * len(rows))].name for _ in range(count))
+        rows = [row.name for row in in_group(group) if not only or row.name in only]
+        names += (rows[int(rng.random() * len(rows))] for _ in range(count if rows else 0))
     return names
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from synth_core.errors import UsageError
 from synth_core.records import Record
-from synth_core.settings import Probability, Range, Settings, describe
+from synth_core.settings import Names, Probability, Range, Settings, describe
 
 _FOLDER = files("deployments") / "strategies"
 
@@ -33,6 +33,7 @@ class Strategy(Record):
     num_supporting_ops_range: Range
     prompt: str
     sampler: Literal["uniform", "coherent", "coverage"] = "uniform"
+    operators: Names = Field(default=(), description="Catalog names to draw from; empty: all")
     provider: str = Field(default="", description="Provider this strategy is made for; empty: any")
 
     @property

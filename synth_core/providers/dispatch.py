@@ -17,6 +17,7 @@ from typing import Self
 
 from pydantic import SecretStr
 
+from synth_core import layers
 from synth_core.errors import UsageError
 from synth_core.extraction import refuses
 from synth_core.providers.answers import Answer, AnswerStore, answer_key
@@ -231,6 +232,7 @@ class Dispatcher:
         """What is asked, and the key its answer is kept under (empty where none is kept)."""
         specification, prompt, options = candidate.specification, candidate.prompt, self._settings.provider
         assert prompt is not None
+        schema = layers.answer_schema(specification.operators) if prompt.template == layers.TEMPLATE else None
         key = ""
         if not lane.provider.writes_here:
             key = answer_key(
@@ -241,6 +243,7 @@ class Dispatcher:
                 api=options.api,
                 model=lane.model,
                 temperature=specification.temperature,
+                schema=schema,
                 sample=specification.sample,
                 attempt=candidate.attempt,
             )
@@ -253,6 +256,7 @@ class Dispatcher:
             max_tokens=options.max_tokens,
             # Derived from the key, so that equal questions are asked equally.
             seed=int(key[:8], 16) >> 1 if key else specification.seed,
+            schema=schema,
         )
         return request, key
 
