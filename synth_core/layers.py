@@ -1,9 +1,9 @@
 """Programs as a form to fill in: a weak model chooses settings of layers, we write the code.
 
-A server that decodes under a JSON schema (llama.cpp, vLLM, OpenAI, Gemini) can only answer with an object that
-`answer_schema` allows; `write_program` turns it into source. Every layer keeps the shape of its input,
-`[batch, channels, size, size]`, so any order and any choice fits. The prompt template `layers` selects this way,
-the strategy `small-model` draws only operators that have a row here.
+A server that decodes under a JSON schema (llama.cpp, vLLM, OpenAI, Gemini) can only answer with an object
+that `answer_schema` allows; `write_program` turns it into source. Every layer keeps the shape of its input,
+`[batch, channels, size, size]`, so any order and any choice fits. The prompt template `layers` selects this
+way; the strategy `small-model` draws only operators that have a row here.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _SIZES: dict[str, list[Any]] = {"batch": [4, 2, 8], "channels": [16, 8, 32], "si
 LAYERS: dict[str, Layer] = {
     "Linear": Layer("nn.Linear(size, size, bias={bias})", {"bias": [True, False]}),
     "Conv2d": Layer(
-        "nn.Conv2d(channels, channels, kernel_size={kernel_size}, padding={kernel_size} // 2, groups={groups})",
+        "nn.Conv2d(channels, channels, {kernel_size}, padding={kernel_size} // 2, groups={groups})",
         {**_KERNEL, "groups": [1, 2, 4]},
     ),
     "ConvTranspose2d": Layer(
-        "nn.ConvTranspose2d(channels, channels, kernel_size={kernel_size}, padding={kernel_size} // 2)",
+        "nn.ConvTranspose2d(channels, channels, {kernel_size}, padding={kernel_size} // 2)",
         _KERNEL,
     ),
     "BatchNorm2d": Layer("nn.BatchNorm2d(channels)"),
