@@ -9,6 +9,7 @@ import platform
 from typing import Any
 
 import torch
+import torch._dynamo
 import torch._functorch.config
 import torch._inductor.config
 from torch import nn
@@ -27,6 +28,8 @@ def up() -> dict[str, Any]:
     torch._functorch.config.enable_autograd_cache = False
     torch._inductor.config.compile_threads = 1
     torch._inductor.config.cpp_cache_precompile_headers = False  # a header of its own, or 10 s for nothing
+    # Off by default, and then nn.RNN, nn.GRU and nn.LSTM are graph breaks; Inductor compiles all three well.
+    torch._dynamo.config.allow_rnn = True
     with torch.no_grad():
         torch.compile(_Sample().eval(), fullgraph=True, dynamic=False)(torch.randn(2, 3, 8, 8))
     torch._dynamo.reset()
