@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,6 +22,7 @@ from flows.progress import Progress
 from synth_core.records import Stage
 
 _MINUTE = 60.0
+_BEFORE = Progress(planned=0, done={}, alive={}, accepted=0, rejected={}, round=0, seconds=0.0)
 
 
 @contextlib.contextmanager
@@ -44,7 +46,7 @@ def _bars(console: Console, target: int) -> Iterator[Callable[[Progress], None]]
         console=console,
     )
     rows: dict[Stage, TaskID] = {stage: bars.add_task(stage.value, total=None, alive=0) for stage in Stage}
-    footer = Text("starting", style="bold")
+    footer = _Footer(target)
     lock = threading.Lock()
 
     def observe(progress: Progress) -> None:
@@ -52,10 +54,24 @@ def _bars(console: Console, target: int) -> Iterator[Callable[[Progress], None]]
             for stage, row in rows.items():
                 done, alive = progress.done.get(stage, 0), progress.alive.get(stage, 0)
                 bars.update(row, total=progress.planned, completed=done, alive=alive)
-            footer.plain = headline(progress, target)
+            footer.show(progress)
 
     with Live(Group(bars, footer), console=console, refresh_per_second=5, transient=True):
         yield observe
+
+
+class _Footer:
+    """The headline, whose clock goes on between two batches."""
+
+    def __init__(self, target: int) -> None:
+        self._target, self._last, self._since = target, _BEFORE, time.monotonic()
+
+    def show(self, progress: Progress) -> None:
+        self._last, self._since = progress, time.monotonic()
+
+    def __rich__(self) -> Text:
+        seconds = self._last.seconds + time.monotonic() - self._since
+        return Text(headline(replace(self._last, seconds=seconds), self._target), style="bold")
 
 
 def _lines(target: int) -> Callable[[Progress], None]:
