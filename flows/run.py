@@ -16,6 +16,7 @@ from flows.server import SILENT, private_server
 from synth_core.errors import UsageError
 from synth_core.settings import Settings
 from synth_core.store import Run, latest_unfinished_run, load_run
+from synth_core.store.runs import check_writable
 
 if TYPE_CHECKING:
     from flows.workshop import OpenWorkshop
@@ -41,7 +42,10 @@ def run_synth(
     """
     earlier = _run_to_resume(settings, resume) if resume is not None else None
     output_dir = Path((earlier.settings if earlier else settings).resolved().output_dir)
+    check_writable(output_dir)
     with _server(output_dir):
+        from prefect.exceptions import TerminationSignal
+
         from flows.synth import SESSION, Session, synth
 
         session = Session(earlier, observer)
@@ -50,6 +54,8 @@ def run_synth(
         token = SESSION.set(session)
         try:
             return synth(earlier.settings if earlier else settings.resolved())
+        except TerminationSignal:
+            raise KeyboardInterrupt from None  # what SIGTERM asks for is what Ctrl-C asks for
         finally:
             SESSION.reset(token)
 

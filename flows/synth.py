@@ -6,10 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import UUID
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_client, get_run_logger
 from prefect.context import TagsContext
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runtime import flow_run
+from prefect.states import Crashed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts
@@ -21,7 +25,8 @@ from flows.rounds import Round, batch_size, go_through_rounds
 from flows.workshop import OpenWorkshop, open_workshop
 from synth_core.errors import UsageError
 from synth_core.settings import Settings
-from synth_core.store import Run, RunState, continue_run, finish_run, start_run
+from synth_core.store import Run, RunState, continue_run, finish_run, load_run, start_run
+from synth_core.store.runs import run_ids
 from synth_core.strategies import with_provider
 from tasks.cache import Batch, Shelf
 from tasks.stages import stage_tasks
@@ -44,7 +49,8 @@ class Session:
     open_workshop: OpenWorkshop = open_workshop
 
 
-SESSION: ContextVar[Session] = ContextVar("synth_session", default=Session())  # noqa: B039  it is frozen
+_ALONE = Session()
+SESSION: ContextVar[Session] = ContextVar("synth_session", default=_ALONE)
 
 
 @flow(
@@ -54,32 +60,65 @@ SESSION: ContextVar[Session] = ContextVar("synth_session", default=Session())  #
     persist_result=False,
 )
 def synth(settings: Settings) -> RunSummary:
-    """Write synthetic PyTorch programs, prove each one sound, keep the good, say why the others fell."""
+    """Write synthetic PyTorch programs, prove each one sound, keep the good, say why the others fell.
+
+    A run by a deployment first goes on with what a kill cut short in the same folder.
+    """
     session = SESSION.get()
-    flow_run_id = str(flow_run.get_id() or "")
     if session.resume:
-        run = continue_run(session.resume, flow_run_id=flow_run_id)
-    else:
-        run = start_run(with_provider(settings), flow_run_id=flow_run_id)
-    with _owned(run):
-        return _carry_out(run, session)
+        return _work_on(session.resume, session)
+    if session is _ALONE:
+        for run in _cut_short(settings.resolved().output_dir):
+            _work_on(run, session)
+    return _work_on(start_run(with_provider(settings), flow_run_id=str(flow_run.get_id() or "")), session)
 
 
-@contextlib.contextmanager
-def _owned(run: Run) -> Iterator[None]:
-    """One process at a time works on a run; its record says how it ended."""
-    with try_lock(run.folder / "lock") as held:
+def _work_on(run: Run, session: Session) -> RunSummary:
+    """Carry out a new run or what is left of an earlier one; its record says how it ended.
+
+    One process at a time works on a run: raises `UsageError` where another does.
+    """
+    with try_lock(_lock_file(run)) as held:
         if not held:
             raise UsageError(f"run {run.run_id} is at work in another process; wait for it or stop it")
+        flow_run_id = str(flow_run.get_id() or "")
+        if run.flow_run_id != flow_run_id:
+            _mark_crashed(run.flow_run_id)
+            run = continue_run(run, flow_run_id=flow_run_id)
         try:
-            yield
-        except KeyboardInterrupt:
+            summary = _carry_out(run, session)
+        except (KeyboardInterrupt, TerminationSignal):
             finish_run(run, RunState.INTERRUPTED)
             raise
         except BaseException:
             finish_run(run, RunState.FAILED)
             raise
         finish_run(run, RunState.COMPLETED)
+        return summary
+
+
+def _cut_short(output_dir: str) -> Iterator[Run]:
+    """Runs of the folder that still say they are running, though no process holds their lock."""
+    for run_id in run_ids(output_dir):
+        run = load_run(output_dir, run_id)
+        if run.state is RunState.RUNNING:
+            with try_lock(_lock_file(run)) as free:
+                pass
+            if free:
+                yield run
+
+
+def _lock_file(run: Run) -> Path:
+    return run.folder / "lock"
+
+
+def _mark_crashed(flow_run_id: str) -> None:
+    """The flow run that this one takes over from can't be at work any more: its lock was free."""
+    with contextlib.suppress(ObjectNotFound, ValueError), get_client(sync_client=True) as client:
+        earlier = client.read_flow_run(UUID(flow_run_id))
+        if earlier.state and not earlier.state.is_final():
+            message = "Its process is gone; another flow run goes on with the work."
+            client.set_flow_run_state(earlier.id, Crashed(message=message), force=True)
 
 
 def _carry_out(run: Run, session: Session) -> RunSummary:

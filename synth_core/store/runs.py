@@ -67,7 +67,7 @@ def start_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None
     Run ids sort by time: `20261125-091157-3fa9c1`, UTC.
     """
     settings = settings.resolved()
-    _check_writable(Path(settings.output_dir))
+    check_writable(Path(settings.output_dir))
     started = now or datetime.now(UTC)
     return _saved(
         Run(
@@ -137,7 +137,8 @@ def _saved(run: Run) -> Run:
     return run
 
 
-def _check_writable(output_dir: Path) -> None:
+def check_writable(output_dir: Path) -> None:
+    """Make the folder; `UsageError` where it is a file or can't be written."""
     try:
         hidden_folder(output_dir).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
