@@ -21,10 +21,12 @@ from synth_core.synthesis.writers import WRITERS
 
 TRIES_A_STEP = 5
 TRIES_A_PROGRAM = 24
+HALF, HALF_UP_TO = 0.12, 7  # share of half-precision programs, among those of so few operators
+HALF_TYPES = ("torch.bfloat16", "torch.bfloat16", "torch.float16")
 SOURCES = frozenset({"Embedding", "EmbeddingBag", "PositionalEmbedding"})
-JOINING = 0.2  # chance, after a step, to join with an earlier value
-SIDE_BY_SIDE = 0.2  # chance that two steps read the same value and are joined
-AT_LAST = 0.6  # chance to join with an earlier value at the end, where nothing was joined so far
+JOINING = 0.12  # chance, after a step, to join with an earlier value
+SIDE_BY_SIDE = 0.12  # chance that two steps read the same value and are joined
+AT_LAST = 0.4  # chance to join with an earlier value at the end, where nothing was joined so far
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,24 @@ def build(operators: Sequence[str], seed: int) -> Written:
         rng = random.Random(key)
         torch.manual_seed(int(key[:15], 16))
         try:
-            return _attempt(rows, rng)
+            return _attempt(rows, rng, most_inputs=5 + start // 4)
         except CannotWrite as error:
             reason = str(error)
     raise CannotWrite(f"no program found for {', '.join(operators)}: {reason}")
 
 
-def _attempt(rows: list[Operator], rng: random.Random) -> Written:
-    d = Draft(rng=rng, sizes=Sizes(rng))
+def _attempt(rows: list[Operator], rng: random.Random, most_inputs: int) -> Written:
+    half = len(rows) <= HALF_UP_TO and rng.random() < HALF
+    d = Draft(
+        rng=rng, sizes=Sizes(rng), most_inputs=most_inputs, dtype=rng.choice(HALF_TYPES) if half else ""
+    )
     x: Value | None = None
     tracks = arrange(rows, rng)
     for track in tracks:
         x = _walk(d, _enter(d, x, track), track)
     assert x is not None
     outputs = _finish(d, x)
+    d.drop_unread_attributes()
     proof.prove(d, outputs)
     return Written(
         source=render(d, outputs),
@@ -132,6 +138,7 @@ def _step(d: Draft, x: Value | None, row: Operator) -> Value:
                     soundness.check_effect(x, y)
             for head in d.heads:
                 soundness.check(head)
+            d.steps.append(row.name)
             return y
         except CannotWrite as error:
             reason = error

@@ -22,7 +22,7 @@ from torch import nn
 from synth_core.operators.operator import Kind
 from synth_core.synthesis.sizes import Sizes
 
-MOST_ELEMENTS = 1 << 17  # of one value: keeps a program at a few milliseconds on one core
+MOST_ELEMENTS = 1 << 16  # of one value: keeps a program at a few milliseconds on one core
 PLACEHOLDER = re.compile(r"\b(?:v|m)\d+_\b")
 
 
@@ -92,8 +92,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Input:
+    """factory: how get_inputs makes it. axes: the texts of its shape."""
+
     value: Value
     factory: str
+    axes: tuple[str, ...]
 
 
 @dataclass
@@ -102,6 +105,9 @@ class Draft:
 
     rng: random.Random
     sizes: Sizes
+    most_inputs: int = 5
+    dtype: str = ""  # of inputs and parameters, `torch.bfloat16`; empty for torch's own
+    steps: list[str] = field(default_factory=list)  # the operators written, in order
     inputs: list[Input] = field(default_factory=list)
     attributes: list[Attribute] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
@@ -115,6 +121,7 @@ class Draft:
 
     def __post_init__(self) -> None:
         self.module = SimpleNamespace()
+        self._torch_dtype = getattr(torch, self.dtype.removeprefix("torch.") or "float32")
         self.env: dict[str, Any] = {"torch": torch, "nn": nn, "F": F, "math": math, "self": self.module}
 
     # --- adding text -----------------------------------------------------------------------------
@@ -124,7 +131,9 @@ class Draft:
         name = self._fresh("m")
         made = self._run(text)
         if isinstance(made, nn.Module):
-            made.eval()
+            made = made.eval().to(self._torch_dtype)
+        elif isinstance(made, nn.Parameter):
+            made = nn.Parameter(made.to(self._torch_dtype))
         setattr(self.module, name, made)
         self.attributes.append(Attribute(name, hint, text))
         return f"self.{name}"
@@ -176,14 +185,20 @@ class Draft:
         """A new floating input: of the program's own sizes, or shaped like a value."""
         shape = self.sizes.texts_like(like, self.env) if like else self.sizes.shape(kind, self.env, width)
         maker = self.rng.choices(("randn", "rand"), (9, 1))[0]
-        return self.input_from(f"torch.{maker}({', '.join(shape)})", kind, hint)
+        dtype = f", dtype={self.dtype}" if self.dtype else ""
+        return self.input_from(f"torch.{maker}({', '.join(shape)}{dtype})", shape, kind, hint)
 
-    def input_from(self, factory: str, kind: Kind, hint: str) -> Value:
-        if len(self.inputs) >= 5:
-            raise CannotWrite("five inputs are enough")
+    def input_from(self, factory: str, axes: Sequence[str], kind: Kind, hint: str) -> Value:
+        if len(self.inputs) >= self.most_inputs:
+            raise CannotWrite(f"{self.most_inputs} inputs are enough")
         value = self._value(self._fresh("v"), self._run(factory), kind, hint)
-        self.inputs.append(Input(value, factory))
+        self.inputs.append(Input(value, factory, tuple(axes)))
         return value
+
+    def drop_unread_attributes(self) -> None:
+        """A writer that chose between spellings may have made an attribute for the one it left."""
+        text = "\n".join(line.text for line in self.lines)
+        self.attributes = [a for a in self.attributes if re.search(rf"\b{a.name}\b", text)]
 
     # --- looking back ----------------------------------------------------------------------------
 
@@ -220,12 +235,14 @@ class Draft:
             lines=list(self.lines),
             values=list(self.values),
             heads=list(self.heads),
+            steps=list(self.steps),
         )
 
     def undo(self, mark: Draft) -> None:
         """Back to the mark; names that were used since are not used again."""
         self.sizes, self.inputs, self.attributes = mark.sizes.copy(), list(mark.inputs), list(mark.attributes)
         self.lines, self.values, self.heads = list(mark.lines), list(mark.values), list(mark.heads)
+        self.steps = list(mark.steps)
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -41,7 +41,9 @@ def _ways(x: Value, kind: Kind) -> list[tuple[str, str]]:
 
 def _to_vector(x: Value) -> list[tuple[str, str]]:
     if x.kind is Kind.SEQUENCE:
-        return [(f"{x}.mean(dim=1)", "pooled"), (f"{x}[:, -1]", "last"), (f"{x}[:, 0]", "first")]
+        if x.hint == "outputs":  # a recurrent layer's last step has seen all the others
+            return [(f"{x}[:, -1]", "last")]
+        return [(f"{x}.mean(dim=1)", "pooled"), (f"{x}.amax(dim=1)", "pooled")]
     axes = list(range(2, len(x.shape)))
     dims = str(axes[0]) if len(axes) == 1 else str(tuple(axes))
     ways = [(f"{x}.mean(dim={dims})", "pooled"), (f"{x}.amax(dim={dims})", "pooled")]

@@ -1,60 +1,92 @@
-"""The text of the file: placeholders become names that a person would choose, short steps are nested."""
+"""The text of the file: placeholders become names, short steps are nested, long lines are broken."""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 from synth_core.naming import program_name
+from synth_core.operators.operator import Kind
 from synth_core.synthesis.draft import PLACEHOLDER, Draft, Line, Value
+from synth_core.synthesis.names import axes_of, name_attributes, name_values
 from synth_core.synthesis.proof import statement
 
 NESTED = 0.35  # chance that a call is written inside the one call that reads it
-LONGEST = 92
-NAMED_BY_HINT = 0.35  # chance that a value takes the name of what it is rather than its predecessor's
-PLAIN = ("x", "h", "out", "y", "z")
-TAKEN = frozenset({"state", "memory_cell", "steps", "t", "self"})
+RETURNED = 0.5  # chance that the last step stands in the return statement
+TYPED = 0.4  # chance that a program has annotations
+BY_KEYWORD = 0.2  # chance that get_init_inputs names its arguments
+COMMENTED = 0.4  # chance that a line which changes the number of axes says the new shape
+LONGEST = 100
+
+SUBJECTS = {Kind.VECTOR: "Vector", Kind.SEQUENCE: "Sequence", Kind.SIGNAL: "Signal",
+            Kind.IMAGE: "Image", Kind.VOLUME: "Volume"}  # fmt: skip
 
 
 def render(d: Draft, outputs: list[Value]) -> str:
-    operators = [line.operator for line in d.lines if line.role == "operator" and line.operator]
-    name = program_name(operators)
+    """The program's source; every constant stands at module level and reaches the class by __init__."""
     lines = _nest(d, outputs)
-    names = _name_values(d, lines, outputs) | _name_attributes(d)
+    names = name_values(d.rng, d.inputs, lines, outputs) | name_attributes(d.attributes)
     arguments = _arguments(d)
+    typed = d.rng.random() < TYPED
 
     def named(text: str) -> str:
         return PLACEHOLDER.sub(lambda match: names[match.group()], text)
 
+    forward = _forward(d, lines, outputs, named)
+    init = [f"self.{names[a.name]} = {a.text}" for a in d.attributes]
+    if d.dtype and init:
+        init.append(f"self.to({d.dtype})")
     given = [named(item.value.name) for item in d.inputs]
-    forward = [row for line in lines for row in named(statement(line)).split("\n")]
-    result = ", ".join(named(value.name) for value in outputs)
-    attributes = [f"self.{names[a.name]} = {a.text}" for a in d.attributes]
-    parts = [
-        _imports(forward + attributes),
-        "",
-        "",
-        f"class {name}(nn.Module):",
-        *_docstring(d, outputs, names),
-        "",
+    tensor, result = (": torch.Tensor", _result_type(outputs)) if typed else ("", "")
+    hint = {name: f": {type(d.sizes.constants[name]).__name__}" if typed else "" for name in arguments}
+    heading = "".join(f", {name}{hint[name]}" for name in arguments)
+    parts = [*_imports(init + forward), "", ""]
+    parts += [f"class {program_name(d.steps)}(nn.Module):", *_docstring(d, outputs, names), ""]
+    if init:
+        parts += [_wrap(f"    def __init__(self{heading}){' -> None' if typed else ''}:")]
+        parts += ["        super().__init__()", *(_wrap(f"        {row}") for row in init), ""]
+    parts += [_wrap(f"    def forward(self, {', '.join(name + tensor for name in given)}){result}:")]
+    parts += [_wrap(f"        {row}") for row in forward]
+    return "\n".join([*parts, "", "", *_footer(d, arguments), ""])
+
+
+def _footer(d: Draft, arguments: list[str]) -> list[str]:
+    """Constants, get_inputs, get_init_inputs."""
+    factories = "\n".join(item.factory for item in d.inputs)
+    used = [name for name in d.sizes.constants if name in arguments or re.search(rf"\b{name}\b", factories)]
+    plain = f"    return [[{', '.join(arguments)}], {{}}]"
+    pairs = ", ".join(f'"{name}": {name}' for name in arguments)
+    keyed = f"    return [[], {{{pairs}}}]"
+    return [
+        *(f"{name} = {d.sizes.constants[name]!r}" for name in used),
+        *("", "", "def get_inputs():"),
+        _wrap(f"    return [{', '.join(item.factory for item in d.inputs)}]"),
+        *("", "", "def get_init_inputs():"),
+        _wrap(keyed if arguments and d.rng.random() < BY_KEYWORD else plain),
     ]
-    if attributes:
-        signature = "".join(f", {argument}" for argument in arguments)
-        parts += [f"    def __init__(self{signature}):", "        super().__init__()"]
-        parts += [f"        {attribute}" for attribute in attributes]
-        parts += [""]
-    parts += [f"    def forward(self, {', '.join(given)}):"]
-    parts += [f"        {row}" for row in forward]
-    parts += [f"        return {result}", "", ""]
-    parts += [
-        f"{constant} = {value!r}" for constant, value in d.sizes.constants.items() if _used(d, constant)
-    ]
-    parts += ["", "", "def get_inputs():"]
-    parts += [_list("    return [", [item.factory for item in d.inputs], "]")]
-    parts += ["", "", "def get_init_inputs():"]
-    parts += [f"    return [[{', '.join(arguments)}], {{}}]", ""]
-    return "\n".join(parts)
+
+
+def _forward(d: Draft, lines: list[Line], outputs: list[Value], named: Callable[[str], str]) -> list[str]:
+    rows = []
+    for line in lines[:-1]:
+        text = named(statement(line))
+        rows += text.split("\n")
+        if not line.block and len(text) < 70 and _reshapes(d, line) and d.rng.random() < COMMENTED:
+            rows[-1] += f"  # {axes_of(d, line.outs[0])}"
+    last = lines[-1]
+    alone = len(outputs) == 1 and not last.block and last.targets == outputs[0].name
+    if alone and d.rng.random() < RETURNED:
+        return [*rows, f"return {named(last.text)}"]
+    return [*rows, *named(statement(last)).split("\n"), f"return {named(', '.join(map(str, outputs)))}"]
+
+
+def _reshapes(d: Draft, line: Line) -> bool:
+    by_name = {value.name: value for value in d.values}
+    return len(line.outs) == 1 and len(by_name[line.reads[0]].shape) != len(line.outs[0].shape)
 
 
 def _nest(d: Draft, outputs: list[Value]) -> list[Line]:
@@ -64,7 +96,7 @@ def _nest(d: Draft, outputs: list[Value]) -> list[Line]:
     lines: list[Line] = []
     for line in d.lines:
         nested = _nested(lines[-1], line, uses) if lines and lines[-1].targets not in keep else None
-        if nested and len(nested.text) < LONGEST and d.rng.random() < NESTED:
+        if nested and len(nested.text) < LONGEST - 12 and d.rng.random() < NESTED:
             lines[-1] = nested
         else:
             lines.append(line)
@@ -91,97 +123,62 @@ def _is_call(text: str) -> bool:
     return text.endswith(")")
 
 
-def _name_values(d: Draft, lines: list[Line], outputs: list[Value]) -> dict[str, str]:
-    end = len(lines)
-    last_use = {value.name: end for value in outputs}
-    for i, line in enumerate(lines):
-        for name in line.reads:
-            last_use[name] = max(last_use.get(name, 0), i)
-    names: dict[str, str] = {}
-    live: dict[str, str] = {}  # name in the text -> value that it stands for
-
-    def free(wanted: str) -> str:
-        name, figure = wanted, 2
-        while name in live or name in TAKEN:
-            name, figure = f"{wanted}{figure}", figure + 1
-        return name
-
-    def bind(value: Value, name: str) -> None:
-        names[value.name] = name
-        live[name] = value.name
-
-    for item in d.inputs:
-        bind(item.value, free(item.value.hint))
-    for i, line in enumerate(lines):
-        dying = [name for name in dict.fromkeys(line.reads) if last_use[name] == i]
-        if not line.block:  # a block may read after it has bound
-            for name in dying:
-                del live[names[name]]
-        for value in line.outs:
-            if value.name not in last_use:
-                bind(value, "_")
-            elif value.hint != "h" and d.rng.random() < NAMED_BY_HINT:
-                bind(value, free(value.hint))
-            elif dying and names[dying[0]] not in live and not _is_input_name(d, dying[0]):
-                bind(value, names[dying[0]])
-            else:
-                bind(value, free(next((name for name in PLAIN if name not in live), "h")))
-        if line.block:
-            for name in dying:
-                live.pop(names[name], None)
-    return names
-
-
-def _is_input_name(d: Draft, name: str) -> bool:
-    """Integer inputs and second operands keep their names to themselves."""
-    return any(item.value.name == name and item.value.hint != "x" for item in d.inputs)
-
-
-def _name_attributes(d: Draft) -> dict[str, str]:
-    total = Counter(attribute.hint for attribute in d.attributes)
-    seen: Counter[str] = Counter()
-    names = {}
-    for attribute in d.attributes:
-        seen[attribute.hint] += 1
-        figure = str(seen[attribute.hint]) if total[attribute.hint] > 1 else ""
-        names[attribute.name] = attribute.hint + figure
-    return names
-
-
 def _arguments(d: Draft) -> list[str]:
     """The constants that __init__ needs, in the order in which they were named."""
     text = "\n".join(attribute.text for attribute in d.attributes)
     return [name for name in d.sizes.constants if re.search(rf"\b{name}\b(?!\s*=[^=])", text)]
 
 
-def _used(d: Draft, constant: str) -> bool:
-    factories = "\n".join(item.factory for item in d.inputs)
-    return constant in _arguments(d) or re.search(rf"\b{constant}\b", factories) is not None
-
-
-def _imports(rows: list[str]) -> str:
+def _imports(rows: list[str]) -> list[str]:
     text = "\n".join(rows)
     imports = ["import math", ""] if "math." in text else []
     imports += ["import torch", "import torch.nn as nn"]
-    if re.search(r"\bF\.", text):
-        imports.append("import torch.nn.functional as F")
-    return "\n".join(imports)
+    return [*imports, "import torch.nn.functional as F"] if re.search(r"\bF\.", text) else imports
+
+
+def _result_type(outputs: list[Value]) -> str:
+    if len(outputs) == 1:
+        return " -> torch.Tensor"
+    return f" -> tuple[{', '.join(['torch.Tensor'] * len(outputs))}]"
 
 
 def _docstring(d: Draft, outputs: list[Value], names: dict[str, str]) -> list[str]:
-    operators = [line.operator for line in d.lines if line.role == "operator" and line.operator]
-    shapes = [f"    {names[i.value.name]}: {_axes(d, i.value)}" for i in d.inputs]
-    returned = ", ".join(_axes(d, value) for value in outputs)
-    return [f'    """{" -> ".join(operators)}.', "", *shapes, f"    returns: {returned}", '    """']
+    subject = " and ".join(dict.fromkeys(SUBJECTS[item.value.kind] for item in d.inputs)).capitalize()
+    steps = ", ".join(d.steps[:-1]) + (" and " if d.steps[:-1] else "") + d.steps[-1]
+    summary = textwrap.wrap(f'"""{subject} block of {steps}.', LONGEST - 8)
+    shapes = [f"{names[item.value.name]}: {axes_of(d, item.value)}" for item in d.inputs]
+    returned = ", ".join(axes_of(d, value) for value in outputs)
+    return [f"    {row}".rstrip() for row in (*summary, "", *shapes, f"returns {returned}", '"""')]
 
 
-def _axes(d: Draft, value: Value) -> str:
-    sizes = d.sizes.copy()
-    return f"({', '.join(sizes.texts_like(value, {}))})"
+def _wrap(row: str) -> str:
+    """A row that is too long, broken at the commas of its outermost brackets, deeper where need be."""
+    if len(row) <= LONGEST:
+        return row
+    pad = row[: len(row) - len(row.lstrip())]
+    # Parentheses that only group an expression would make a tuple of it by the comma.
+    opening = re.search(r"\w\(|[\[{]", row)
+    if opening is None:
+        return row
+    start = opening.end()
+    commas, end = _commas(row, start)
+    bounds = [start - 1, *commas, end]
+    items = [row[a + 1 : b].strip() for a, b in pairwise(bounds)]
+    broken = [_wrap(f"{pad}    {item},") for item in items]
+    return "\n".join([row[:start], *broken, pad + row[end:]])
 
 
-def _list(head: str, items: list[str], tail: str) -> str:
-    line = head + ", ".join(items) + tail
-    if len(line) <= 100:
-        return line
-    return "\n".join([head, *(f"        {item}," for item in items), f"    {tail}"])
+def _commas(row: str, start: int) -> tuple[list[int], int]:
+    """Places of the commas of the bracket that opens before `start`, and of its end."""
+    commas, depth, quoted = [], 0, False
+    for i in range(start, len(row)):
+        character = row[i]
+        quoted ^= character == '"'
+        if quoted:
+            continue
+        if character == "," and depth == 0:
+            commas.append(i)
+        depth += (character in "([{") - (character in ")]}")
+        if depth < 0:
+            return commas, i
+    raise AssertionError(f"brackets do not match: {row}")

@@ -30,7 +30,7 @@ EXTENTS = {
     Kind.VECTOR: (),
     Kind.SEQUENCE: (("seq_len", (8, 9, 10, 12, 16)),),
     Kind.SIGNAL: (("length", (24, 32, 36, 48, 64)),),
-    Kind.IMAGE: (("height", (12, 16, 20, 24, 32)), ("width", (12, 16, 20, 24, 32))),
+    Kind.IMAGE: (("height", (8, 12, 16, 20, 24)), ("width", (8, 12, 16, 20, 24))),
     Kind.VOLUME: (("depth", (6, 8, 10)), ("height", (8, 12, 16)), ("width", (8, 12, 16))),
 }
 INPUT_NAMES = {
@@ -80,13 +80,19 @@ class Sizes:
         return [batch, *extents, channels] if kind is Kind.SEQUENCE else [batch, channels, *extents]
 
     def texts_like(self, value: Value, env: dict[str, Any]) -> list[str]:
-        """Texts of the axes of an input that has a value's shape."""
-        channels = value.axis % len(value.shape)
+        """Texts of the axes of an input that has a value's shape; its width may get a name."""
+        texts = self.describe(value)
+        texts[value.axis] = self.width(value.channels, value.kind, env)
+        return texts
+
+    def describe(self, value: Value) -> list[str]:
+        """Texts of a value's axes, by the names that are there."""
+        channels = value.axis % len(value.shape) if len(value.shape) > 1 else -1
         names = iter(name for name, _ in EXTENTS[value.kind])
         texts = []
         for axis, size in enumerate(value.shape):
             if axis == channels:
-                texts.append(self.width(size, value.kind, env))
+                texts.append(self._known(size) or str(size))
                 continue
             name = "batch_size" if axis == 0 else next(names, "")
             texts.append(name if self.constants.get(name) == size else str(size))
@@ -94,18 +100,22 @@ class Sizes:
 
     def width(self, size: int, kind: Kind, env: dict[str, Any]) -> str:
         """Text of a width: its name, a simple multiple of a named one, a new name, or the figure."""
+        known = self._known(size)
+        unused = [name for name in LAYER_NAMES[kind] if name not in self.constants]
+        if known or not unused or len(self.widths) >= MOST_NAMED_WIDTHS:
+            return known or str(size)
+        return self._name_width(unused[0], size, env)
+
+    def _known(self, size: int) -> str:
         if size in self.widths:
             return self.widths[size]
         for known, name in self.widths.items():
-            for factor in (2, 3, 4):
+            for factor in (2, 4):
                 if size == factor * known:
                     return f"{factor} * {name}"
                 if size * factor == known:
                     return f"{name} // {factor}"
-        unused = [name for name in LAYER_NAMES[kind] if name not in self.constants]
-        if not unused or len(self.widths) >= MOST_NAMED_WIDTHS:
-            return str(size)
-        return self._name_width(unused[0], size, env)
+        return ""
 
     def _extent(self, name: str, sizes: tuple[int, ...], env: dict[str, Any]) -> str:
         if name not in self.constants:

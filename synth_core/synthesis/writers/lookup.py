@@ -17,9 +17,8 @@ def embedding(d: Draft, x: Value | None, operator: str) -> Value:
         rows, width = d.sizes.texts_like(x, d.env)[:-1], d.sizes.width(x.channels, x.kind, d.env)
     size = _vocabulary(d)
     table = d.attribute(_name(d, x), f"nn.Embedding({size}, {width})")
-    ids = d.input_from(
-        f"torch.randint(0, {size}, ({', '.join(rows)}{',' if len(rows) == 1 else ''}))", kind, _ids(d, x)
-    )
+    shape = f"({', '.join(rows)}{',' if len(rows) == 1 else ''})"
+    ids = d.input_from(f"torch.randint(0, {size}, {shape})", rows, kind, _ids(d, x))
     found = d.emit(f"{table}({ids})", kind, "embedded")
     return found if x is None else d.emit(f"{x} + {found}", kind, "h", role="merge")
 
@@ -33,7 +32,7 @@ def embedding_bag(d: Draft, x: Value | None, operator: str) -> Value:
     size = _vocabulary(d)
     table = d.attribute("bag", f"nn.EmbeddingBag({size}, {width}{mode})")
     bag = d.sizes.constant("bag_size", d.rng.choice((5, 7, 9)), d.env)
-    ids = d.input_from(f"torch.randint(0, {size}, ({batch}, {bag}))", Kind.VECTOR, "items")
+    ids = d.input_from(f"torch.randint(0, {size}, ({batch}, {bag}))", (batch, bag), Kind.VECTOR, "items")
     found = d.emit(f"{table}({ids})", Kind.VECTOR, "embedded")
     if x is None:
         return found

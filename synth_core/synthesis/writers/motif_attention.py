@@ -87,7 +87,7 @@ def attention_pooling(d: Draft, x: Value, operator: str) -> Value:
 def _mask(d: Draft, x: Value) -> Value:
     """A boolean input: which steps of each row count."""
     batch, steps = d.sizes.texts_like(x, d.env)[:2]
-    return d.input_from(f"torch.rand({batch}, {steps}) > 0.3", Kind.VECTOR, "mask")
+    return d.input_from(f"torch.rand({batch}, {steps}) > 0.3", (batch, steps), Kind.VECTOR, "mask")
 
 
 def masked_softmax(d: Draft, x: Value, operator: str) -> Value:
@@ -120,9 +120,8 @@ def positions(d: Draft, x: Value | None, operator: str) -> Value:
     """Token and position embeddings, added."""
     batch, steps, width = d.sizes.shape(_S, d.env)
     size = d.sizes.constant("vocab_size", d.sizes.constants.get("vocab_size") or 64, d.env)
-    tokens = d.input_from(
-        f"torch.randint(0, {size}, ({batch}, {steps}))", _S, d.choose("tokens", "input_ids")
-    )
+    rows = f"torch.randint(0, {size}, ({batch}, {steps}))"
+    tokens = d.input_from(rows, (batch, steps), _S, d.choose("tokens", "input_ids"))
     table = d.attribute("token_embedding", f"nn.Embedding({size}, {width})")
     places = d.attribute("position_embedding", f"nn.Embedding({steps}, {width})")
     order = f"torch.arange({tokens}.shape[1], device={tokens}.device)"

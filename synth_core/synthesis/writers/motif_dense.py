@@ -153,7 +153,9 @@ def cross_entropy(d: Draft, x: Value, operator: str) -> Value:
     """The loss of every row against integer labels, returned beside the logits."""
     batch = d.sizes.texts_like(x, d.env)[0]
     count = d.sizes.width(x.channels, x.kind, d.env)
-    labels = d.input_from(f"torch.randint(0, {count}, ({batch},))", Kind.VECTOR, d.choose("labels", "target"))
+    labels = d.input_from(
+        f"torch.randint(0, {count}, ({batch},))", (batch,), Kind.VECTOR, d.choose("labels", "target")
+    )
     if len(d.heads) >= 2:
         raise CannotWrite("enough is returned")
     loss = d.emit(f'F.cross_entropy({x}, {labels}, reduction="none")', Kind.VECTOR, "loss")

@@ -17,7 +17,7 @@ def layer(d: Draft, x: Value, operator: str) -> Value:
         f"nn.{operator}({width_text(d, x)}, {d.sizes.width(hidden, x.kind, d.env)}, batch_first=True{extra})"
     )
     rnn = d.attribute(operator.lower(), text)
-    return d.emit_many(f"{rnn}({x})", (x.kind,), ("h",), "{}, _")[0]
+    return d.emit_many(f"{rnn}({x})", (x.kind,), ("outputs",), "{}, _")[0]
 
 
 def cell(d: Draft, x: Value, operator: str) -> Value:

@@ -6,6 +6,7 @@ from synth_core.operators.operator import Kind
 from synth_core.synthesis import soundness
 from synth_core.synthesis.draft import Draft, Value
 
+NAMES = {"Sum": "total", "Mean": "mean", "Max": "peak", "Min": "low", "LogSumExp": "lse"}
 FUNCTIONS = {"Sum": "sum", "Mean": "mean", "Max": "amax", "Min": "amin", "LogSumExp": "logsumexp"}
 
 
@@ -17,7 +18,7 @@ def reduce(d: Draft, x: Value, operator: str) -> Value:
     kept = d.emit(
         d.choose(f"{x}.{name}(dim={axis}, keepdim=True)", f"torch.{name}({x}, dim={axis}, keepdim=True)"),
         x.kind,
-        operator.lower(),
+        NAMES[operator],
     )
     soundness.check(kept)
     text = {
