@@ -79,6 +79,19 @@ def answer_schema(operators: Sequence[str]) -> dict[str, Any]:
     return _object(properties)
 
 
+def answer_form(operators: Sequence[str]) -> str:
+    """The same as one line for the prompt: an object with the values to choose from, parted by bars."""
+
+    def write(schema: dict[str, Any]) -> str:
+        if "properties" in schema:
+            return (
+                "{" + ", ".join(f'"{key}": {write(part)}' for key, part in schema["properties"].items()) + "}"
+            )
+        return "|".join(json.dumps(value) for value in schema.get("enum", [True, False]))
+
+    return write(answer_schema(operators))
+
+
 def write_program(operators: Sequence[str], answer: str) -> str:
     """The program that an answer describes; `BadAnswer` where it does not follow the schema."""
     chosen = _parse(answer)

@@ -10,7 +10,6 @@ Templates may use: `operators` (catalog names, in sampled order), `rows` (their 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -66,7 +65,7 @@ def render(specification: Specification, **extra: Any) -> Prompt:
         **extra,
     }
     if specification.prompt == layers.TEMPLATE:
-        names["layer_schema"] = _layer_schema(specification.operators)
+        names["layer_form"] = _layer_form(specification.operators)
     try:
         system, text = _blocks(template, names)
     except jinja2.TemplateError as error:
@@ -75,9 +74,9 @@ def render(specification: Specification, **extra: Any) -> Prompt:
     return Prompt(template=specification.prompt, system=system, text=text, digest=digest)
 
 
-def _layer_schema(operators: Sequence[str]) -> str:
+def _layer_form(operators: Sequence[str]) -> str:
     try:
-        return json.dumps(layers.answer_schema(operators))
+        return layers.answer_form(operators)
     except layers.BadAnswer as error:
         raise UsageError(str(error)) from None
 
