@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
+from flows.up import Finding
 from synth_core.errors import SynthError
 from synth_core.records import Tier
 from synth_core.settings import Settings
@@ -23,14 +23,6 @@ _TIERS = {
     Tier.B: "tier B: Landlock and seccomp, no namespaces",
     Tier.C: "tier C: resource limits only, refused without --allow-unsandboxed",
 }
-
-
-class Finding(NamedTuple):
-    """One fact; `detail` says what was found, or what to do where it is not ok."""
-
-    name: str
-    ok: bool
-    detail: str
 
 
 def check(settings: Settings) -> Iterator[Finding]:

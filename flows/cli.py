@@ -9,15 +9,19 @@ import errno
 import json
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from flows.options import normalise, settings_options
 from synth_core import __version__
-from synth_core.errors import SynthError
+from synth_core.errors import SynthError, UsageError
 from synth_core.settings import Settings
+
+if TYPE_CHECKING:
+    from flows.up import Finding
 
 DONE, OUR_FAULT, BAD_INPUT, FELL_SHORT, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -115,21 +119,84 @@ def report(*, output_dir: OutputDir = Path("synth-output"), run_id: RunId = "", 
 @settings_options(groups=("provider", "validation"), only=("model_name", "output_dir", "cache_dir"))
 def check(settings: Settings, *, as_json: Json = False) -> int:
     """Say whether this machine can do the work, and what is amiss where it cannot."""
+    from flows.check import check as run_check
+
+    return DONE if _show_findings(run_check(settings), as_json=as_json) else OUR_FAULT
+
+
+@app.command
+def up(
+    *,
+    port: Annotated[int, Parameter(help="Port of the server, on 127.0.0.1 only")] = 4200,
+    home: Annotated[Path | None, Parameter(help="Folder of its database and logs")] = None,
+    gpu: Annotated[
+        bool | None, Parameter(help="Start a worker of the pool gpu here; default: if there is a GPU")
+    ] = None,
+    only_check: Annotated[
+        bool, Parameter(name="--check", negative="", help="Start nothing; say what is amiss with a set-up")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Start a Prefect server with all deployments and workers on this machine; Ctrl-C stops it."""
+    from flows import up as set_up
+
+    if only_check:
+        return DONE if _show_findings(set_up.up_check(), as_json=as_json) else OUR_FAULT
+    set_up.up(port=port, home=home, gpu=gpu)
+    return DONE
+
+
+contamination = App(name="contamination", help="Compare programs with a benchmark they must not resemble.")
+app.command(contamination)
+
+
+@contamination.command
+def scan(
+    *paths: Annotated[Path, Parameter(help="Files or folders of programs; none of them is run")],
+    compare: Annotated[
+        list[Path] | None,
+        Parameter(negative="", help="Files or folders of your own held-out programs, instead of KernelBench"),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Look through programs, ours or anyone's, for what is like a KernelBench problem."""
     from rich.console import Console
     from rich.markup import escape
 
-    from flows.check import check as run_check
+    from synth_core.filtering import contamination
+
+    if not paths:
+        raise UsageError("name at least one PATH: a file or a folder")
+    console = Console(highlight=False)
+    total = found = 0
+    reference = contamination.reference_of(compare) if compare else None
+    for finding in contamination.scan(paths, reference):
+        total, found = total + 1, found + finding.contaminated
+        if as_json:
+            print(finding.model_dump_json())
+        elif finding.contaminated:
+            match = f"{finding.tier}, like {finding.reference}"
+            console.print(f"[red]contaminated[/]  {escape(finding.path)}  ({escape(match)})", soft_wrap=True)
+    if not as_json:
+        console.print(f"{found} of {total} contaminated")
+    return FELL_SHORT if found else DONE
+
+
+def _show_findings(findings: Iterable[Finding], *, as_json: bool) -> bool:
+    """Print facts as they are found; True when all are as they should be."""
+    from rich.console import Console
+    from rich.markup import escape
 
     console = Console(highlight=False)
     sound = True
-    for finding in run_check(settings):
+    for finding in findings:
         sound &= finding.ok
         if as_json:
             print(json.dumps(finding._asdict()), flush=True)
         else:
             mark = "[green]ok[/]     " if finding.ok else "[red]amiss[/]  "
             console.print(f"{mark}{finding.name:<12}{escape(finding.detail)}", soft_wrap=True)
-    return DONE if sound else OUR_FAULT
+    return sound
 
 
 def main() -> None:
