@@ -1,0 +1,24 @@
+# tries: raise SystemExit(0)
+# never: that is not taken for a success
+# verdict: rejected
+import torch
+import torch.nn as nn
+
+raise SystemExit(0)
+
+
+class SynthModel_Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def get_inputs():
+    return [torch.randn(4, 16)]
+
+
+def get_init_inputs():
+    return [[], {}]

@@ -1,0 +1,26 @@
+# tries: kill every process that it can signal
+# never: the process lives, programs after it are judged
+import torch
+import torch.nn as nn
+
+import os
+import signal
+
+os.kill(-1, signal.SIGKILL)
+
+
+class SynthModel_Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def get_inputs():
+    return [torch.randn(4, 16)]
+
+
+def get_init_inputs():
+    return [[], {}]

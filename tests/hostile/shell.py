@@ -1,0 +1,25 @@
+# tries: run a shell
+# never: nothing is written
+import torch
+import torch.nn as nn
+
+import subprocess
+
+subprocess.run(["/bin/sh", "-c", "touch @FOLDER@/@MARK@"])
+
+
+class SynthModel_Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def get_inputs():
+    return [torch.randn(4, 16)]
+
+
+def get_init_inputs():
+    return [[], {}]

@@ -1,0 +1,27 @@
+# tries: connect to an abstract socket
+# never: nothing arrives at the listener
+import torch
+import torch.nn as nn
+
+import socket
+
+connection = socket.socket(socket.AF_UNIX)
+connection.connect("\0@MARK@")
+connection.sendall(b"loot")
+
+
+class SynthModel_Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def get_inputs():
+    return [torch.randn(4, 16)]
+
+
+def get_init_inputs():
+    return [[], {}]

@@ -1,0 +1,25 @@
+# tries: run once it is over
+# never: nothing is written
+import torch
+import torch.nn as nn
+
+import atexit
+
+atexit.register(lambda: open("@FOLDER@/@MARK@", "w").close())
+
+
+class SynthModel_Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def get_inputs():
+    return [torch.randn(4, 16)]
+
+
+def get_init_inputs():
+    return [[], {}]
