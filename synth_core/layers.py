@@ -9,6 +9,7 @@ way; the strategy `small-model` draws only operators that have a row here.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,15 +80,20 @@ def answer_schema(operators: Sequence[str]) -> dict[str, Any]:
     return _object(properties)
 
 
-def answer_form(operators: Sequence[str]) -> str:
-    """The same as one line for the prompt: an object with the values to choose from, parted by bars."""
+def answer_form(operators: Sequence[str], seed: int) -> str:
+    """The same as one line for the prompt: an object with the values to choose from, parted by bars.
+
+    A weak model tends to take the first value, so `seed` shuffles them.
+    """
+    shuffle = random.Random(seed).sample
 
     def write(schema: dict[str, Any]) -> str:
         if "properties" in schema:
             return (
                 "{" + ", ".join(f'"{key}": {write(part)}' for key, part in schema["properties"].items()) + "}"
             )
-        return "|".join(json.dumps(value) for value in schema.get("enum", [True, False]))
+        values = schema.get("enum", [True, False])
+        return "|".join(json.dumps(value) for value in shuffle(values, len(values)))
 
     return write(answer_schema(operators))
 

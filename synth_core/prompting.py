@@ -65,7 +65,7 @@ def render(specification: Specification, **extra: Any) -> Prompt:
         **extra,
     }
     if specification.prompt == layers.TEMPLATE:
-        names["layer_form"] = _layer_form(specification.operators)
+        names["layer_form"] = _layer_form(specification)
     try:
         system, text = _blocks(template, names)
     except jinja2.TemplateError as error:
@@ -74,9 +74,9 @@ def render(specification: Specification, **extra: Any) -> Prompt:
     return Prompt(template=specification.prompt, system=system, text=text, digest=digest)
 
 
-def _layer_form(operators: Sequence[str]) -> str:
+def _layer_form(specification: Specification) -> str:
     try:
-        return layers.answer_form(operators)
+        return layers.answer_form(specification.operators, specification.seed)
     except layers.BadAnswer as error:
         raise UsageError(str(error)) from None
 

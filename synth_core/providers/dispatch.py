@@ -69,10 +69,16 @@ class Dispatcher:
 
     key: the key of `settings.model_name`'s provider, if it comes from a Secret block; else the environment's.
     run_dir: the run's folder, where the cost ledger lies; what it holds already counts towards the budgets.
+    use_cache: whether answers are looked up and kept in `settings.cache_dir`.
     """
 
     def __init__(
-        self, settings: Settings, *, key: SecretStr | None = None, run_dir: Path | None = None
+        self,
+        settings: Settings,
+        *,
+        key: SecretStr | None = None,
+        run_dir: Path | None = None,
+        use_cache: bool = True,
     ) -> None:
         self._settings = settings.resolved()
         self._key = key
@@ -82,6 +88,7 @@ class Dispatcher:
         self._open_lanes: list[Lane] = []
         self._ledger = CallLedger(run_dir)
         self._budget = Budget(settings.budget, self._ledger.totals.spending())
+        self._use_cache = use_cache
         self._answers: AnswerStore | None = None
         self._done = self._from_cache = 0
         self._thread = threading.Thread(target=self._loop.run_forever, name="dispatch", daemon=True)
@@ -183,7 +190,12 @@ class Dispatcher:
         if answer is not None:
             self._from_cache += 1
             self._done += 1
-            reply = Reply(outcome=Outcome.OK, text=answer.text, serving_model=answer.serving_model)
+            reply = Reply(
+                outcome=Outcome.OK,
+                text=answer.text,
+                serving_model=answer.serving_model,
+                finish_reason=answer.finish_reason,
+            )
             telemetry = candidate.telemetry
             from_cache = (*telemetry.from_cache, Stage.LLM.value)
             telemetry = telemetry.model_copy(update={"from_cache": from_cache})
@@ -225,7 +237,8 @@ class Dispatcher:
         await lane.open(self._stack)
         if not provider.writes_here:
             self._open_lanes.append(lane)
-            self._answers = self._answers or AnswerStore(settings.cache_dir)
+            if self._use_cache:
+                self._answers = self._answers or AnswerStore(settings.cache_dir)
         return lane
 
     def _question(self, candidate: Candidate, lane: Lane) -> tuple[Request, str]:

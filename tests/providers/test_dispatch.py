@@ -1,0 +1,409 @@
+"""Dispatch against a real server on this machine: what is asked, how often, and what it may cost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import candidates
+from loopback import Act, Loopback, Seen, answer, error
+
+from synth_core.errors import HopelessProvider, UsageError
+from synth_core.providers import breaker, dispatch, retry
+from synth_core.providers.answers import AnswerStore
+from synth_core.providers.call import Reply, Request
+from synth_core.providers.calls import read_totals
+from synth_core.providers.dispatch import Dispatcher
+from synth_core.providers.table import require_key
+from synth_core.records import Candidate, Category, Outcome, Stage, Usage
+from synth_core.settings import Settings
+
+Make = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses of our own; what a server asks for stays as it is."""
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(dispatch, "_SALVAGE_PAUSE", 0.01)
+
+
+def _well(seen: Seen) -> Act:
+    return Act(body=answer(seen.wire, f"answer to {hash(seen.prompt)}"))
+
+
+def _complete(settings: Settings, asked: list[Candidate], run_dir: Path | None = None) -> list[Candidate]:
+    with Dispatcher(settings, run_dir=run_dir) as dispatcher:
+        return dispatcher.complete(asked)
+
+
+@pytest.mark.parametrize("wire", ["openai", "gemini"])
+def test_answers_come_in_order_with_what_they_cost(wire: str, make_settings: Make) -> None:
+    with Loopback(_well) as server:
+        asked = candidates(wire, 30)
+        done = _complete(make_settings(wire, server.base_url(wire)), asked)
+    assert len(server.seen) == 30
+    for before, after in zip(asked, done, strict=True):
+        assert before.prompt is not None
+        assert after.completion is not None
+        assert after.index == before.index
+        assert after.completion.text == f"answer to {hash(before.prompt.text)}"
+        assert after.completion.serving_model == "m-001"
+        assert after.passed(Stage.LLM)
+        usage = after.telemetry.usage
+        assert (usage.input_tokens, usage.output_tokens, usage.thinking_tokens) == (100, 50, 7)
+        assert usage.cost_usd is not None
+        assert usage.cost_usd > 0
+        assert after.telemetry.calls == 1
+
+
+def test_dead_candidates_pass_untouched(make_settings: Make) -> None:
+    from synth_core.records import Verdict
+
+    dead = candidates("openai", 1)[0].judged(Verdict.fail(Stage.SAMPLE, Category.DUPLICATE, "held"))
+    with Loopback(_well) as server:
+        assert _complete(make_settings("openai", server.base_url("openai")), [dead]) == [dead]
+    assert not server.seen
+
+
+def test_many_threads_share_one_dispatcher(make_settings: Make) -> None:
+    results: dict[int, list[Candidate]] = {}
+    with Loopback(_well) as server:
+        settings = make_settings("openai", server.base_url("openai"), provider={"concurrency": 4})
+        with Dispatcher(settings) as dispatcher:
+
+            def work(first: int) -> None:
+                results[first] = dispatcher.complete(candidates("openai", 10, first=first))
+
+            threads = [threading.Thread(target=work, args=(first,)) for first in range(0, 60, 10)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            snapshot = dispatcher.snapshot()
+    assert sorted(c.index for done in results.values() for c in done if c.alive) == list(range(60))
+    assert (snapshot.calls, snapshot.failed, snapshot.in_flight) == (60, 0, 0)
+    assert snapshot.input_tokens == 6000
+
+
+# --- paid for once ------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_paid_for_once(make_settings: Make) -> None:
+    with Loopback(_well) as server:
+        settings = make_settings("openai", server.base_url("openai"))
+        first = _complete(settings, candidates("openai", 12))
+        second = _complete(settings, candidates("openai", 15))
+    assert len(server.seen) == 15
+    for one, two in zip(first, second, strict=False):
+        assert two.telemetry.from_cache == ("llm",)
+        assert two.telemetry.calls == 0
+        # Caching must not change what Prefect's cache sees, so equal answers are equal candidates.
+        assert one.content_digest() == two.content_digest()
+
+
+def test_a_raised_limit_asks_again_only_for_what_was_cut(make_settings: Make) -> None:
+    def behave(seen: Seen) -> Act:
+        cut = seen.body["max_tokens"] < 1000 and "Tanh" in seen.prompt
+        return Act(body=answer(seen.wire, "half", finish="length") if cut else answer(seen.wire, "whole"))
+
+    with Loopback(behave) as server:
+        address = server.base_url("openai")
+        short = make_settings("openai", address, provider={"max_tokens": 500})
+        long = make_settings("openai", address, provider={"max_tokens": 2000})
+        _complete(short, candidates("openai", 10))
+        done = _complete(long, candidates("openai", 10))
+    assert len(server.seen) == 10 + 8  # of five kinds of prompt, four hold Tanh
+    assert all(c.completion and c.completion.outcome is Outcome.OK for c in done)
+
+
+def test_refusals_are_not_kept(make_settings: Make) -> None:
+    with Loopback(lambda seen: Act(body=answer(seen.wire, "I'm sorry, I can't help with that."))) as server:
+        settings = make_settings("openai", server.base_url("openai"))
+        for _ in range(2):
+            _complete(settings, candidates("openai", 1))
+    assert len(server.seen) == 2
+
+
+def test_other_questions_are_other_answers(make_settings: Make) -> None:
+    """Sample number, temperature, model and server are part of what was asked."""
+    (candidate,) = candidates("openai", 1)
+
+    def changed(**values: object) -> Candidate:
+        specification = candidate.specification.model_copy(update=values)
+        return candidate.model_copy(update={"specification": specification})
+
+    with Loopback(_well) as server:
+        settings = make_settings("openai", server.base_url("openai"))
+        _complete(settings, [candidate, changed(sample=1), changed(temperature=0.9)])
+        other = make_settings("openai", server.base_url("openai"), provider={"model_id": "other"})
+        _complete(other, [candidate])
+    assert len(server.seen) == 4
+
+
+def test_the_store_lists_and_forgets(make_settings: Make) -> None:
+    with Loopback(_well) as server:
+        settings = make_settings("openai", server.base_url("openai"), provider={"model_id": "gpt-4.1"})
+        _complete(settings, candidates("openai", 5))
+        store = AnswerStore(settings.cache_dir)
+        (held,) = store.list()
+        assert (held.provider, held.model, held.answers) == ("openai", "gpt-4.1", 5)
+        assert store.prune(older_than_s=3600) == 0
+        assert store.prune(model="another") == 0
+        assert store.prune(model="gpt-4.1") == 5
+        assert store.list() == []
+        store.close()
+
+
+# --- retries and the breaker --------------------------------------------------------------------------------
+
+
+def test_the_servers_hint_is_honoured(make_settings: Make) -> None:
+    def behave(seen: Seen) -> Act:
+        if seen.number == 0:
+            return error(seen.wire, 429, "slow", headers={"retry-after": "1"})
+        return _well(seen)
+
+    with Loopback(behave) as server:
+        settings = make_settings("openai", server.base_url("openai"), provider={"retries": 1})
+        (done,) = _complete(settings, candidates("openai", 1))
+    assert done.alive
+    assert done.telemetry.calls == 2
+    assert server.seen[1].at - server.seen[0].at >= 1.0
+
+
+def test_the_salvage_round_saves_what_a_passing_trouble_outlasted(make_settings: Make) -> None:
+    def behave(seen: Seen) -> Act:
+        return error(seen.wire, 500, "down") if seen.number < 2 else _well(seen)
+
+    with Loopback(behave) as server:
+        settings = make_settings("openai", server.base_url("openai"), provider={"retries": 1})
+        (done,) = _complete(settings, candidates("openai", 1))
+    assert done.alive
+    assert done.telemetry.calls == 3
+    assert [v.stage for v in done.verdicts] == [Stage.PROMPT, Stage.LLM]
+
+
+def test_a_refused_temperature_is_left_out_from_then_on(make_settings: Make) -> None:
+    def behave(seen: Seen) -> Act:
+        if "temperature" not in seen.body:
+            return _well(seen)
+        body = {"error": {"message": "unsupported", "code": "unsupported_value", "param": "temperature"}}
+        return Act(400, body)
+
+    with Loopback(behave) as server:
+        options = {"retries": 1, "concurrency": 1}
+        settings = make_settings("openai", server.base_url("openai"), provider=options)
+        done = _complete(settings, candidates("openai", 4))
+    assert all(candidate.alive for candidate in done)
+    assert len(server.seen) == 5
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_the_breaker_stops_a_hopeless_run_at_once(status: int, make_settings: Make) -> None:
+    with Loopback(lambda seen: error(seen.wire, status, "no such thing")) as server:
+        settings = make_settings("openai", server.base_url("openai"), provider={"retries": 4})
+        started = time.monotonic()
+        with pytest.raises(HopelessProvider, match=r"of \d+ calls failed .*no such thing.*To mend it"):
+            _complete(settings, candidates("openai", 300))
+    assert time.monotonic() - started < 5
+    assert len(server.seen) <= 8
+
+
+def test_the_breaker_forgives_one_hopeless_answer_among_good_ones(make_settings: Make) -> None:
+    with Loopback(lambda s: error(s.wire, 401, "odd") if s.number == 20 else _well(s)) as server:
+        done = _complete(make_settings("openai", server.base_url("openai")), candidates("openai", 40))
+    failed = [candidate.failure for candidate in done if candidate.failure]
+    assert [(verdict.stage, verdict.category) for verdict in failed] == [(Stage.LLM, Category.PROVIDER_ERROR)]
+
+
+def test_answers_received_before_the_breaker_trips_are_kept(make_settings: Make) -> None:
+    with Loopback(lambda s: _well(s) if s.number < 10 else error(s.wire, 402, "no money")) as server:
+        settings = make_settings("openai", server.base_url("openai"))
+        with pytest.raises(HopelessProvider, match="10 ok"):
+            _complete(settings, candidates("openai", 50))
+    store = AnswerStore(settings.cache_dir)
+    assert store.list()[0].answers == 10
+    store.close()
+
+
+def test_a_server_that_never_answers_trips_the_breaker(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "_FAILED_FOR", 0.5)
+    with Loopback(_well) as server:
+        address = server.base_url("openai")
+    settings = make_settings("openai", address, provider={"retries": 50})
+    with pytest.raises(HopelessProvider, match="check --base-url and whether the server runs"):
+        _complete(settings, candidates("openai", 30))
+
+
+# --- budgets and the ledger ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("budget", "most"),
+    [({"calls": 7}, 7), ({"tokens": 30_000}, 190), ({"usd": 0.002}, 30), ({"wall_s": 0.0}, 40)],
+)
+def test_a_budget_is_never_exceeded(
+    budget: dict[str, float], most: int, make_settings: Make, tmp_path: Path
+) -> None:
+    with Loopback(_well) as server:
+        options = {"model_id": "gpt-4.1-mini", "max_tokens": 200}
+        settings = make_settings("openai", server.base_url("openai"), provider=options, budget=budget)
+        done = _complete(settings, candidates("openai", 40), tmp_path / "run")
+    totals = read_totals(tmp_path / "run")
+    assert totals.calls == len(server.seen)
+    assert 1 <= len(server.seen) <= most
+    assert totals.cost_usd <= budget.get("usd", 1.0)
+    assert totals.spending().tokens <= budget.get("tokens", 10**9)
+    over = [c for c in done if c.completion and c.completion.outcome is Outcome.OVER_BUDGET]
+    assert len(over) == 40 - len(server.seen)
+    assert all(c.failure and "budget" in c.failure.detail for c in over)
+
+
+def test_wall_time_ends_the_asking(make_settings: Make) -> None:
+    with Loopback(lambda seen: Act(body=answer(seen.wire, "x"), delay=0.2)) as server:
+        options = {"concurrency": 2}
+        settings = make_settings(
+            "openai", server.base_url("openai"), provider=options, budget={"wall_s": 0.5}
+        )
+        _complete(settings, candidates("openai", 40))
+    assert 2 <= len(server.seen) <= 10
+
+
+def test_a_resumed_run_goes_on_counting(make_settings: Make, tmp_path: Path) -> None:
+    with Loopback(_well) as server:
+        settings = make_settings("openai", server.base_url("openai"), budget={"calls": 10})
+        _complete(settings, candidates("openai", 6), tmp_path / "run")
+        _complete(settings, candidates("openai", 20), tmp_path / "run")
+    assert len(server.seen) == 10
+
+
+def test_an_unpriced_model_is_not_free(make_settings: Make, tmp_path: Path) -> None:
+    with Loopback(_well) as server:
+        address = server.base_url("openai")
+        options = {"model_id": "nobody-knows-this"}
+        settings = make_settings("openai", address, provider=options)
+        (done,) = _complete(settings, candidates("openai", 1), tmp_path / "run")
+        assert done.telemetry.usage.cost_usd is None
+        assert read_totals(tmp_path / "run").unpriced == 1
+        limited = make_settings("openai", address, provider=options, budget={"usd": 1.0})
+        with pytest.raises(UsageError, match=r"nobody-knows-this.*not known"):
+            _complete(limited, candidates("openai", 1))
+
+
+def test_the_ledger_counts_failed_attempts(make_settings: Make, tmp_path: Path) -> None:
+    def behave(seen: Seen) -> Act:
+        return error(seen.wire, 500, "down") if seen.number % 3 == 0 else _well(seen)
+
+    with Loopback(behave) as server:
+        settings = make_settings("openai", server.base_url("openai"), provider={"retries": 5})
+        done = _complete(settings, candidates("openai", 20), tmp_path / "run")
+    totals = read_totals(tmp_path / "run")
+    assert totals.calls == len(server.seen) == sum(c.telemetry.calls for c in done)
+    assert totals.outcomes == {"ok": 20, "transient": len(server.seen) - 20}
+    assert totals.lost == 0
+    assert totals.cost_usd == pytest.approx(sum(c.telemetry.usage.cost_usd or 0 for c in done))
+
+
+def test_a_torn_ledger_line_is_passed_over(make_settings: Make, tmp_path: Path) -> None:
+    with Loopback(_well) as server:
+        settings = make_settings("openai", server.base_url("openai"))
+        _complete(settings, candidates("openai", 3), tmp_path / "run")
+    ledger = tmp_path / "run" / "calls.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join(lines[:-1]) + lines[-1][:20])  # killed while the last answer was written
+    totals = read_totals(tmp_path / "run")
+    assert (totals.calls, totals.lost, totals.outcomes["ok"]) == (3, 1, 2)
+    assert totals.spending().tokens > 2 * 157 + 4096  # the lost call counts at its worst
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wire", ["openai", "gemini"])
+def test_no_part_of_a_key_is_kept_anywhere(
+    wire: str, make_settings: Make, tmp_path: Path, keys: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = keys[wire]
+    echo = f"bad key {secret[:9]}… or {secret[-8:]} in https://x/?key={secret}"
+    text = ""
+    with Loopback(lambda s: _well(s) if s.number < 3 else error(s.wire, 401, echo)) as server:
+        settings = make_settings(wire, server.base_url(wire), provider={"concurrency": 1})
+        with Dispatcher(settings, run_dir=tmp_path / "run") as dispatcher:
+            text += repr(dispatcher.complete(candidates(wire, 3))) + repr(vars(dispatcher))
+            try:
+                dispatcher.complete(candidates(wire, 30, first=3))
+            except HopelessProvider as hopeless:
+                text += repr(hopeless) + str(hopeless.__cause__)
+    assert any(secret in value for value in server.seen[0].headers.values())  # it was really sent
+    text += settings.model_dump_json() + caplog.text
+    text += "".join(path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file())
+    parts = {secret[i : i + 6] for i in range(len(secret) - 5)}
+    assert [part for part in parts if part in text] == []
+
+
+def test_a_missing_key_is_named(make_settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY")
+    with pytest.raises(UsageError, match="GEMINI_API_KEY"):
+        require_key(make_settings("gemini", ""))
+
+
+@pytest.mark.parametrize(
+    ("provider", "message"),
+    [
+        ("claude", "unknown provider 'claude'; known: constructive"),
+        ("local", "--base-url"),
+        ("os:nothing", "os:nothing"),
+    ],
+)
+def test_bad_provider_settings_are_one_line(provider: str, message: str, make_settings: Make) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        require_key(make_settings(provider, ""))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unreadable_ca_bundle_is_the_users_mistake(make_settings: Make) -> None:
+    settings = make_settings("openai", "https://127.0.0.1:9", provider={"ca_bundle": "/nowhere.pem"})
+    with pytest.raises(UsageError, match=r"/nowhere\.pem"):
+        _complete(settings, candidates("openai", 1))
+
+
+# --- a provider of the user's own ---------------------------------------------------------------------------
+
+
+async def own(request: Request) -> Reply:
+    """What `--model-name package.module:function` names."""
+    if "Tanh, Tanh" in request.text:
+        raise RuntimeError("a bug of the user's")
+    usage = Usage(input_tokens=len(request.text), output_tokens=3)
+    return Reply(outcome=Outcome.OK, text=" ".join(request.operators), usage=usage)
+
+
+def test_a_provider_of_the_users_own(make_settings: Make) -> None:
+    name = f"{__name__}:own"
+    settings = make_settings(name, "")
+    require_key(settings)
+    done = _complete(settings, candidates(name, 5))
+    assert [c.alive for c in done] == [True, True, False, False, False]
+    assert done[0].completion is not None
+    assert done[0].completion.text == "Conv2d ReLU"
+    assert done[3].failure is not None
+    assert "RuntimeError: a bug of the user's" in done[3].failure.detail
+
+
+def test_the_constructive_provider_goes_through_the_same_door(make_settings: Make, tmp_path: Path) -> None:
+    asked = candidates("constructive", 2)
+    settings = make_settings("constructive", "", provider={"timeout": 120.0})
+    done = _complete(settings, asked, tmp_path / "run")
+    again = _complete(settings, asked)
+    assert all(candidate.alive for candidate in done)
+    assert [c.completion for c in done] == [c.completion for c in again]
+    assert done[0].telemetry.calls == 0
+    assert done[0].telemetry.usage.cost_usd == 0.0
