@@ -1,0 +1,186 @@
+"""The pace learned from refusals, against simulated servers that count in all the ways providers do.
+
+Virtual time: three minutes take milliseconds. Each server grants 600 calls a minute and answers after 2 s; a
+refusal comes after `round_trip` seconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+
+from synth_core.providers.limits import Pace, TokenAllowance, Width
+
+_RATE, _LATENCY, _MINUTES = 10.0, 2.0, 3
+Server = Callable[[float], float | None]  # moment -> None if granted, else seconds to wait
+
+
+def _bucket(size: float) -> Server:
+    level, filled = size, 0.0
+
+    def ask(now: float) -> float | None:
+        nonlocal level, filled
+        level, filled = min(size, level + (now - filled) * _RATE), now
+        if level >= 1:
+            level -= 1
+            return None
+        return (1 - level) / _RATE
+
+    return ask
+
+
+def _fixed(window: float, phase: float = 0.0) -> Server:
+    used: dict[int, int] = {}
+
+    def ask(now: float) -> float | None:
+        number = int((now + phase) // window)
+        if used.get(number, 0) < _RATE * window:
+            used[number] = used.get(number, 0) + 1
+            return None
+        return (number + 1) * window - phase - now
+
+    return ask
+
+
+def _sliding(window: float) -> Server:
+    recent: deque[float] = deque()
+
+    def ask(now: float) -> float | None:
+        while recent and recent[0] <= now - window:
+            recent.popleft()
+        if len(recent) < _RATE * window:
+            recent.append(now)
+            return None
+        return recent[0] + window - now
+
+    return ask
+
+
+def _run(server: Server, *, hint: str, round_trip: float) -> tuple[int, list[float]]:
+    """Calls granted within three minutes, and the moments of the refusals."""
+    pace, width = Pace(), Width(64)
+    now, in_flight, number, granted = 0.0, 0, 0, 0
+    refusals: list[float] = []
+    ends: list[tuple[float, int, float, float | None]] = []
+    while now < _MINUTES * 60:
+        while ends and ends[0][0] <= now:
+            at, _, started, wait = heapq.heappop(ends)
+            in_flight -= 1
+            if wait is None:
+                width.succeed(at - started)
+            else:
+                told = {"none": None, "exact": wait, "whole seconds": math.ceil(wait)}[hint]
+                pace.refuse(at, started, told)
+        delay = pace.delay(now)
+        if delay == 0 and in_flight < width.limit:
+            pace.start(now, width.gap)
+            number, in_flight = number + 1, in_flight + 1
+            wait = server(now)
+            granted += wait is None
+            refusals += [now] if wait is not None else []
+            heapq.heappush(ends, (now + (_LATENCY if wait is None else round_trip), number, now, wait))
+            continue
+        moments = [now + delay] * (delay > 0) + [end[0] for end in ends[:1]]
+        now = (
+            max(now + 1e-6, min(moments))
+            if in_flight < width.limit and delay > 0
+            else max(now + 1e-6, ends[0][0])
+        )
+    return granted, refusals
+
+
+@pytest.mark.parametrize("round_trip", [0.003, 0.08])
+@pytest.mark.parametrize("hint", ["none", "exact", "whole seconds"])
+@pytest.mark.parametrize(
+    ("server", "least"),
+    [
+        (lambda: _bucket(10), 0.95),
+        (lambda: _bucket(60), 0.95),
+        (lambda: _bucket(600), 0.95),
+        (lambda: _fixed(60), 0.95),
+        (lambda: _fixed(60, phase=37), 0.95),
+        (lambda: _fixed(1), 0.80),
+        (lambda: _sliding(60), 0.90),
+        (lambda: _sliding(10), 0.90),
+    ],
+    ids=[
+        "bucket 10",
+        "bucket 60",
+        "bucket 600",
+        "minute",
+        "minute from the middle",
+        "second",
+        "sliding 60",
+        "sliding 10",
+    ],
+)
+def test_what_is_allowed_is_used_and_little_more_is_asked(
+    server: Callable[[], Server], least: float, hint: str, round_trip: float
+) -> None:
+    granted, refusals = _run(server(), hint=hint, round_trip=round_trip)
+    allowed = _RATE * 60 * _MINUTES
+    late = sum(1 for moment in refusals if moment > 20)
+    assert granted >= least * allowed
+    assert late / (granted + len(refusals)) < 0.025
+
+
+def test_a_limit_of_the_users_own_is_kept() -> None:
+    pace = Pace(allowed=5.0)
+    now, starts = 100.0, []
+    while now < 160.0:
+        if (delay := pace.delay(now)) > 0:
+            now += delay
+            continue
+        pace.start(now)
+        starts.append(now)
+    assert 295 <= len(starts) <= 302
+    assert max(sum(1 for at in starts if begin <= at < begin + 1) for begin in range(100, 159)) <= 7
+
+
+def test_a_hint_pauses_every_call() -> None:
+    pace = Pace()
+    pace.start(10.0)
+    pace.refuse(10.1, 10.0, 30.0)
+    assert pace.delay(10.2) == pytest.approx(29.9)
+    assert pace.delay(40.2) == 0.0
+
+
+def test_width_doubles_then_halves_once_a_round_trip() -> None:
+    width = Width(64)
+    assert width.limit == 8
+    for _ in range(8):
+        width.succeed(1.0)
+    assert width.limit == 16
+    for _ in range(10):  # a volley of overloads that all started before the first was heard of
+        width.overload(20.0, 19.0)
+    assert width.limit == 8
+    width.overload(22.0, 21.0)
+    assert width.limit == 4
+    for _ in range(4):
+        width.succeed(1.0)
+    assert width.limit == 4 + 0  # now one more a round trip, not double
+    width.succeed(1.0)
+    assert width.limit == 5
+
+
+def test_width_stops_growing_when_latency_does() -> None:
+    width = Width(1000)
+    for _ in range(50):
+        width.succeed(1.0)
+    for _ in range(500):
+        width.succeed(20.0)
+    assert width.limit < 80
+
+
+def test_tokens_are_taken_before_and_corrected_after() -> None:
+    allowance = TokenAllowance(6000)
+    assert allowance.delay(1.0, 6000) == 0.0
+    allowance.take(6000)
+    assert allowance.delay(1.0, 1000) == pytest.approx(10.0)
+    allowance.take(-5000)
+    assert allowance.delay(1.0, 1000) == 0.0
+    assert TokenAllowance(0).delay(1.0, 10**9) == 0.0
