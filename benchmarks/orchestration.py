@@ -3,6 +3,7 @@
     python benchmarks/orchestration.py cost --candidates 1000        # simulated stages alone
     python benchmarks/orchestration.py cost --candidates 200 --real  # constructive provider, real validation
     python benchmarks/orchestration.py overlap                       # an LLM of 2 s, validation of 1 s
+    python benchmarks/orchestration.py dask                          # 1, 2 and 4 local workers
 
 Figures are CPU seconds and ratios, because machines differ and are shared. Orchestration is what the flow's
 process and the server spend, less what the stages themselves spend in the flow's process.
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from simulated import Simulation
 
@@ -41,11 +43,14 @@ def main() -> None:
     cost_options.add_argument("--real", action="store_true")
     overlap_options = commands.add_parser("overlap")
     overlap_options.add_argument("--candidates", type=int, default=400)
+    commands.add_parser("dask").add_argument("--candidates", type=int, default=160)
     options = parser.parse_args()
     if options.command == "cost":
         cost(options.candidates, real=options.real)
-    else:
+    elif options.command == "overlap":
         overlap(options.candidates)
+    else:
+        spread_over_dask(options.candidates)
 
 
 def cost(candidates: int, *, real: bool) -> None:
@@ -90,8 +95,19 @@ def overlap(candidates: int) -> None:
     print(f"both: {wall:.1f} s, {wall / max(walls.values()) - 1:+.1%} against the larger alone")
 
 
-def _run(candidates: int, folder: Path, simulation: Simulation | None) -> RunSummary:
-    settings = Settings(num_total_samples=candidates, seed=7, max_retries=0, output_dir=str(folder))
+def spread_over_dask(candidates: int) -> None:
+    """Wall time on 1, 2 and 4 local workers, which wait half a second a candidate."""
+    with tempfile.TemporaryDirectory() as folder, _server(Path(folder) / "prefect"):
+        walls = {}
+        for workers in (1, 2, 4):
+            options = {"runner": "dask", "num_worker": workers}
+            walls[workers] = _run(candidates, Path(folder) / f"w{workers}", Simulation(), **options).wall_s
+            efficiency = walls[1] / (workers * walls[workers])
+            print(f"{workers} workers: {walls[workers]:.1f} s, efficiency {efficiency:.0%}")
+
+
+def _run(candidates: int, folder: Path, simulation: Simulation | None, **more: Any) -> RunSummary:
+    settings = Settings(num_total_samples=candidates, seed=7, max_retries=0, output_dir=str(folder), **more)
     return run_synth(settings, open_workshop=simulation.open if simulation else None)
 
 

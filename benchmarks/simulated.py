@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from flows.spread import spread
 from flows.workshop import Workshop, keep, start
 from synth_core.records import (
     Candidate,
@@ -22,6 +23,7 @@ from synth_core.records import (
     Verdict,
     sha256,
 )
+from synth_core.settings import Settings
 from synth_core.store import Run
 from tasks.cache import Batch
 from tasks.stages import Stages, Step
@@ -45,11 +47,15 @@ class Simulation:
 
     @contextlib.contextmanager
     def open(self, run: Run) -> Iterator[Workshop]:
-        with ThreadPoolExecutor(self.concurrency) as calls, ThreadPoolExecutor(self.workers) as workers:
+        with contextlib.ExitStack() as stack:
+            calls = stack.enter_context(ThreadPoolExecutor(self.concurrency))
+            workers = stack.enter_context(ThreadPoolExecutor(self.workers))
             steps: dict[Stage, Step] = {stage: _pass(stage) for stage in Stage}
             steps[Stage.LLM] = lambda candidates, _: list(calls.map(self._answer, candidates))
             steps[Stage.EXTRACT] = lambda candidates, _: [_extract(c) for c in candidates]
             steps[Stage.VALIDATE_EAGER] = lambda candidates, _: list(workers.map(self._validate, candidates))
+            if run.settings.runner == "dask":
+                steps |= stack.enter_context(spread(run.settings, [Stage.VALIDATE_EAGER], open_on_worker))
             steps[Stage.PERSIST] = functools.partial(keep, run)
             timed = {stage: self._timed(stage, step) for stage, step in steps.items()}
 
@@ -81,6 +87,13 @@ class Simulation:
             return candidate.judged(Verdict.fail(Stage.VALIDATE_EAGER, Category.SHAPE_ERROR, "simulated"))
         graph = Graph(nodes=(), operators=candidate.specification.operators)
         return candidate.judged(Verdict.ok(Stage.VALIDATE_EAGER), graph=graph)
+
+
+@contextlib.contextmanager
+def open_on_worker(settings: Settings) -> Iterator[dict[Stage, Step]]:
+    """On a Dask worker: validation of half a second a candidate."""
+    validate = Simulation(seconds=0.5)._validate
+    yield {Stage.VALIDATE_EAGER: lambda candidates, _: [validate(c) for c in candidates]}
 
 
 def _pass(stage: Stage) -> Step:

@@ -11,7 +11,7 @@ from prefect import flow, get_run_logger
 from prefect.context import TagsContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.workshop import open_validation
+from flows.compute import open_compute
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
@@ -41,7 +41,7 @@ def validate(settings: Settings, run_id: str, shards: list[Manifest]) -> int:
     get_run_logger().info("run=%s shards=%d", run_id, len(shards))
     with (
         _shelf(settings, run_id) as shelf,
-        open_validation(settings) as steps,
+        open_compute(settings) as steps,
         TagsContext(current_tags=set()),
     ):
         tasks = stage_tasks(Stages(start=_nothing, steps=steps), shelf)

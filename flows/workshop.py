@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from pydantic import SecretStr
 
+from flows.compute import open_compute, plain
 from synth_core import sampling
 from synth_core.records import Candidate, Manifest, Outcome, Stage
 from synth_core.settings import Settings
@@ -59,12 +60,12 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
             return completed
 
         filter_ = Filter(run.output_dir, run.run_id)
-        steps = {
-            Stage.PROMPT: _plain(render_prompts),
+        steps: dict[Stage, Step] = {
+            Stage.PROMPT: plain(render_prompts),
             Stage.LLM: complete,
-            Stage.EXTRACT: _plain(extract_programs),
-            **stack.enter_context(open_validation(settings)),
-            Stage.FILTER: _plain(filter_.apply),
+            Stage.EXTRACT: plain(extract_programs),
+            **stack.enter_context(open_compute(settings)),
+            Stage.FILTER: plain(filter_.apply),
             Stage.PERSIST: functools.partial(keep, run),
         }
         yield Workshop(
@@ -73,18 +74,6 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
             budget_spent,
             _templates(settings),
         )
-
-
-@contextlib.contextmanager
-def open_validation(settings: Settings) -> Iterator[dict[Stage, Step]]:
-    """The two validation stages, by one engine of this process."""
-    from synth_core.validation.engine import Engine
-
-    with Engine(settings.validation, settings.num_worker, cache_dir=settings.cache_dir) as engine:
-        yield {
-            Stage.VALIDATE_EAGER: _plain(engine.validate_eager),
-            Stage.VALIDATE_COMPILE: _plain(engine.validate_compile),
-        }
 
 
 def _templates(settings: Settings) -> dict[Stage, str]:
@@ -106,10 +95,6 @@ def keep(run: Run, candidates: Sequence[Candidate], manifest: Manifest) -> list[
     kept = persist(candidates, run)
     append_ledger(run, kept, round=manifest.round, batch=manifest.batch)
     return kept
-
-
-def _plain(function: Callable[[Sequence[Candidate]], list[Candidate]]) -> Any:
-    return lambda candidates, _manifest: function(candidates)
 
 
 def _key(settings: Settings) -> SecretStr | None:
