@@ -1,12 +1,12 @@
 """Engine against the usual way: the same accepted programs, interleaved, whole process trees measured.
 
-    python benchmarks/validate.py [--programs 64] [--rounds 2] [--workers 2] [--folder DIR] [--only engine|baseline]
+    python benchmarks/validate.py [--programs 64] [--rounds 2] [--workers 2] [--folder DIR] [--only WAY]
 
 Baseline: a ProcessPoolExecutor of long-lived warm workers that `exec` a program, run it eagerly and through
 torch.compile with default flags; no isolation, no second run, no comparison. Engine: both stages, every
-check on, sandboxed, no verdict cached. Both start with empty Inductor caches and are warm (torch imported, the
-ISA probed, headers precompiled) before the clock starts. CPU is that of the whole process tree, compilers
-included.
+check on, sandboxed, no verdict cached. Both start with empty Inductor caches and are warm (torch imported,
+the ISA probed, headers precompiled) before the clock starts. CPU is that of the whole process tree,
+compilers included.
 
 Programs: those of --folder, or as many as the constructive provider writes until --programs are accepted.
 """
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,11 +56,8 @@ def main() -> None:
         costs: dict[str, list[Cost]] = {"baseline": [], "engine": []}
         for _ in range(options.rounds):
             for way in costs if options.only is None else (options.only,):
-                cost = (
-                    engine(programs, options.workers)
-                    if way == "engine"
-                    else baseline(folder, options.workers)
-                )
+                run_engine = way == "engine"
+                cost = engine(programs, options.workers) if run_engine else baseline(folder, options.workers)
                 costs[way].append(cost)
                 print(
                     f"{way:9} {cost.done} programs  wall {cost.wall:7.1f} s  cpu {cost.cpu:7.1f} s"
@@ -73,9 +70,8 @@ def main() -> None:
                 getattr(b, unit) / getattr(e, unit)
                 for b, e in zip(costs["baseline"], costs["engine"], strict=True)
             ]
-            print(
-                f"{unit}: baseline / engine = {statistics.median(ratios):.2f}  {[round(r, 2) for r in ratios]}"
-            )
+            each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            print(f"{unit}: baseline / engine = {statistics.median(ratios):.2f} ({each})")
     return None
 
 
@@ -115,8 +111,8 @@ def _warm() -> None:
     import torch
 
     torch.set_num_threads(1)
-    with torch.no_grad():
-        torch.compile(torch.nn.Linear(4, 4))(torch.randn(2, 4)).relu()
+    compiled: Any = torch.compile(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()))
+    compiled(torch.randn(2, 4))
 
 
 def _pause(_: int) -> None:
@@ -134,7 +130,8 @@ def _exec_and_compile(path: Path) -> bool:
         module = namespace[path.stem](*args, **kwargs)
         inputs = namespace["get_inputs"]()
         module(*inputs)
-        torch.compile(module)(*inputs)
+        compiled: Any = torch.compile(module)
+        compiled(*inputs)
     except Exception as error:
         print(f"{path.stem}: {type(error).__name__}: {error}", file=sys.stderr)
         return False
@@ -169,7 +166,7 @@ def _candidate(index: int, program: Program) -> Candidate:
 
 
 @contextmanager
-def _measured(cost: Cost, cpu: Any) -> Iterator[None]:
+def _measured(cost: Cost, cpu: Callable[[], float]) -> Iterator[None]:
     wall, before = time.perf_counter(), cpu()
     yield
     cost.wall, cost.cpu = time.perf_counter() - wall, cpu() - before

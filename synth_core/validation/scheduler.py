@@ -8,6 +8,7 @@ unless what their supervisor saw decides already.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -185,6 +186,7 @@ def _probe(request: dict[str, Any], compiled: bool) -> None:
     """Inside the confined process: run the program and write down what it did."""
     from synth_core.validation import probe
 
+    gc.disable()  # it would copy the zygote's pages to find nothing worth freeing
     with process.open_evidence() as file:
         writer = EvidenceWriter(file)
         (probe.run_compiled if compiled else probe.run_eager)(request, writer)

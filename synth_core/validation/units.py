@@ -48,7 +48,7 @@ _FORBIDDEN_WORDS: Final = _words(
 _KNOWN_MACROS: Final = _words(
     "C10_LIKELY C10_UNLIKELY AOTI_TORCH_CHECK TORCH_CHECK INFINITY NAN INT_MIN INT_MAX INT64_MAX INT64_MIN"
 )
-_MACRO: Final = re.compile(r"_*[A-Z][A-Z0-9_]{2,}")
+_MACRO: Final = re.compile(r"_*[A-Z][A-Z0-9_]{2,}|Py\w*|\w*(?:BEGIN|END|begin|end)_\w*")
 _PRELUDE: Final = """
 extern "C" { char unit_error[256]; }
 static void unit_failed(const char* what) {
