@@ -15,7 +15,8 @@ from synth_core.settings import Settings, load_settings
 from synth_core.strategies import with_provider
 
 # Options of the groups whose own name would be unclear, or is fixed by the seed system.
-_SPELLINGS = {
+_SPELLINGS: dict[tuple[str, ...], str] = {
+    ("skip_filters",): "skip_filter",
     ("provider", "timeout"): "provider_timeout",
     ("provider", "retries"): "provider_retries",
     ("provider", "concurrency"): "provider_concurrency",
@@ -93,7 +94,7 @@ def _walk() -> Iterator[tuple[str, tuple[str, ...], FieldInfo]]:
             for inner, inner_field in field.annotation.model_fields.items():
                 yield _SPELLINGS.get((name, inner), inner), (name, inner), inner_field
         else:
-            yield name, (name,), field
+            yield _SPELLINGS.get((name,), name), (name,), field
 
 
 def _parameter(name: str, path: tuple[str, ...], field: FieldInfo) -> inspect.Parameter:

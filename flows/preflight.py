@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from synth_core.filtering import resolve_filters
 from synth_core.prompting import load_template
 from synth_core.providers.table import require_key
 from synth_core.settings import Settings
@@ -17,3 +18,4 @@ def check_settings(settings: Settings) -> None:
         load_template(strategy.prompt, settings.model_name)
     resolve_skips(settings.validation.skip_checks)
     resolve_rules(settings.validation.reject_rules)
+    resolve_filters(settings.skip_filters)

@@ -59,7 +59,7 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
                 budget_spent.set()
             return completed
 
-        filter_ = Filter(run.output_dir, run.run_id)
+        filter_ = Filter(run.output_dir, run.run_id, settings.skip_filters)
         steps: dict[Stage, Step] = {
             Stage.PROMPT: plain(render_prompts),
             Stage.LLM: complete,

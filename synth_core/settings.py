@@ -160,6 +160,7 @@ class Settings(Record):
     yield_floor: float = Field(
         default=0.3, ge=0, le=1, description="Share of attempts accepted below which a run raises an alarm"
     )
+    skip_filters: Names = Field(default=(), description="Names of filters to switch off")
     output_dir: str = Field(default="synth-output", description="Folder of the accepted programs")
     seed: int | None = Field(default=None, ge=0, description="Seed of the run; none: draw one and record it")
     strategy: str = Field(default="balanced", description="Name of a strategy, or path of a TOML file")

@@ -31,7 +31,7 @@ Objection = Callable[[Fingerprints, Folder], str]
 
 
 class FilterRule(NamedTuple):
-    """name: what `--filters` calls it. objection: what the program is like, one line; empty for none."""
+    """name: what `--skip-filter` calls it. objection: what the program is like, one line; empty for none."""
 
     name: str
     category: Category
@@ -97,7 +97,14 @@ FILTERS: tuple[FilterRule, ...] = (
         _near_duplicate,
     ),
 )
-FILTER_NAMES = tuple(rule.name for rule in FILTERS)
+
+
+def resolve_filters(skip: Sequence[str]) -> tuple[FilterRule, ...]:
+    """The filters but those to skip; `UsageError` for a name that is none."""
+    names = [rule.name for rule in FILTERS]
+    if unknown := [name for name in skip if name not in names]:
+        raise UsageError(f"unknown filter {unknown[0]!r}; there are {', '.join(names)}")
+    return tuple(rule for rule in FILTERS if rule.name not in skip)
 
 
 class Filter:
@@ -107,12 +114,10 @@ class Filter:
     program that is written is never taken back. A run that is resumed meets its own claims as its own.
     """
 
-    def __init__(self, output_dir: Path | str, run_id: str, filters: Sequence[str] = FILTER_NAMES) -> None:
-        if unknown := [name for name in filters if name not in FILTER_NAMES]:
-            raise UsageError(f"unknown filter {unknown[0]!r}; there are {', '.join(FILTER_NAMES)}")
+    def __init__(self, output_dir: Path | str, run_id: str, skip: Sequence[str] = ()) -> None:
         self._folder = Path(output_dir)
         self._run_id = run_id
-        self._rules = tuple(rule for rule in FILTERS if rule.name in filters)
+        self._rules = resolve_filters(skip)
 
     def apply(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Judge the alive candidates, in order; raises `EnvironmentFault` where the index can't be used."""

@@ -148,14 +148,14 @@ def test_the_order_of_a_benchmark_s_operators_matters(tmp_path: Path) -> None:
 
 
 def test_a_filter_that_is_left_out_objects_to_nothing(tmp_path: Path) -> None:
-    chosen = Filter(tmp_path, RUN, ["contaminated"])
+    chosen = Filter(tmp_path, RUN, skip=["duplicate-operators", "duplicate-graph", "near-duplicate"])
     assert judged(chosen.apply([candidate(0, *ODD), candidate(1, *ODD)])) == [None, None]
     assert judged(Filter(tmp_path, LATER).apply([candidate(0, *ODD)])) == [Category.DUPLICATE]
 
 
 def test_an_unknown_filter_is_named_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'nearly'.*duplicate-graph"):
-        Filter(tmp_path, RUN, ["nearly"])
+        Filter(tmp_path, RUN, skip=["nearly"])
 
 
 def test_a_sampled_set_that_is_held_is_known_before_any_call(tmp_path: Path) -> None:
