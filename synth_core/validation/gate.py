@@ -198,8 +198,10 @@ def _disallowed(tree: ast.Module) -> Iterator[str]:
             yield f"line {node.lineno}: uses {node.id}"
         if isinstance(node, ast.Attribute | ast.Name) and id(node) not in inner:
             chain = _chain(node, aliases)
-            if chain:
+            if chain and isinstance(node.ctx, ast.Load):
                 yield from (f"line {node.lineno}: {reason}" for reason in _reach(chain))
+            elif chain and isinstance(node, ast.Attribute):
+                yield f"line {node.lineno}: changes {chain}"
 
 
 def _imports(node: ast.Import | ast.ImportFrom, aliases: dict[str, str]) -> Iterator[str]:

@@ -87,7 +87,7 @@ def difference(value: torch.Tensor, reference: torch.Tensor, tolerance: Toleranc
     finite = torch.isfinite(b)
     magnitude = b.abs()
     scale = float(magnitude[finite].square().mean().sqrt()) if bool(finite.any()) else 0.0
-    limit = tolerance.rtol * magnitude + tolerance.atol * scale
+    limit = torch.where(finite, tolerance.rtol * magnitude + tolerance.atol * scale, 0.0)
     gap = (a - b).abs()
     gap[(a == b) | (a.isnan() & b.isnan())] = 0.0
     beyond = ~(gap <= limit)
