@@ -90,9 +90,9 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None
     """Tried as an ordinary user, for root writes anywhere; by relative paths: tmp_path is private."""
     script = (
         "import os, sys; from pathlib import Path; from synth_core.errors import UsageError\n"
-        "from synth_core.store.runs import _check_writable\n"
+        "from synth_core.store.runs import check_writable\n"
         "os.geteuid() == 0 and os.setuid(65534)\n"
-        "try: _check_writable(Path(sys.argv[1]))\n"
+        "try: check_writable(Path(sys.argv[1]))\n"
         "except UsageError as error: print(error)"
     )
     tmp_path.chmod(0o755)
