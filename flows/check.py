@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flows.up import Finding
 from synth_core.errors import SynthError
+from synth_core.providers.preflight import configured, probe
 from synth_core.records import Tier
 from synth_core.settings import Settings
 from synth_core.validation.engine import Engine
@@ -33,10 +34,11 @@ def check(settings: Settings) -> Iterator[Finding]:
         _compiler,
         _sandbox,
         _prefect,
+        _providers,
         _folders,
     ]
-    for probe in probes:
-        yield from probe(settings)
+    for look in probes:
+        yield from look(settings)
 
 
 def _python(_: Settings) -> Iterator[Finding]:
@@ -67,6 +69,13 @@ def _prefect(_: Settings) -> Iterator[Finding]:
 
     where = "the server you set up" if server_is_configured() else "a private server for each run"
     yield Finding("prefect", True, f"prefect {version('prefect')}, {where}")
+
+
+def _providers(settings: Settings) -> Iterator[Finding]:
+    """One tiny call to the provider the settings name and to every other that has a key."""
+    for provider in configured(settings):
+        found = probe(settings, provider)
+        yield Finding(found.provider, found.ok, found.detail)
 
 
 def _folders(settings: Settings) -> Iterator[Finding]:

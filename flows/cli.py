@@ -68,6 +68,23 @@ def debug(settings: Settings, *, as_json: Json = False) -> int:
 
 
 @app.command
+@settings_options(omit=("num_accepted", "batch_size", "output_dir", "runner", "dask_address"))
+def preview(
+    settings: Settings,
+    *,
+    count: Annotated[int, Parameter(name=("--count", "-n"), help="Candidates to try")] = 5,
+    as_json: Json = False,
+) -> int:
+    """Try a few candidates and estimate yield, time and cost of the whole run; writes nothing."""
+    from flows.preview import preview as run_preview
+
+    if count < 1:
+        raise UsageError("--count must be at least 1")
+    run_preview(settings, count, as_json=as_json)
+    return DONE
+
+
+@app.command
 @settings_options(groups=("validation",), only=("num_worker", "cache_dir"))
 def validate(
     settings: Settings,
@@ -146,6 +163,35 @@ def up(
     return DONE
 
 
+cache = App(name="cache", help="What the answer and verdict caches hold, and how to make room.")
+app.command(cache)
+
+
+@cache.command(name="list")
+@settings_options(groups=(), only=("cache_dir",))
+def list_cache(settings: Settings, *, as_json: Json = False) -> int:
+    """List kept answers by provider and model, and the size of the verdicts."""
+    from flows import caches
+
+    caches.show(settings, as_json=as_json)
+    return DONE
+
+
+@cache.command
+@settings_options(groups=(), only=("cache_dir",))
+def prune(
+    settings: Settings,
+    *,
+    older_than_days: Annotated[float, Parameter(help="Least age of what is forgotten, in days")] = 30.0,
+    model: Annotated[str, Parameter(help="Forget answers of this model only; verdicts stay")] = "",
+) -> int:
+    """Forget what has not been of use for a while; what is asked again is paid again."""
+    from flows import caches
+
+    caches.prune(settings, older_than_days, model)
+    return DONE
+
+
 contamination = App(name="contamination", help="Compare programs with a benchmark they must not resemble.")
 app.command(contamination)
 
@@ -195,7 +241,7 @@ def _show_findings(findings: Iterable[Finding], *, as_json: bool) -> bool:
             print(json.dumps(finding._asdict()), flush=True)
         else:
             mark = "[green]ok[/]     " if finding.ok else "[red]amiss[/]  "
-            console.print(f"{mark}{finding.name:<12}{escape(finding.detail)}", soft_wrap=True)
+            console.print(f"{mark}{finding.name:<14}{escape(finding.detail)}", soft_wrap=True)
     return sound
 
 

@@ -6,7 +6,6 @@ No Prefect here: the stages are plain functions, and a person who looks at one c
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,17 +13,10 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.syntax import Syntax
 
+from flows.by_hand import first_candidates, steps
 from flows.preflight import check_settings
-from synth_core.extraction import extract_programs
-from synth_core.prompting import render_prompts
-from synth_core.providers.dispatch import Dispatcher
 from synth_core.records import Candidate, Verdict
-from synth_core.sampling import sample
 from synth_core.settings import Settings
-from synth_core.strategies import effective_strategies
-from synth_core.validation.engine import Engine
-
-Step = Callable[[list[Candidate]], list[Candidate]]
 
 
 def debug(settings: Settings, *, as_json: bool = False) -> bool:
@@ -35,21 +27,11 @@ def debug(settings: Settings, *, as_json: bool = False) -> bool:
     console = Console(stderr=as_json, highlight=False)
     check_settings(settings)
     settings = settings.resolved()
-    candidates = sample(settings, effective_strategies(settings)[0], [0])
+    candidates = first_candidates(settings, 1)
     console.print(Rule(f"candidate of strategy {candidates[0].specification.strategy}, seed {settings.seed}"))
     console.print("operators  " + ", ".join(candidates[0].specification.operators))
-    with (
-        Dispatcher(settings) as dispatcher,
-        Engine(settings.validation, settings.num_worker, cache_dir=settings.cache_dir) as engine,
-    ):
-        steps: list[Step] = [
-            render_prompts,
-            dispatcher.complete,
-            extract_programs,
-            engine.validate_eager,
-            engine.validate_compile,
-        ]
-        for step in steps:
+    with steps(settings) as stages:
+        for step in stages:
             before = candidates[0]
             candidates = step(candidates)
             _show(console, before, candidates[0])
