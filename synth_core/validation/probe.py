@@ -104,17 +104,18 @@ def _run_eager(request: Request, out: EvidenceWriter) -> None:
 def _effects_of_units(
     program: Loaded, captured: Captured, compare: disturb.Comparison, seed: int
 ) -> list[tuple[str, str, float, float]]:
-    """Operator, how it was meddled with, the share that moved, and the share elsewhere where that was 0."""
+    """Operator, how it was meddled with, the share that moved, and the share elsewhere where none did here."""
+    still = max(tolerance.outliers for tolerance in compare.tolerances)
     here = [compare.unit(unit) for _, unit in captured.units]
     there = [share for share, _ in here]
     for vary in (False, True):
-        if 0.0 not in there:
+        if min(there, default=1.0) > still:
             break
         with suppress(Exception):  # a program may not bear other arguments, or other inputs
             module = program.variant() if vary else program.module
             with compare.elsewhere(module, Runner(module, seed)) as other:
                 there = [
-                    share or other.unit(unit)[0]
+                    share if share > still else other.unit(unit)[0]
                     for share, (_, unit) in zip(there, captured.units, strict=True)
                 ]
     return [

@@ -106,4 +106,5 @@ def test_tolerances() -> None:
     assert difference(infinite, infinite, tight).share == 0.0
     assert difference(-infinite, infinite, tight).share == 0.5
     assert tolerance_for(torch.float32, ["torch.Tensor.gt"]).outliers > 0.0 == tight.outliers
+    assert tolerance_for(torch.float16, ["torch.relu"] * 20).rtol == 20 / 2**11
     assert tolerance_for(torch.int64).rtol == tolerance_for(torch.bool).atol == 0.0
