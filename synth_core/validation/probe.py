@@ -104,7 +104,7 @@ def _run_eager(request: Request, out: EvidenceWriter) -> None:
 def _effects_of_units(
     program: Loaded, captured: Captured, compare: disturb.Comparison, seed: int
 ) -> list[tuple[str, str, float, float]]:
-    """Operator, how it was meddled with, the share that moved, and the share elsewhere where none did here."""
+    """Operator, how it was meddled with, the share that moved here, and elsewhere where none did here."""
     still = max(tolerance.outliers for tolerance in compare.tolerances)
     here = [compare.unit(unit) for _, unit in captured.units]
     there = [share for share, _ in here]
