@@ -49,6 +49,13 @@ class Budget:
             self._settled.clear()
             await self._settled.wait()
 
+    def reserve_now(self, worst: Spending) -> str:
+        """Reserve one call without waiting for others; the answer is as `reserve`'s."""
+        reason = self._exceeded(worst, self._reserved)
+        if not reason:
+            self._reserved.add(worst)
+        return reason
+
     def settle(self, worst: Spending, real: Spending) -> None:
         """Replace a reservation by what the call really took."""
         self._reserved.add(worst, -1)

@@ -13,6 +13,7 @@ provider's. A provider of your own needs only `async def complete(request: Reque
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -141,3 +142,15 @@ def parse_retry_after(value: str | None) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def scrub(text: str, key: SecretStr | None) -> str:
+    """Take every word out of a server's message that holds a part of the key, masked ones included."""
+    secret = key.get_secret_value() if key else ""
+    parts = {secret[i : i + 6] for i in range(len(secret) - 5)}
+
+    def clean(match: re.Match[str]) -> str:
+        word = match[0]
+        return "[key]" if "**" in word or any(part in word for part in parts) else word
+
+    return re.sub(r"[^\s\"'`,;()<>]+", clean, text)

@@ -17,26 +17,23 @@ from typing import Self
 
 from pydantic import SecretStr
 
-from synth_core import layers
 from synth_core.errors import UsageError
 from synth_core.extraction import refuses
-from synth_core.providers.answers import Answer, AnswerStore, answer_key
+from synth_core.providers.answers import Answer, AnswerStore
+from synth_core.providers.batch_rows import Row, ask_rows
 from synth_core.providers.budget import Budget
-from synth_core.providers.call import RETRYABLE, Connection, Reply, Request
+from synth_core.providers.call import RETRYABLE, Connection, Reply, Request, failed
 from synth_core.providers.calls import CallLedger
+from synth_core.providers.completion import completed, question
 from synth_core.providers.lane import Lane
 from synth_core.providers.pricing import price
-from synth_core.providers.retry import add_usage, ask
+from synth_core.providers.retry import Asked, add_usage, ask
 from synth_core.providers.table import find_provider, key_of
 from synth_core.records import (
     Candidate,
-    Category,
-    Completion,
     Outcome,
     Stage,
-    Telemetry,
     Usage,
-    Verdict,
     operator_signature,
 )
 from synth_core.settings import Settings
@@ -44,8 +41,6 @@ from synth_core.settings import Settings
 _SALVAGE_PAUSE = 5.0  # seconds before calls that failed for the moment are tried once more
 _GRACE = 5.0  # seconds that calls in flight get once the breaker has tripped
 _RATE_WINDOW = 60.0
-
-_CATEGORIES = {Outcome.BLOCKED: Category.REFUSAL, Outcome.TRUNCATED: Category.TRUNCATED}
 
 
 @dataclass(frozen=True)
@@ -153,17 +148,19 @@ class Dispatcher:
 
     async def _complete_all(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """One wave of calls, then a second for those that a passing trouble of the server outlasted."""
+        if self._settings.provider.batch:
+            return await self._complete_in_batches(candidates)
         retries = self._settings.provider.retries
         done = await self._wave(candidates, retries)
-        failed = [
+        outlasted = [
             index
             for index, candidate in enumerate(done)
             if candidates[index].alive and candidate.completion and candidate.completion.outcome in RETRYABLE
         ]
-        if failed and retries:
+        if outlasted and retries:
             await asyncio.sleep(_SALVAGE_PAUSE)
-            again = [candidates[i].model_copy(update={"telemetry": done[i].telemetry}) for i in failed]
-            for index, candidate in zip(failed, await self._wave(again, retries=0), strict=True):
+            again = [candidates[i].model_copy(update={"telemetry": done[i].telemetry}) for i in outlasted]
+            for index, candidate in zip(outlasted, await self._wave(again, retries=0), strict=True):
                 done[index] = candidate
         return done
 
@@ -185,25 +182,57 @@ class Dispatcher:
 
     async def _complete(self, candidate: Candidate, retries: int) -> Candidate:
         lane = await self._lane(candidate.specification.provider)
-        request, key = self._question(candidate, lane)
-        answer = self._answers.get(key) if self._answers and key else None
-        if answer is not None:
-            self._from_cache += 1
-            self._done += 1
-            reply = Reply(
-                outcome=Outcome.OK,
-                text=answer.text,
-                serving_model=answer.serving_model,
-                finish_reason=answer.finish_reason,
-            )
-            telemetry = candidate.telemetry
-            from_cache = (*telemetry.from_cache, Stage.LLM.value)
-            telemetry = telemetry.model_copy(update={"from_cache": from_cache})
-            return _completed(candidate, request, reply, telemetry)
+        request, key = question(candidate, lane, self._settings.provider)
+        if known := self._known(candidate, request, key):
+            return known
         asked = await ask(
             lane, request, candidate.id, retries, lambda reply: self._keep(key, candidate, lane, reply)
         )
         lane.breaker.check()
+        return self._answered(candidate, request, asked)
+
+    async def _complete_in_batches(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The same by the provider's batch mode: what no cache answers goes into one job."""
+        done = list(candidates)
+        rows: dict[str, Row] = {}
+        for index, candidate in enumerate(candidates):
+            if not candidate.alive:
+                continue
+            lane = await self._lane(candidate.specification.provider)
+            request, key = question(candidate, lane, self._settings.provider)
+            if known := self._known(candidate, request, key):
+                done[index] = known
+            elif key in rows:
+                rows[key].owners.append(index)
+            elif reason := lane.reserve_row(request):
+                asked = Asked(failed(Outcome.OVER_BUDGET, reason), Usage(cost_usd=0.0), 0, 0.0)
+                done[index] = self._answered(candidate, request, asked)
+            else:
+                rows[key] = Row(lane, request, candidate, [index])
+        await ask_rows(rows, Path(self._settings.cache_dir), self._settings.provider.retries, self._keep)
+        for row in rows.values():
+            for index in row.owners:
+                done[index] = self._answered(candidates[index], row.request, row.asked)
+        return done
+
+    def _known(self, candidate: Candidate, request: Request, key: str) -> Candidate | None:
+        """The candidate with its answer from the cache, if that holds one."""
+        answer = self._answers.get(key) if self._answers and key else None
+        if answer is None:
+            return None
+        self._from_cache += 1
+        self._done += 1
+        reply = Reply(
+            outcome=Outcome.OK,
+            text=answer.text,
+            serving_model=answer.serving_model,
+            finish_reason=answer.finish_reason,
+        )
+        from_cache = (*candidate.telemetry.from_cache, Stage.LLM.value)
+        telemetry = candidate.telemetry.model_copy(update={"from_cache": from_cache})
+        return completed(candidate, request, reply, telemetry)
+
+    def _answered(self, candidate: Candidate, request: Request, asked: Asked) -> Candidate:
         self._done += 1
         before = candidate.telemetry
         update = {
@@ -211,7 +240,7 @@ class Dispatcher:
             "calls": before.calls + asked.calls,
             "seconds": {**before.seconds, Stage.LLM.value: asked.seconds},
         }
-        return _completed(candidate, request, asked.reply, before.model_copy(update=update))
+        return completed(candidate, request, asked.reply, before.model_copy(update=update))
 
     async def _lane(self, name: str) -> Lane:
         if name not in self._lanes:
@@ -241,38 +270,6 @@ class Dispatcher:
                 self._answers = self._answers or AnswerStore(settings.cache_dir)
         return lane
 
-    def _question(self, candidate: Candidate, lane: Lane) -> tuple[Request, str]:
-        """What is asked, and the key its answer is kept under (empty where none is kept)."""
-        specification, prompt, options = candidate.specification, candidate.prompt, self._settings.provider
-        assert prompt is not None
-        schema = layers.answer_schema(specification.operators) if prompt.template == layers.TEMPLATE else None
-        key = ""
-        if not lane.provider.writes_here:
-            key = answer_key(
-                operators=operator_signature(specification.operators),
-                prompt=prompt.digest,
-                provider=lane.provider.name,
-                server=options.base_url,
-                api=options.api,
-                model=lane.model,
-                temperature=specification.temperature,
-                schema=schema,
-                sample=specification.sample,
-                attempt=candidate.attempt,
-            )
-        request = Request(
-            system=prompt.system,
-            text=prompt.text,
-            operators=specification.operators,
-            model=lane.model,
-            temperature=specification.temperature,
-            max_tokens=options.max_tokens,
-            # Derived from the key, so that equal questions are asked equally.
-            seed=int(key[:8], 16) >> 1 if key else specification.seed,
-            schema=schema,
-        )
-        return request, key
-
     def _keep(self, key: str, candidate: Candidate, lane: Lane, reply: Reply) -> None:
         """Only a good answer is kept: a refusal, a truncation or an error is asked for again another day."""
         if not self._answers or not key or reply.outcome is not Outcome.OK or refuses(reply.text):
@@ -289,29 +286,3 @@ class Dispatcher:
             model=lane.model,
             signature=operator_signature(candidate.specification.operators),
         )
-
-
-def _completed(candidate: Candidate, request: Request, reply: Reply, telemetry: Telemetry) -> Candidate:
-    completion = Completion(
-        outcome=reply.outcome,
-        text=reply.text,
-        requested_model=request.model,
-        serving_model=reply.serving_model,
-        finish_reason=reply.finish_reason,
-        parameters={
-            "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
-            "seed": request.seed,
-        },
-        error=reply.error,
-    )
-    return candidate.judged(_verdict(reply), completion=completion, telemetry=telemetry)
-
-
-def _verdict(reply: Reply) -> Verdict:
-    """An answer cut short passes on if it has text: extraction decides whether its program is whole."""
-    if reply.outcome is Outcome.OK or (reply.outcome is Outcome.TRUNCATED and reply.text):
-        return Verdict.ok(Stage.LLM)
-    category = _CATEGORIES.get(reply.outcome, Category.PROVIDER_ERROR)
-    detail = reply.error or "the answer reached max_tokens before it had any text"
-    return Verdict.fail(Stage.LLM, category, f"{reply.outcome}: {detail}", check=reply.outcome.value)

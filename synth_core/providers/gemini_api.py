@@ -34,7 +34,18 @@ _BLOCKED = frozenset(
 
 @asynccontextmanager
 async def connect(connection: Connection) -> AsyncIterator[Complete]:
-    """A client of the Gemini API. It has no timeout and no connection limit of its own: both are set here."""
+    """Calls to the Gemini API."""
+    async with open_client(connection) as client:
+
+        async def complete(request: Request) -> Reply:
+            return await _ask(client, request)
+
+        yield complete
+
+
+@asynccontextmanager
+async def open_client(connection: Connection) -> AsyncIterator[genai.Client]:
+    """The SDK's client. It has no timeout and a low limit of connections by itself: both are set here."""
     settings = connection.settings
     # A redirect is not followed: a key goes nowhere but where the user sent it.
     arguments: dict[str, Any] = {"limits": httpx2.Limits(max_connections=None), "follow_redirects": False}
@@ -49,11 +60,8 @@ async def connect(connection: Connection) -> AsyncIterator[Complete]:
         ),
     )
 
-    async def complete(request: Request) -> Reply:
-        return await _ask(client, request)
-
     try:
-        yield complete
+        yield client
     finally:
         await client.aio.aclose()
 

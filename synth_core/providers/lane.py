@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import importlib
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-from pydantic import SecretStr
-
 from synth_core.errors import SynthError
+from synth_core.providers.batch import Batches
 from synth_core.providers.breaker import Breaker
 from synth_core.providers.budget import Budget, Spending
-from synth_core.providers.call import Complete, Connection, Reply, Request, failed
+from synth_core.providers.call import Complete, Connection, Reply, Request, failed, scrub
 from synth_core.providers.calls import CallLedger
 from synth_core.providers.limits import Pace, TokenAllowance, Width
 from synth_core.providers.pricing import price
@@ -52,36 +51,64 @@ class Lane:
         self._changed = asyncio.Event()
         self._expected_output = settings.max_tokens
         self._complete: Complete | None = None
+        self.batches: Batches | None = None  # where the provider's batch mode is wanted
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the provider's client; it is closed with `stack`."""
-        connect = load_connect(self.provider)
-        self._complete = await stack.enter_async_context(connect(self._connection))
+        if self._connection.settings.batch and self.provider.batch_module:
+            jobs = importlib.import_module(self.provider.batch_module).connect(self._connection)
+            self.batches = await stack.enter_async_context(jobs)
+        else:
+            connect = load_connect(self.provider)
+            self._complete = await stack.enter_async_context(connect(self._connection))
 
     async def ask(self, request: Request, candidate: str, keep: Keep) -> Reply:
         """One call, after its turn in the queue. Raises `HopelessProvider` once the breaker has tripped.
 
         keep: is handed the reply the moment it is there, before anything else can happen to it.
         """
-        input_tokens = int(len(request.system + request.text) / _BYTES_PER_TOKEN) + 1
-        worst = Usage(input_tokens=input_tokens, output_tokens=request.max_tokens)
-        estimate = input_tokens + self._expected_output
+        worst = self.worst(request)
+        estimate = worst.tokens - request.max_tokens + self._expected_output
         await self._wait_turn(estimate)
         try:
             reply = await self._ask(request, candidate, worst, keep)
         finally:
             self.in_flight -= 1
             self._changed.set()
-        used = reply.usage.input_tokens + reply.usage.output_tokens + reply.usage.thinking_tokens
-        self._tokens.take(used - estimate)
+        self._tokens.take(_tokens(reply) - estimate)
         return reply
 
-    async def _ask(self, request: Request, candidate: str, worst: Usage, keep: Keep) -> Reply:
-        reserved = Spending(
-            usd=price(self.provider, self.model, worst) or 0.0,
-            tokens=worst.input_tokens + worst.output_tokens,
-            calls=1,
-        )
+    def worst(self, request: Request, *, batch: bool = False) -> Spending:
+        """What a call may take at most."""
+        input_tokens = int(len(request.system + request.text) / _BYTES_PER_TOKEN) + 1
+        usage = Usage(input_tokens=input_tokens, output_tokens=request.max_tokens)
+        usd = price(self.provider, self.model, usage, batch=batch) or 0.0
+        return Spending(usd=usd, tokens=input_tokens + request.max_tokens, calls=1)
+
+    def account(
+        self, number: int, reserved: Spending, reply: Reply, seconds: float, *, batch: bool = False
+    ) -> Reply:
+        """Note what a call really took, in the ledger and against the budget; the reply with its cost."""
+        cost = price(self.provider, reply.serving_model or self.model, reply.usage, batch=batch)
+        if cost is None:
+            cost = price(self.provider, self.model, reply.usage, batch=batch)
+        usage = reply.usage.model_copy(update={"cost_usd": cost})
+        reply = replace(reply, usage=usage, seconds=seconds)
+        self._ledger.end(number, reply)
+        self._budget.settle(reserved, Spending(usd=cost or 0.0, tokens=_tokens(reply), calls=1))
+        return reply
+
+    def reserve_row(self, request: Request) -> str:
+        """Reserve a row of a batch job; the answer is empty, or says which budget leaves no room for it."""
+        return self._budget.reserve_now(self.worst(request, batch=True))
+
+    def account_row(self, request: Request, candidate: str, reply: Reply) -> Reply:
+        """As `account`, for a row of a batch job, which has no beginning of its own."""
+        reserved = self.worst(request, batch=True)
+        number = self._ledger.start(candidate, self.provider.name, self.model, reserved)
+        return self.account(number, reserved, self._tidy(reply), 0.0, batch=True)
+
+    async def _ask(self, request: Request, candidate: str, reserved: Spending, keep: Keep) -> Reply:
         if reason := await self._budget.reserve(reserved):
             return failed(Outcome.OVER_BUDGET, reason)
         number = self._ledger.start(candidate, self.provider.name, self.model, reserved)
@@ -91,15 +118,8 @@ class Lane:
             reply = self._tidy(await self._call(request))
         finally:
             now = time.monotonic()
-            cost = price(self.provider, reply.serving_model or self.model, reply.usage)
-            if cost is None:
-                cost = price(self.provider, self.model, reply.usage)
-            usage = reply.usage.model_copy(update={"cost_usd": cost})
-            reply = replace(reply, usage=usage, seconds=now - started)
             keep(reply)
-            self._ledger.end(number, reply)
-            used = reply.usage.input_tokens + reply.usage.output_tokens + reply.usage.thinking_tokens
-            self._budget.settle(reserved, Spending(usd=cost or 0.0, tokens=used, calls=1))
+            reply = self.account(number, reserved, reply, now - started)
         self._learn(reply, started, now)
         return reply
 
@@ -162,13 +182,5 @@ class Lane:
         return replace(reply, error=scrub(reply.error, self._connection.key)) if reply.error else reply
 
 
-def scrub(text: str, key: SecretStr | None) -> str:
-    """Take every word out of a server's message that holds a part of the key, masked ones included."""
-    secret = key.get_secret_value() if key else ""
-    parts = {secret[i : i + 6] for i in range(len(secret) - 5)}
-
-    def clean(match: re.Match[str]) -> str:
-        word = match[0]
-        return "[key]" if "**" in word or any(part in word for part in parts) else word
-
-    return re.sub(r"[^\s\"'`,;()<>]+", clean, text)
+def _tokens(reply: Reply) -> int:
+    return reply.usage.input_tokens + reply.usage.output_tokens + reply.usage.thinking_tokens

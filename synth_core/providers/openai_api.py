@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import httpx2
 import openai
 from openai.types import Completion as TextCompletion
 from openai.types import CompletionUsage
-from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from openai.types.chat import ChatCompletion
 
 from synth_core.providers.call import (
     Complete,
@@ -26,12 +26,24 @@ from synth_core.records import Outcome, Usage
 
 _FINISHED = {"length": Outcome.TRUNCATED, "content_filter": Outcome.BLOCKED}
 # Parameters that some models refuse (reasoning models take no temperature) and a program can do without.
-_OPTIONAL = frozenset({"temperature", "seed"})
+OPTIONAL = frozenset({"temperature", "seed"})
 
 
 @asynccontextmanager
 async def connect(connection: Connection) -> AsyncIterator[Complete]:
-    """A client of one server; `settings.api` chooses chat or plain completions."""
+    """Calls to one server; `settings.api` chooses chat or plain completions."""
+    refused: set[str] = set()
+    async with open_client(connection) as client:
+
+        async def complete(request: Request) -> Reply:
+            return await _ask(client, connection, request, refused)
+
+        yield complete
+
+
+@asynccontextmanager
+async def open_client(connection: Connection) -> AsyncIterator[openai.AsyncOpenAI]:
+    """The SDK's client with its own retries off and the user's address, key and CA."""
     settings = connection.settings
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency)
     http_client = openai.DefaultAsyncHttpxClient(
@@ -40,7 +52,6 @@ async def connect(connection: Connection) -> AsyncIterator[Complete]:
         timeout=settings.timeout,
         follow_redirects=False,  # a key goes nowhere but where the user sent it
     )
-    refused: set[str] = set()
     async with openai.AsyncOpenAI(
         api_key=connection.key.get_secret_value() if connection.key else "none",
         base_url=settings.base_url or None,
@@ -48,28 +59,19 @@ async def connect(connection: Connection) -> AsyncIterator[Complete]:
         max_retries=0,
         http_client=http_client,
     ) as client:
-
-        async def complete(request: Request) -> Reply:
-            return await _ask(client, connection, request, refused)
-
-        yield complete
+        yield client
 
 
 async def _ask(
     client: openai.AsyncOpenAI, connection: Connection, request: Request, refused: set[str]
 ) -> Reply:
-    options = {"temperature": request.temperature, **_options(connection, request)}
-    options = {name: value for name, value in options.items() if name not in refused}
+    body = parameters(connection, request, refused)
     try:
         if connection.settings.api == "completions":
-            prompt = f"{request.system}\n{request.text}" if request.system else request.text
-            return _read(await client.completions.create(model=request.model, prompt=prompt, **options))
-        messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": request.text}]
-        if request.system:
-            messages.insert(0, {"role": "system", "content": request.system})
-        return _read(await client.chat.completions.create(model=request.model, messages=messages, **options))
+            return read(await client.completions.create(**body))
+        return read(await client.chat.completions.create(**body))
     except openai.APIStatusError as error:
-        if error.status_code == 400 and error.param in _OPTIONAL - refused:
+        if error.status_code == 400 and error.param in OPTIONAL - refused:
             refused.add(error.param)
             return failed(Outcome.TRANSIENT, f"{error.message} (from now on asked without it)", status=400)
         return _status_error(error)
@@ -83,22 +85,26 @@ async def _ask(
         return failed(Outcome.TRANSIENT, error)
 
 
-def _options(connection: Connection, request: Request) -> dict[str, Any]:
-    """What differs between OpenAI itself and the servers that only speak like it."""
-    options: dict[str, Any]
+def parameters(connection: Connection, request: Request, refused: Collection[str]) -> dict[str, Any]:
+    """The body of one request; OpenAI itself and the servers that only speak like it differ a little."""
+    options: dict[str, Any] = {"model": request.model, "temperature": request.temperature}
     if connection.settings.api == "completions":
-        options = {"max_tokens": request.max_tokens}
-    elif connection.settings.base_url:
-        options = {"max_tokens": request.max_tokens, "seed": request.seed}
+        prompt = f"{request.system}\n{request.text}" if request.system else request.text
+        options |= {"prompt": prompt, "max_tokens": request.max_tokens}
     else:
-        options = {"max_completion_tokens": request.max_tokens}
+        said = [("system", request.system), ("user", request.text)]
+        options["messages"] = [{"role": role, "content": text} for role, text in said if text]
+        if connection.settings.base_url:
+            options |= {"max_tokens": request.max_tokens, "seed": request.seed}
+        else:
+            options["max_completion_tokens"] = request.max_tokens
     if request.schema is not None:
         schema = {"name": "answer", "strict": True, "schema": request.schema}
         options["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return options
+    return {name: value for name, value in options.items() if name not in refused}
 
 
-def _read(answer: Any) -> Reply:
+def read(answer: Any) -> Reply:
     """Map a 200 to a reply. The SDK checks nothing: any field may be missing or of another type."""
     if not isinstance(answer, ChatCompletion | TextCompletion):
         return failed(Outcome.BAD_RESPONSE, f"the answer is no completion: {str(answer)[:200]}", status=200)

@@ -27,6 +27,7 @@ class Provider:
     default_model: model asked where the user names none; empty: the user has to.
     needs_base_url: the address of the server has to be given.
     price_list: the provider's id in genai-prices; empty: its models are unpriced.
+    batch_module: holds `connect` of its half-price batch mode; empty: it has none.
     writes_here: answers are computed on this machine, the same for the same seed: no network, no price, and
         nothing to limit, retry or remember.
     """
@@ -38,6 +39,7 @@ class Provider:
     default_model: str = ""
     needs_base_url: bool = False
     price_list: str = ""
+    batch_module: str = ""
     writes_here: bool = False
 
 
@@ -57,6 +59,7 @@ PROVIDERS: dict[str, Provider] = {
             key_required=True,
             default_model="gemini-3.8-flash",
             price_list="google",
+            batch_module="synth_core.providers.gemini_batch",
         ),
         Provider(
             name="openai",
@@ -65,6 +68,7 @@ PROVIDERS: dict[str, Provider] = {
             key_required=True,
             default_model="gpt-5.4-mini",
             price_list="openai",
+            batch_module="synth_core.providers.openai_batch",
         ),
         Provider(
             name="local",
@@ -126,6 +130,9 @@ def require_key(settings: Settings, given: SecretStr | None = None) -> None:
         raise UsageError(
             f"provider {provider.name} needs the address of its server: --base-url http://127.0.0.1:8000/v1"
         )
+    if options.batch and not provider.batch_module:
+        offered = ", ".join(row.name for row in PROVIDERS.values() if row.batch_module)
+        raise UsageError(f"provider {provider.name} has no batch mode; --provider-batch is for {offered}")
     if provider.name not in PROVIDERS:
         load_connect(provider)
 

@@ -29,6 +29,8 @@ class Seen:
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    raw: bytes
+    method: str
     finished: bool = False  # the whole answer was handed to the system
 
     @property
@@ -107,14 +109,14 @@ class Loopback:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        path = head[0].split(" ")[1]
+        method, path = head[0].split(" ")[:2]
         headers = {
             name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])
         }
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
         wire = "openai" if "/chat/" in path else "completions" if "/completions" in path else "gemini"
-        body = json.loads(raw) if raw else {}
-        seen = Seen(len(self.seen), time.monotonic(), wire, path, headers, body)
+        body = json.loads(raw) if raw[:1] == b"{" else {}
+        seen = Seen(len(self.seen), time.monotonic(), wire, path, headers, body, raw, method)
         self.seen.append(seen)
         act = self.behave(seen)
         await _wait(act.delay)

@@ -1,0 +1,155 @@
+"""Half-price batch mode: questions handed over as one job, whose answers come within a day.
+
+The job is on disk at once (`batches/` in the cache folder), under the digest of what it asks: a run that is
+killed finds it again days later. Its label is noted before the hand-over, so that one killed between the
+hand-over and the note of the job's name finds it among the provider's jobs. Besides the row's id, a mark that
+the prompt asks to repeat tells which question an answer belongs to, because providers have returned rows out
+of order. Rows that failed or expired are asked again alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from synth_core.errors import EnvironmentFault
+from synth_core.providers.call import RETRYABLE, Connection, Reply, Request, failed
+from synth_core.records import Outcome, sha256
+
+_FIRST_POLL, _LONGEST_POLL = 15.0, 300.0  # seconds between looks at a job, doubled each time
+_MOST_FAILURES = 10  # looks at a job that may fail in a row
+_MARK = re.compile(r"synth-id:\s*([0-9a-f]{12})")
+
+
+class Batches(Protocol):
+    """What a provider offers. Rows are questions by id; an id is safe as a name."""
+
+    async def submit(self, label: str, rows: Mapping[str, Request]) -> str:
+        """Hand over a job; its name at the provider."""
+
+    async def find(self, label: str) -> str | None:
+        """The name of the job handed over under a label, if there is one."""
+
+    async def collect(self, job: str) -> dict[str, Reply] | None:
+        """The replies by id, or None while the job runs. Rows that are missing have failed."""
+
+
+ConnectBatches = Callable[[Connection], AbstractAsyncContextManager[Batches]]
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """Where the names of jobs in flight are kept."""
+
+    path: Path
+
+    def find(self, digest: str) -> tuple[str, str] | None:
+        """Label and name of the job that asks this; the name is empty if it was never noted."""
+        try:
+            note = json.loads((self.path / f"{digest}.json").read_text())
+            return note["label"], note["job"]
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def note(self, digest: str, label: str, job: str) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self.path / f".{digest}.tmp"
+        temporary.write_text(json.dumps({"label": label, "job": job, "noted": time.time()}))
+        temporary.replace(self.path / f"{digest}.json")
+
+    def forget(self, digest: str) -> None:
+        (self.path / f"{digest}.json").unlink(missing_ok=True)
+
+
+async def ask_in_batches(
+    batches: Batches,
+    questions: Mapping[str, Request],
+    folder: JobFolder,
+    retries: int,
+    keep: Callable[[str, Reply], None],
+) -> None:
+    """Ask the questions, given by key; `keep` is handed each reply the moment it is there.
+
+    retries: how often the rows that failed are handed over again; `keep` gets their later replies too.
+    Raises `EnvironmentFault` where the provider does not take the job or loses touch; the job stays noted.
+    """
+    replies: dict[str, Reply] = {}
+    for _ in range(retries + 1):
+        left = [key for key in questions if key not in replies or replies[key].outcome in RETRYABLE]
+        if not left:
+            break
+        # Sorted: what a job asks is the same whatever the order it is asked in.
+        rows = {_row(key): _marked(questions[key], _row(key)) for key in sorted(left)}
+        received = await _one_job(batches, rows, folder)
+        missing = failed(Outcome.TRANSIENT, "the batch ended without an answer to this row")
+        for key in left:
+            replies[key] = received.get(_row(key), missing)
+            keep(key, replies[key])
+
+
+async def _one_job(batches: Batches, rows: Mapping[str, Request], folder: JobFolder) -> dict[str, Reply]:
+    digest = sha256("\n".join(rows))[:24]
+    job = await _hand_over(batches, rows, folder, digest)
+    pause, failures = _FIRST_POLL, 0
+    while True:
+        try:
+            received, failures = await batches.collect(job), 0
+        except Exception as error:
+            received, failures = None, failures + 1
+            if failures == _MOST_FAILURES:
+                raise EnvironmentFault(f"lost touch with the batch {job}: {error}") from None
+        if received is not None:
+            folder.forget(digest)
+            return _by_mark(received)
+        await asyncio.sleep(pause)
+        pause = min(_LONGEST_POLL, pause * 2)
+
+
+async def _hand_over(batches: Batches, rows: Mapping[str, Request], folder: JobFolder, digest: str) -> str:
+    """The name of the job that asks these rows: one handed over before, or a new one."""
+    try:
+        if noted := folder.find(digest):
+            label, job = noted
+            if job := job or await batches.find(label) or "":
+                return job
+        label = f"synth-{uuid4().hex[:24]}"
+        folder.note(digest, label, "")
+        job = await batches.submit(label, rows)
+    except Exception as error:  # whatever the SDK raises
+        raise EnvironmentFault(f"the provider did not take the batch: {error}") from None
+    folder.note(digest, label, job)
+    return job
+
+
+def _row(key: str) -> str:
+    return key[:12]
+
+
+def _marked(request: Request, row: str) -> Request:
+    if request.schema is not None:  # the answer has no room for a mark
+        return request
+    ending = f"\n\nAs the very last line of your answer, repeat this: synth-id: {row}"
+    return replace(request, text=request.text + ending)
+
+
+def _by_mark(received: Mapping[str, Reply]) -> dict[str, Reply]:
+    """Replies by the id they are sure to belong to: where id and mark disagree the mark tells, and one that
+    neither confirms is dropped. The mark itself is no part of the answer."""
+    sure: dict[str, Reply] = {}
+    for row, reply in received.items():
+        marks = _MARK.findall(reply.text)
+        owner = marks[-1] if marks else row
+        if owner != row and owner not in received:
+            continue
+        text = _MARK.sub("", reply.text).rstrip() + "\n" if marks else reply.text
+        if owner not in sure or marks:
+            sure[owner] = replace(reply, text=text)
+    return sure

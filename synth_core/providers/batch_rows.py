@@ -1,0 +1,49 @@
+"""From candidates to the rows of batch jobs and back: what a row cost, and what of it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from synth_core.providers.batch import JobFolder, ask_in_batches
+from synth_core.providers.call import Reply, Request, failed
+from synth_core.providers.lane import Lane
+from synth_core.providers.retry import Asked, add_usage
+from synth_core.records import Candidate, Outcome, Usage
+
+FOLDER = "batches"  # under the cache folder
+
+KeepAnswer = Callable[[str, Candidate, Lane, Reply], None]
+
+
+@dataclass
+class Row:
+    """One question of a job; `owners` are the positions of the candidates that asked it."""
+
+    lane: Lane
+    request: Request
+    candidate: Candidate
+    owners: list[int]
+    asked: Asked = field(
+        default_factory=lambda: Asked(failed(Outcome.TRANSIENT, "not asked"), Usage(cost_usd=0.0), 0, 0.0)
+    )
+
+
+async def ask_rows(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep: KeepAnswer) -> None:
+    """Ask all rows, given by the key of their answer, and fill in what came of each."""
+
+    def receive(key: str, reply: Reply) -> None:
+        row = rows[key]
+        keep(key, row.candidate, row.lane, reply)
+        reply = row.lane.account_row(row.request, row.candidate.id, reply)
+        usage = add_usage(row.asked.usage, reply.usage)
+        row.asked = Asked(reply, usage, row.asked.calls + 1, 0.0)
+
+    by_provider = sorted(rows, key=lambda key: rows[key].lane.provider.name)
+    for _, keys in groupby(by_provider, key=lambda key: rows[key].lane.provider.name):
+        questions = {key: rows[key].request for key in keys}
+        batches = rows[next(iter(questions))].lane.batches
+        assert batches is not None
+        await ask_in_batches(batches, questions, JobFolder(cache_dir / FOLDER), retries, receive)
