@@ -31,7 +31,8 @@ class Seen:
     body: dict[str, Any]
     raw: bytes
     method: str
-    finished: bool = False  # the whole answer was handed to the system
+    finished: bool = False  # the whole answer was handed to the system, at `finished_at`
+    finished_at: float = 0.0
 
     @property
     def prompt(self) -> str:
@@ -134,7 +135,7 @@ class Loopback:
         whole += answer
         writer.write(whole if act.cut is None else whole[: act.cut])
         await writer.drain()
-        seen.finished = act.cut is None
+        seen.finished, seen.finished_at = act.cut is None, time.monotonic()
         return act.cut is None
 
 

@@ -1,0 +1,73 @@
+"""A real small LLM behind llama.cpp's real server: free answers fail honestly, forms become programs.
+
+Needs the extra `local-llm`. Nothing is asserted about what 135M parameters manage in free text but that every
+answer ends in a program or a reason.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from synth_core.extraction import extract_programs
+from synth_core.prompting import render_prompts
+from synth_core.providers.dispatch import Dispatcher
+from synth_core.records import Category
+from synth_core.sampling import sample
+from synth_core.settings import Settings
+from synth_core.strategies import effective_strategies
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2400),
+    pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="needs the extra local-llm"),
+]
+_ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The server that `make local-llm` starts."""
+    command = [sys.executable, str(_ROOT / "scripts" / "local_llm.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.kill()
+
+
+def test_free_answers_end_in_a_program_or_a_reason(address: str, tmp_path: Path) -> None:
+    options = {"base_url": address, "max_tokens": 300, "timeout": 900, "concurrency": 2}
+    settings = Settings(
+        model_name="local", strategy="high-yield", seed=5, cache_dir=str(tmp_path), provider=options
+    ).resolved()
+    (strategy,) = effective_strategies(settings)
+    with Dispatcher(settings) as dispatcher:
+        asked = dispatcher.complete(render_prompts(sample(settings, strategy, range(4))))
+    for candidate in extract_programs(asked):
+        assert candidate.completion is not None
+        assert candidate.telemetry.usage.output_tokens > 0
+        assert candidate.program is not None or candidate.failure is not None
+        if candidate.failure:
+            assert candidate.failure.category in {
+                Category.TRUNCATED,
+                Category.NO_CODE,
+                Category.SYNTAX_ERROR,
+                Category.REFUSAL,
+            }
+
+
+def test_a_weak_model_reaches_twenty_accepted_programs(address: str, tmp_path: Path) -> None:
+    command = f"""-m flows.cli generate --strategy small-model --base-url {address} --num-accepted 20
+        --num-total-samples 80 --seed 3 --provider-concurrency 2 --provider-timeout 900 --max-tokens 600
+        --output-dir {tmp_path / "out"} --cache-dir {tmp_path / "cache"} --json"""
+    run = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True, cwd=_ROOT)
+    assert run.returncode == 0, run.stderr[-2000:]
+    summary = json.loads(run.stdout)
+    assert summary["accepted"] >= 20
+    assert len(list((tmp_path / "out").glob("SynthModel_*.py"))) >= 20
