@@ -23,6 +23,7 @@ _SHORT_PAUSE, _LONG_PAUSE, _PATIENCE = (
     75.0,
 )  # … up to the short cap, after `_PATIENCE` to the long
 _BACK_OFF, _STEP_DOWN = 0.98, 0.85  # pace after a refusal, as a share of what is granted, or of what it was
+_STEADY = 0.95  # least pace after refusals close together, as a share of what was seen to be granted
 _FIRST_RATE = 4.0  # least pace after the very first refusal
 _SPEED, _LEAST_SPEED = 0.25, 0.001  # growth of the pace a second: at first, and at least
 _OFTEN, _SELDOM = 5.0, 20.0  # refusals closer than this halve the growth, further apart double it
@@ -60,6 +61,8 @@ class Pace:
         self._accepted = 0  # calls started and not refused
         self._marks: deque[_Mark] = deque()  # moments at which the server was exhausted
         self._last_refusal = float("-inf")
+        self._granted = 0.0  # calls a second that the server was last seen to grant, window by window
+        self._shut = float("-inf")  # when it last refused everything for seconds
         self._outage_began = 0.0
         self._pauses = 0  # since a call was last accepted
         self._refusal_takes = 0.1  # seconds from a call to its refusal
@@ -99,6 +102,8 @@ class Pace:
             cap = _SHORT_PAUSE if now - self._outage_began < _PATIENCE else _LONG_PAUSE
             self.paused_until = now + min(cap, _FIRST_PAUSE * 2**self._pauses)
         self._pauses += 1
+        if self.paused_until > now + _TELLING:
+            self._shut = now
 
     def _learn(self, now: float) -> None:
         """Lower the pace at a refusal that ends a time of accepted calls."""
@@ -109,7 +114,8 @@ class Pace:
         if self.rate == float("inf"):
             self.rate = max(_FIRST_RATE, self._accepted / max(1.0, now - marks[0].at))
         elif apart < _TELLING:
-            self.rate *= _STEP_DOWN
+            # Not far below what a longer look has shown: then it is the moment that is full, not the minute.
+            self.rate = max(self.rate * _STEP_DOWN, min(self.rate, _STEADY * self._granted))
         else:
             # A window that was exhausted early shows in a short look back as a grant of next to nothing.
             telling = [mark for mark in marks if mark.at <= now - _TELLING]
@@ -118,6 +124,8 @@ class Pace:
             )
             if then > 1.2 * granted:  # asked too often all the time: then that is all the server grants
                 self.rate = granted * _BACK_OFF
+                # Only a window shuts for seconds; what a bucket granted may have been its first filling.
+                self._granted = granted if now - self._shut < _REMEMBERED else 0.0
                 self._speed = min(self._speed, 4 * _LEAST_SPEED)
             else:  # the limit lies between what was granted and what was asked
                 self.rate = min(self.rate, (self.rate * granted) ** 0.5) * _BACK_OFF

@@ -104,7 +104,7 @@ def _run(server: Server, *, hint: str, round_trip: float) -> tuple[int, list[flo
         (lambda: _fixed(60), 0.95),
         (lambda: _fixed(60, phase=37), 0.95),
         (lambda: _fixed(1), 0.80),
-        (lambda: _sliding(60), 0.90),
+        (lambda: _sliding(60), 0.95),
         (lambda: _sliding(10), 0.90),
     ],
     ids=[
