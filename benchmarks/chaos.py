@@ -6,8 +6,8 @@
 An LLM that answers by its prompt alone serves on the loopback and counts. One run goes undisturbed; further
 ones, with folders and caches of their own, have a victim killed again and again (the flow process by SIGKILL,
 SIGTERM or SIGINT, the Prefect server, the validation engine) and are resumed whenever they died. In the end
-every folder must equal the first, and beyond what the undisturbed run asked, only calls that were in flight at a
-kill may have been asked again. Exits with 1 if not.
+every folder must equal the first, and beyond what the undisturbed run asked, only calls that were in flight
+at a kill may have been asked again. Exits with 1 if not.
 """
 
 from __future__ import annotations

@@ -51,36 +51,32 @@ class Conveyor:
 
         Raises what a task run raised, after its retries; batches ahead of it in order are finished then.
         """
-        in_flight: deque[tuple[Batch, list[PrefectFuture[Manifest]]]] = deque()
+        in_flight: deque[_Chain] = deque()
         for start in range(0, len(batches), self.wave):
             entering = batches[start : start + self.wave]
             while in_flight and len(in_flight) + len(entering) > self.window:
-                yield _leave(*in_flight.popleft())
-            last = in_flight[-1][1][-1] if in_flight else None
-            in_flight.extend(self._enter(entering, last))
+                yield in_flight.popleft().finish()
+            in_flight.extend(self._enter(entering, in_flight[-1].stages[-1] if in_flight else None))
         while in_flight:
-            yield _leave(*in_flight.popleft())
+            yield in_flight.popleft().finish()
 
-    def _enter(
-        self, batches: Sequence[Batch], previous: PrefectFuture[Manifest] | None
-    ) -> Iterator[tuple[Batch, list[PrefectFuture[Manifest]]]]:
+    def _enter(self, batches: Sequence[Batch], previous: PrefectFuture[Manifest] | None) -> Iterator[_Chain]:
         upstream: Any = list(batches)
         columns = []
+        handed: list[PrefectFuture[None]] = []
         for stage in _FREE:
-            handed: list[Any] = []
             if stage is Stage.VALIDATE_EAGER and self.hand_off:
                 handed = [self.hand_off.submit(list(upstream))]
             upstream = self.tasks[stage].map(upstream, wait_for=handed)
             columns.append(upstream)
-        for batch, *chain in zip(batches, *columns, strict=True):
-            chain.append(
-                self.tasks[Stage.FILTER].submit(chain[-1], wait_for=[previous] if previous else None)
-            )
-            chain.append(self.tasks[Stage.PERSIST].submit(chain[-1]))
-            previous = chain[-1]
-            for future in chain:
+        for batch, *stages in zip(batches, *columns, strict=True):
+            order = [previous] if previous else None
+            stages.append(self.tasks[Stage.FILTER].submit(stages[-1], wait_for=order))
+            stages.append(self.tasks[Stage.PERSIST].submit(stages[-1]))
+            previous = stages[-1]
+            for future in stages:
                 future.add_done_callback(self._note)
-            yield batch, chain
+            yield _Chain(batch, handed, stages)
 
     def _note(self, future: PrefectFuture[Manifest]) -> None:
         future.wait()  # it is done; without this `state` asks the server
@@ -88,16 +84,25 @@ class Conveyor:
             self.seen(future.result())
 
 
-def _leave(batch: Batch, chain: list[PrefectFuture[Manifest]]) -> Finished:
-    """Wait for the batch's last task run; raise the fault of the first that failed."""
-    chain[-1].wait()
-    for future in chain:
-        future.wait()
-        state = future.state
-        if state.is_failed() or state.is_crashed():
-            state.result()
-    if not chain[-1].state.is_completed():
-        raise EnvironmentFault(f"batch r{batch.round}-b{batch.batch:04d} did not run: {chain[-1].state}")
-    manifests = [future.result() for future in chain]
-    dropped = sum((Counter(manifest.failed) for manifest in manifests), Counter[str]())
-    return Finished(batch, manifests[-1], dropped)
+@dataclass(frozen=True)
+class _Chain:
+    """A batch on its way: the hand-off that it waits for, if any, and its eight task runs."""
+
+    batch: Batch
+    handed: list[PrefectFuture[None]]
+    stages: list[PrefectFuture[Manifest]]
+
+    def finish(self) -> Finished:
+        """Wait for the last task run; raise the fault of the first that failed."""
+        self.stages[-1].wait()
+        futures: list[PrefectFuture[Any]] = [*self.handed, *self.stages]
+        for future in futures:
+            future.wait()
+            if future.state.is_failed() or future.state.is_crashed():
+                future.state.result()
+        if not self.stages[-1].state.is_completed():
+            name = f"r{self.batch.round}-b{self.batch.batch:04d}"
+            raise EnvironmentFault(f"batch {name} did not run: {self.stages[-1].state}")
+        manifests = [future.result() for future in self.stages]
+        dropped = sum((Counter(manifest.failed) for manifest in manifests), Counter[str]())
+        return Finished(self.batch, manifests[-1], dropped)

@@ -121,7 +121,8 @@ class Pool:
 def _has_worker() -> bool:
     with get_client(sync_client=True) as client:
         try:
-            workers = client.read_workers_for_work_pool(POOL)
+            client.read_work_pool(POOL)
         except ObjectNotFound:
             return False
+        workers = client.read_workers_for_work_pool(POOL)
     return any(worker.status == WorkerStatus.ONLINE for worker in workers)

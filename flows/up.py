@@ -207,10 +207,11 @@ def _check_pools(client: SyncPrefectClient) -> Iterator[Finding]:
 
     for pool in POOLS:
         try:
-            workers = client.read_workers_for_work_pool(pool)
+            client.read_work_pool(pool)
         except ObjectNotFound:
             yield Finding(f"pool {pool}", False, f"missing: prefect work-pool create {pool} --type process")
             continue
+        workers = client.read_workers_for_work_pool(pool)
         online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
         start = f"no worker is online: prefect worker start --pool {pool}"
         yield Finding(f"pool {pool}", online > 0, f"{online} workers online" if online else start)
