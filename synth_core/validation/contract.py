@@ -252,9 +252,10 @@ def check_contract(source: str, name: str) -> dict[str, bool]:
 def check_run(
     source: str, name: str, facts: Mapping[str, Any], effects: Mapping[str, Any], nodes: Sequence[Node]
 ) -> dict[str, bool]:
-    """Rule -> holds, of a captured run of `source`, which has parsed."""
+    """Rule -> holds, of a captured run of `source`; {} where Python reads what the gate would not."""
     tree = gate.parse(source)
-    assert not isinstance(tree, str)
+    if isinstance(tree, str):
+        return {}
     run = Run(Source(tree, name), facts, effects, nodes)
     return {rule.name: rule.holds(run) for rule in RUN_RULES}
 

@@ -164,7 +164,7 @@ def _structure(tree: ast.Module) -> str:
     if len(classes) > 1:
         names = ", ".join(node.name for node in classes)
         return f"{len(classes)} classes ({names}); write exactly one"
-    if not any(ast.unparse(base).rpartition(".")[2] == "Module" for base in top.bases):
+    if not any(_last_name(base) == "Module" for base in top.bases):
         return f"class {top.name} does not derive from nn.Module"
     if function(top.body, "forward") is None:
         return f"class {top.name} has no forward method"
@@ -172,6 +172,12 @@ def _structure(tree: ast.Module) -> str:
         if function(tree.body, name) is None:
             return f"no function {name}() at module level"
     return ""
+
+
+def _last_name(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _disallowed(tree: ast.Module) -> Iterator[str]:

@@ -113,6 +113,7 @@ def test_a_program_reaches_its_own_attributes(line: str) -> None:
         ("-" * 100_000 + "1", Category.SYNTAX_ERROR),
         ("a" + ".b" * 100_000, Category.SYNTAX_ERROR),
         ("x = 1" + " + 1" * 200_000, Category.SYNTAX_ERROR),
+        ("class P(a" + ".b" * 900 + "):\n    pass", Category.CONTRACT_VIOLATION),
         ("x = " + "9" * 5000, Category.SYNTAX_ERROR),
         ("x = '\\d'", Category.CONTRACT_VIOLATION),  # a warning of the parser is nobody's error
         ("print('hello')", Category.CONTRACT_VIOLATION),

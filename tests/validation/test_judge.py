@@ -109,6 +109,12 @@ def test_the_first_failing_check_in_the_stated_order_decides() -> None:
     assert names.index("finite") < names.index("deterministic") < names.index("magnitude")
 
 
+def test_text_that_only_the_gate_would_refuse_is_judged_all_the_same() -> None:
+    deep = "DEEP = " + "[" * 150 + "]" * 150
+    fields = eager(program("return torch.tanh(x)", top=deep), skip=["static"])
+    assert fields["passed"], fields
+
+
 # Evidence that nobody honest wrote
 
 
