@@ -45,7 +45,10 @@ _RATE_WINDOW = 60.0
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where the calls of a run stand, for the live display. Money leaves unpriced calls out."""
+    """Where the calls of a run stand, for the live display.
+
+    Money leaves unpriced calls out, and is None where no call at all could be priced.
+    """
 
     calls: int
     failed: int
@@ -53,10 +56,10 @@ class Snapshot:
     in_flight: int
     input_tokens: int
     output_tokens: int
-    cost_usd: float
+    cost_usd: float | None
     unpriced_calls: int
     calls_per_minute: float
-    projected_usd: float
+    projected_usd: float | None
 
 
 class Dispatcher:
@@ -113,6 +116,7 @@ class Dispatcher:
         totals, lanes = self._ledger.totals, list(self._open_lanes)
         since = time.monotonic() - _RATE_WINDOW
         recent = sum(1 for lane in lanes for at in list(lane.finished) if at >= since)
+        cost = None if totals.unpriced and totals.unpriced == totals.outcomes.total() else totals.cost_usd
         expected = max(self._settings.num_total_samples, self._done)
         return Snapshot(
             calls=totals.calls,
@@ -121,10 +125,10 @@ class Dispatcher:
             in_flight=sum(lane.in_flight for lane in lanes),
             input_tokens=totals.input_tokens,
             output_tokens=totals.output_tokens + totals.thinking_tokens,
-            cost_usd=totals.cost_usd,
+            cost_usd=cost,
             unpriced_calls=totals.unpriced,
             calls_per_minute=recent * 60 / _RATE_WINDOW,
-            projected_usd=totals.cost_usd * expected / self._done if self._done else 0.0,
+            projected_usd=cost * expected / self._done if self._done and cost is not None else cost,
         )
 
     def close(self) -> None:

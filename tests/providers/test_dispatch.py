@@ -289,7 +289,10 @@ def test_an_unpriced_model_is_not_free(make_settings: Make, tmp_path: Path) -> N
         address = server.base_url("openai")
         options = {"model_id": "nobody-knows-this"}
         settings = make_settings("openai", address, provider=options)
-        (done,) = _complete(settings, candidates("openai", 1), tmp_path / "run")
+        with Dispatcher(settings, run_dir=tmp_path / "run") as dispatcher:
+            assert dispatcher.snapshot().cost_usd == 0.0
+            (done,) = dispatcher.complete(candidates("openai", 1))
+            assert dispatcher.snapshot().cost_usd is None
         assert done.telemetry.usage.cost_usd is None
         assert read_totals(tmp_path / "run").unpriced == 1
         limited = make_settings("openai", address, provider=options, budget={"usd": 1.0})
