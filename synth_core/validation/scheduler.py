@@ -104,7 +104,7 @@ class Scheduler:
         for compiler in self._builder.processes():
             compiler.watch(now)
         while self._busy < self._workers:
-            if self._builder.waiting and (self._builder.waiting >= UNIT_SIZE or not self._queue):
+            if self._worth_building():
                 self._builder.start()
             elif self._queue and self._slots:
                 self._start(self._queue.popleft())
@@ -119,11 +119,20 @@ class Scheduler:
         if client.listen():
             self._builder.add(client)
 
+    def _worth_building(self) -> bool:
+        """A unit is full, or half full with nothing left to start, or nobody else will join it."""
+        if self._queue:
+            return self._builder.waiting >= UNIT_SIZE
+        return self._builder.waiting > (0 if self._computing == 0 else UNIT_SIZE // 2)
+
+    @property
+    def _computing(self) -> int:
+        """Programs that do not wait for C++."""
+        return sum(not run.client.sources for run in self._runs.values())
+
     @property
     def _busy(self) -> int:
-        """Processes that compute; those that wait for C++ do not."""
-        computing = sum(not run.client.sources for run in self._runs.values())
-        return computing + self._builder.compiling
+        return self._computing + self._builder.compiling
 
     def _folder(self, run: _Run) -> str:
         return f"{self._box.scratch}/{Profile.PROGRAM}-{run.client.process.slot}"
