@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -64,17 +65,19 @@ Behave = Callable[[Seen], Act]
 class Loopback:
     """The server, on its own thread and a port of its own. `seen` lists every request."""
 
-    def __init__(self, behave: Behave, port: int = 0) -> None:
+    def __init__(self, behave: Behave, *, tls: ssl.SSLContext | None = None) -> None:
         self.behave = behave
+        self._tls = tls
         self.seen: list[Seen] = []
-        self.port = port
+        self.port = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def base_url(self, wire: str) -> str:
         """What a client of that protocol takes as its base URL."""
-        return f"http://127.0.0.1:{self.port}" + ("" if wire == "gemini" else "/v1")
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://127.0.0.1:{self.port}" + ("" if wire == "gemini" else "/v1")
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -92,7 +95,7 @@ class Loopback:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port, backlog=1024)
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=1024, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
