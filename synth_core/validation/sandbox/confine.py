@@ -121,7 +121,8 @@ def python_paths() -> tuple[str, ...]:
     """Folders that hold the interpreter, its packages and this package."""
     packages = {sysconfig.get_paths()[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")}
     here = str(Path(__file__).resolve().parents[2])
-    return tuple(sorted({sys.prefix, sys.base_prefix, here, *packages, *site.getsitepackages()}))
+    named = {sys.prefix, sys.base_prefix, here, *packages, *site.getsitepackages()}
+    return tuple(sorted(path for path in named if os.path.exists(path)))  # Debian names some that are not
 
 
 def _rules(folder: str, profile: Profile, readable: tuple[str, ...]) -> list[tuple[str, int]]:
