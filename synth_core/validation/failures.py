@@ -19,6 +19,11 @@ _MEMORY_WORDS = re.compile(r"can't allocate memory|not enough memory|out of memo
 _DENIED = re.compile(r"^\[Errno (1|13|30)\]")  # EPERM, EACCES, EROFS: the sandbox said no
 
 
+def one_line(text: str) -> str:
+    """The text without line ends, escape sequences and halves of surrogate pairs: a program chose it."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def categorise(error: Mapping[str, Any]) -> tuple[str, Category, str]:
     """Check, category and detail of an exception as probe.describe records it."""
     kinds, message = [str(kind) for kind in error["kinds"]], str(error["message"])
@@ -26,7 +31,7 @@ def categorise(error: Mapping[str, Any]) -> tuple[str, Category, str]:
     check = phase if phase in BY_NAME else "runs"
     category = _category(check, kinds, message)
     where = f" at {error['where']}" if error.get("where") else ""
-    detail = f"{kinds[0]}: {' '.join(message.split())[:600]}{where}"
+    detail = f"{kinds[0]}: {one_line(message)[:600]}{where}"
     return "full_graph" if category is Category.GRAPH_BREAK else check, category, detail
 
 

@@ -13,6 +13,7 @@ Evidence that is incomplete, or not what probe.py writes, is a failure: the prog
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,14 +26,28 @@ from synth_core.records import Category, Graph, Node, Stage
 from synth_core.validation import contract, degeneracy
 from synth_core.validation.checks import CHECKS
 from synth_core.validation.evidence import Evidence
-from synth_core.validation.failures import categorise
+from synth_core.validation.failures import categorise, one_line
 from synth_core.validation.tolerance import Tolerance, agrees, difference, tolerance_for
 
 Request = Mapping[str, Any]
 Fields = dict[str, Any]
 """The fields of a `Verdict`, but for stage, tier and torch, and under `graph` those of a `Graph` or None."""
 
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError)
+MAX_DETAIL = 1000
+MAX_NODES = 10_000
+"""More than any program of a megabyte of text makes: the graph goes into the ledger."""
+MAX_ARGUMENTS = 10_000
+
+_MALFORMED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    RuntimeError,
+    OverflowError,
+    UsageError,
+)
 
 
 def judge_eager(request: Request, evidence: Evidence) -> Fields:
@@ -113,7 +128,7 @@ def _judge(
 
 
 def _eager_run(request: Request, rules: dict[str, bool], evidence: Evidence) -> Run:
-    nodes = tuple(Node.model_validate(node) for node in evidence.json("graph"))
+    nodes = _nodes(evidence.json("graph"))
     facts, effects = evidence.json("facts"), evidence.json("effects")
     outputs = _tensors(evidence, "output")
     run = Run(
@@ -132,7 +147,7 @@ def _eager_run(request: Request, rules: dict[str, bool], evidence: Evidence) -> 
     run.measured["tolerance"] = [tolerance.describe() for tolerance in run.tolerances]
     if not run.reference:
         reason = evidence.values.get("reference_error", {}).get("message", "switched off")
-        run.measured["no_reference"] = str(reason)[:200]
+        run.measured["no_reference"] = one_line(str(reason))[:200]
     return run
 
 
@@ -149,6 +164,20 @@ def _compiled_run(eager: Evidence, compiled: Evidence) -> Run:
     return run
 
 
+def _nodes(graph: Any) -> tuple[Node, ...]:
+    """The captured graph; ValueError where it is forged: its operators become a file name."""
+    if len(graph) > MAX_NODES:
+        raise ValueError(f"a graph of {len(graph)} nodes")
+    json.dumps(graph, ensure_ascii=False).encode()  # no halves of surrogate pairs: the ledger is UTF-8
+    nodes = tuple(Node.model_validate(node) for node in graph)
+    for node in nodes:
+        if node.operator and not _in_catalog(node.operator):
+            raise ValueError(f"no operator is called {node.operator!r}")
+        if len(node.arguments) > MAX_ARGUMENTS or len(node.inputs) > MAX_NODES:
+            raise ValueError(f"the arguments of {node.name!r} are too long")
+    return nodes
+
+
 def _tensors(evidence: Evidence, name: str) -> list[torch.Tensor]:
     """`name.0`, `name.1`, … as far as they go."""
     found: list[torch.Tensor] = []
@@ -158,7 +187,8 @@ def _tensors(evidence: Evidence, name: str) -> list[torch.Tensor]:
 
 
 def _fail(fields: Fields, check: str, category: Category, detail: str) -> Fields:
-    return fields | {"passed": False, "check": check, "category": category.value, "detail": detail}
+    fields |= {"passed": False, "check": check, "category": category.value}
+    return fields | {"detail": one_line(detail)[:MAX_DETAIL]}
 
 
 def _incomplete(evidence: Evidence) -> str:

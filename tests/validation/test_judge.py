@@ -137,6 +137,31 @@ def test_one_bit_is_a_difference(evidence: Evidence) -> None:
     assert fields["category"] == "NONDETERMINISTIC"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda graph: [node | {"operator": "../../x"} for node in graph],
+        lambda graph: graph * 5000,
+        lambda graph: [node | {"arguments": "x" * 100_000} for node in graph],
+        lambda graph: [node | {"name": "\ud800"} for node in graph],
+        lambda graph: [node | {"surplus": 1} for node in graph],
+    ],
+)
+def test_forged_graphs_pass_nothing(evidence: Evidence, change: Any) -> None:
+    values = evidence.values | {"graph": change(evidence.json("graph"))}
+    fields = judge_eager(request(CONV), replace(evidence, values=values))
+    assert fields["category"] == "CRASH"
+    Verdict.model_validate(
+        {"stage": Stage.VALIDATE_EAGER, **{k: v for k, v in fields.items() if k != "graph"}}
+    )
+
+
+def test_what_a_program_says_becomes_one_printable_line() -> None:
+    fields = eager(program("raise RuntimeError(chr(27) + '[2J' + chr(10) + chr(0xD800) + 'text')"))
+    assert fields["detail"].isprintable()
+    assert "text" in fields["detail"]
+
+
 def test_incomplete_evidence_passes_nothing(evidence: Evidence) -> None:
     fields = judge_eager(request(CONV), replace(evidence, complete=False))
     assert fields["category"] == "CRASH"
