@@ -6,7 +6,7 @@
     gate        what the text alone shows
     zygote      forks one confined process a program (scheduler, sandbox/, builds, units, kernels)
     probe       runs in there, writes raw evidence (loading, capture, disturb, evidence)
-    judge       reads it once that process is dead, and decides (tolerance, degeneracy, contract, failures)
+    judge       reads it once that process is dead, and decides (proofs, tolerance, degeneracy, failures)
 
 Modules are imported by name: the children must not load what only the engine needs.
 """
