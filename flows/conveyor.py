@@ -63,7 +63,7 @@ class Conveyor:
     def _enter(self, batches: Sequence[Batch], previous: PrefectFuture[Manifest] | None) -> Iterator[_Chain]:
         upstream: Any = list(batches)
         columns = []
-        handed: list[PrefectFuture[None]] = []
+        handed: list[Any] = []
         for stage in _FREE:
             if stage is Stage.VALIDATE_EAGER and self.hand_off:
                 handed = [self.hand_off.submit(list(upstream))]
