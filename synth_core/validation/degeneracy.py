@@ -83,7 +83,7 @@ def redundant_operators(units: Sequence[Sequence[Any]], allowed: float) -> str:
     """Operators that could be left out of the program, whatever its inputs and weights.
 
     The rule is KernelBench's critics': delete each node, see whether the output changes. Exempt: rows that do
-    nothing in eval, and units that give no float.
+    nothing in eval, units that give no float, and reductions that keep the shape, whose axes have size 1.
     """
     return _idle([(name, how, elsewhere) for name, how, _, elsewhere in units], allowed)
 
@@ -97,8 +97,13 @@ def _idle(units: Sequence[tuple[str, str, float]], allowed: float) -> str:
     return "; ".join(
         f"{name} (operator {position}) {_CONSEQUENCE[how]}"
         for position, (name, how, share) in enumerate(units, start=1)
-        if how and share <= allowed and not find(name).no_op_in_eval
+        if how and share <= allowed and not _is_exempt(name, how)
     )
+
+
+def _is_exempt(name: str, how: str) -> bool:
+    row = find(name)
+    return row.no_op_in_eval or (row.section == "reduction" and how == "removed")
 
 
 _CONSEQUENCE = {

@@ -153,7 +153,9 @@ class Runner:
 
 def seed_everything(seed: int) -> None:
     """Torch, and the generators of Python and numpy, which a program may draw from as well."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed notes a stack trace for each absent device
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)

@@ -27,6 +27,7 @@ def failed(source: str, **more: object) -> str:
         ("return torch.clamp(torch.tanh(self.linear(x)), -2.0, 2.0)", "operators_matter"),
         ("return F.layer_norm(F.layer_norm(self.linear(x), (6,)), (6,))", "operators_matter"),
         ("return self.linear(x).flatten(1)", "operators_matter"),
+        ("return self.linear(x)[:, :1].sum(1, keepdim=True)", ""),  # an axis of size 1 has nothing to sum
         ("return self.linear(x) * 1.0", "operators_matter"),
         ("return self.linear(x) + 0.0 * torch.tanh(x)", "operators_matter"),
         ("return F.pad(torch.tanh(self.linear(x)), (0, 6))[:, 6:]", "magnitude"),
