@@ -63,10 +63,15 @@ def test_free_answers_end_in_a_program_or_a_reason(address: str, tmp_path: Path)
 
 
 def test_a_weak_model_reaches_twenty_accepted_programs(address: str, tmp_path: Path) -> None:
-    command = f"""-m flows.cli generate --strategy small-model --base-url {address} --num-accepted 20
+    command = f"""generate --strategy small-model --base-url {address} --num-accepted 20
         --num-total-samples 80 --seed 3 --provider-concurrency 2 --provider-timeout 900 --max-tokens 600
         --output-dir {tmp_path / "out"} --cache-dir {tmp_path / "cache"} --json"""
-    run = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True, cwd=_ROOT)
+    run = subprocess.run(
+        [str(Path(sys.executable).with_name("synth")), *command.split()],
+        capture_output=True,
+        text=True,
+        cwd=_ROOT,
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     summary = json.loads(run.stdout)
     assert summary["accepted"] >= 20
