@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
 
 from flows.up import Finding
 from synth_core.errors import SynthError
@@ -39,6 +43,20 @@ def check(settings: Settings) -> Iterator[Finding]:
     ]
     for look in probes:
         yield from look(settings)
+
+
+def show_findings(findings: Iterable[Finding], *, as_json: bool) -> bool:
+    """Print facts as they are found; True when all are as they should be."""
+    console = Console(highlight=False)
+    sound = True
+    for finding in findings:
+        sound &= finding.ok
+        if as_json:
+            print(json.dumps(finding._asdict()), flush=True)
+        else:
+            mark = "[green]ok[/]     " if finding.ok else "[red]amiss[/]  "
+            console.print(f"{mark}{finding.name:<14}{escape(finding.detail)}", soft_wrap=True)
+    return sound
 
 
 def _python(_: Settings) -> Iterator[Finding]:

@@ -9,9 +9,8 @@ import errno
 import json
 import sys
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -19,9 +18,6 @@ from flows.options import normalise, settings_options
 from synth_core import __version__
 from synth_core.errors import SynthError, UsageError
 from synth_core.settings import Settings
-
-if TYPE_CHECKING:
-    from flows.up import Finding
 
 DONE, OUR_FAULT, BAD_INPUT, FELL_SHORT, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -137,8 +133,9 @@ def report(*, output_dir: OutputDir = Path("synth-output"), run_id: RunId = "", 
 def check(settings: Settings, *, as_json: Json = False) -> int:
     """Say whether this machine can do the work, and what is amiss where it cannot."""
     from flows.check import check as run_check
+    from flows.check import show_findings
 
-    return DONE if _show_findings(run_check(settings), as_json=as_json) else OUR_FAULT
+    return DONE if show_findings(run_check(settings), as_json=as_json) else OUR_FAULT
 
 
 @app.command
@@ -156,9 +153,10 @@ def up(
 ) -> int:
     """Start a Prefect server with all deployments and workers on this machine; Ctrl-C stops it."""
     from flows import up as set_up
+    from flows.check import show_findings
 
     if only_check:
-        return DONE if _show_findings(set_up.up_check(), as_json=as_json) else OUR_FAULT
+        return DONE if show_findings(set_up.up_check(), as_json=as_json) else OUR_FAULT
     set_up.up(port=port, home=home, gpu=gpu)
     return DONE
 
@@ -206,43 +204,26 @@ def scan(
     as_json: Json = False,
 ) -> int:
     """Look through programs, ours or anyone's, for what is like a KernelBench problem."""
-    from rich.console import Console
-    from rich.markup import escape
+    from flows.contamination import scan_folders
 
-    from synth_core.filtering import contamination
-
-    if not paths:
-        raise UsageError("name at least one PATH: a file or a folder")
-    console = Console(highlight=False)
-    total = found = 0
-    reference = contamination.reference_of(compare) if compare else None
-    for finding in contamination.scan(paths, reference):
-        total, found = total + 1, found + finding.contaminated
-        if as_json:
-            print(finding.model_dump_json())
-        elif finding.contaminated:
-            match = f"{finding.tier}, like {finding.reference}"
-            console.print(f"[red]contaminated[/]  {escape(finding.path)}  ({escape(match)})", soft_wrap=True)
-    if not as_json:
-        console.print(f"{found} of {total} contaminated")
-    return FELL_SHORT if found else DONE
+    return FELL_SHORT if scan_folders(paths, compare or [], as_json=as_json) else DONE
 
 
-def _show_findings(findings: Iterable[Finding], *, as_json: bool) -> bool:
-    """Print facts as they are found; True when all are as they should be."""
-    from rich.console import Console
-    from rich.markup import escape
+@app.command
+def export(
+    *,
+    output_dir: OutputDir = Path("synth-output"),
+    to: Annotated[Path, Parameter(help="The dataset to write: a .parquet or a .jsonl file")] = Path(
+        "synth-output.parquet"
+    ),
+    run_id: Annotated[str, Parameter(name="--run", help="Only this run; empty: all")] = "",
+) -> int:
+    """Write all accepted programs of a folder into one dataset file, with where each came from."""
+    from synth_core.store.export import export_dataset
 
-    console = Console(highlight=False)
-    sound = True
-    for finding in findings:
-        sound &= finding.ok
-        if as_json:
-            print(json.dumps(finding._asdict()), flush=True)
-        else:
-            mark = "[green]ok[/]     " if finding.ok else "[red]amiss[/]  "
-            console.print(f"{mark}{finding.name:<14}{escape(finding.detail)}", soft_wrap=True)
-    return sound
+    count = export_dataset(output_dir, to, run_id=run_id or None)
+    print(f"{count} programs in {to}")
+    return DONE
 
 
 def main() -> None:
