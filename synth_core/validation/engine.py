@@ -55,6 +55,7 @@ class Engine:
                 "memory_mb": settings.memory_mb,
                 "rejudge_share": settings.rejudge_share,
                 "allow_unsandboxed": settings.allow_unsandboxed,
+                "device": settings.device,
                 "strongest": strongest,
             },
         )
@@ -128,7 +129,7 @@ class Engine:
         if answer["alone"]:
             fields["measured"] = {**fields.get("measured", {}), "compiled_alone": True}
         facts = self._child.facts() if ticket.ran else {}
-        verdict = Verdict(stage=stage, tier=facts.get("tier"), torch=facts.get("torch", ""), **fields)
+        verdict = Verdict(stage=stage, torch=facts.get("torch", ""), **{"tier": facts.get("tier"), **fields})
         seconds = candidate.telemetry.seconds | {stage.value: answer["seconds"]}
         cached = (*candidate.telemetry.from_cache, stage.value) if ticket.from_cache else ()
         telemetry = candidate.telemetry.model_copy(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from synth_core.records import Category
+from synth_core.records import Category, Stage
 from synth_core.validation.evidence import Evidence, Observation
 from synth_core.validation.sandbox.confine import Limits, Sandbox, confine
 from synth_core.validation.sandbox.process import anonymous_file
@@ -26,6 +26,8 @@ from synth_core.validation.sandbox.seccomp import Profile
 
 PATIENCE: Final = 120.0
 """Seconds the judge may take over one program before it is replaced."""
+VETTING: Final = "vetting"
+"""Stage of a run that only has to reach its end (cuda.py)."""
 _TICKET: Final = b"judge it"
 _DESCRIPTORS: Final = 8
 
@@ -155,7 +157,9 @@ def _judge(brief: dict[str, Any], files: list[int]) -> Judgement:
         evidence.append(Evidence.read(data, Observation(**observed)))
         if not evidence[-1].complete:
             return failure(Category.CRASH, "the process ended without complete evidence", check="complete")
+    if brief["stage"] == VETTING and "error" not in evidence[0].values:
+        return {"passed": True, "graph": None}
     decide: Callable[..., Judgement] = (
-        judge.judge_eager if brief["stage"] == "validate-eager" else judge.judge_compiled
+        judge.judge_compiled if brief["stage"] == Stage.VALIDATE_COMPILE else judge.judge_eager
     )
     return decide(brief["request"], *evidence)

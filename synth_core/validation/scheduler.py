@@ -20,10 +20,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from synth_core.records import Category, Stage
+from synth_core.records import Category, Stage, Tier
 from synth_core.validation.builds import UNIT_SIZE, Builder, Client
+from synth_core.validation.cuda import Pool, vet
 from synth_core.validation.evidence import EvidenceWriter, Observation
-from synth_core.validation.judging import Judge, Judgement, failure
+from synth_core.validation.judging import VETTING, Judge, Judgement, failure
 from synth_core.validation.sandbox import process
 from synth_core.validation.sandbox.confine import Limits, Sandbox
 from synth_core.validation.sandbox.process import HARNESS_FAILED
@@ -46,6 +47,21 @@ class Job:
     """Its C++ was compiled together with others'."""
     evidence: list[tuple[int, Observation]] = field(default_factory=list)
     seconds: float = 0.0
+    vetted_on: str = ""
+    """GPU jobs: the device that the vetting process stands on."""
+
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self.request["device"] == "cuda")
+
+    @property
+    def compiles(self) -> bool:
+        return self.stage is Stage.VALIDATE_COMPILE
+
+    def drop_evidence(self) -> None:
+        for file, _ in self.evidence:
+            os.close(file)
+        self.evidence = []
 
 
 @dataclass(eq=False)
@@ -74,6 +90,7 @@ class Scheduler:
         self._queue: deque[Job] = deque()
         self._runs: dict[int, _Run] = {}
         self._slots = list(range(256))
+        self._pool = Pool(box, workers, self._ran_on_gpu)
         self._born_kb = process.data_kb(os.getpid())
         self._born_resident_kb = process.resident_kb(os.getpid())
 
@@ -89,11 +106,11 @@ class Scheduler:
                 calls[run.client.channel.fileno()] = partial(self._listen, run.client)
         for compiler in self._builder.processes():
             calls[compiler.output] = compiler.drain
-        return calls
+        return calls | self._pool.watched()
 
     @property
     def idle(self) -> bool:
-        return not (self._runs or self._queue or self._builder.compiling)
+        return not (self._runs or self._queue or self._builder.compiling) and self._pool.idle
 
     def advance(self) -> None:
         """Reap the dead, end what is over its limits, start what there is room for."""
@@ -103,6 +120,7 @@ class Scheduler:
             run.client.process.watch(now, "" if self._box.namespaces else self._folder(run))
         for compiler in self._builder.processes():
             compiler.watch(now)
+        self._pool.advance(now)
         while self._busy < self._workers:
             if self._worth_building():
                 self._builder.start()
@@ -114,6 +132,7 @@ class Scheduler:
     def close(self) -> None:
         for running in [*(run.client.process for run in self._runs.values()), *self._builder.processes()]:
             running.kill()
+        self._pool.close()
 
     def _listen(self, client: Client) -> None:
         if client.listen():
@@ -140,15 +159,14 @@ class Scheduler:
     def _start(self, job: Job) -> None:
         if not job.evidence:
             self._started(job)
-        compiled = job.stage is Stage.VALIDATE_COMPILE and len(job.evidence) == 1
-        brief = job.stage is Stage.VALIDATE_COMPILE  # the eager stage has looked at the rest already
-        request = job.request | {"brief": brief}
+        if job.on_gpu:
+            job.vetted_on = "cpu" if job.vetted_on else "meta"
         evidence = process.anonymous_file("evidence")
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         limits = replace(job.limits, born_kb=self._born_kb, born_resident_kb=self._born_resident_kb)
         started = process.start(
-            self._box, Profile.PROGRAM, limits, self._slots.pop(), lambda: _probe(request, compiled),
+            self._box, Profile.PROGRAM, limits, self._slots.pop(), lambda: _probe(job),
             evidence=evidence, channel=theirs.fileno(), readable=(self._builder.folder,),
         )  # fmt: skip
         theirs.close()
@@ -163,7 +181,7 @@ class Scheduler:
                 if run := self._runs.pop(pid, None):
                     self._ended(run, status)
                 else:
-                    self._builder.ended(pid, status)
+                    self._builder.ended(pid, status) or self._pool.ended(pid, status)
 
     def _ended(self, run: _Run, status: int) -> None:
         job, client = run.job, run.client
@@ -179,26 +197,61 @@ class Scheduler:
         job.seconds += observed.seconds
         if judgement := _seen(observed, job.limits):
             self._finish(job, judgement)
-        elif job.stage is Stage.VALIDATE_COMPILE and len(job.evidence) == 1:
+        elif job.on_gpu:
+            self._judge.submit(VETTING, job.request, job.evidence, partial(self._vetted, job))
+        elif job.compiles and len(job.evidence) == 1:
             self._queue.appendleft(job)
         else:
-            self._judge.submit(job.stage, job.request, job.evidence, lambda said: self._finish(job, said))
+            self._judge.submit(job.stage, job.request, job.evidence, partial(self._finish, job))
+
+    def _vetted(self, job: Job, judgement: Judgement) -> None:
+        """A program that a confined fork has executed to its end may enter a shared worker."""
+        if judgement["passed"]:
+            job.drop_evidence()
+            job.vetted_on = ""
+            self._pool.submit(job)
+        elif job.vetted_on == "meta":
+            job.drop_evidence()
+            self._queue.appendleft(job)
+        else:
+            self._finish(job, judgement)
+
+    def _ran_on_gpu(self, job: Job, evidence: list[tuple[int, Observation]]) -> None:
+        job.evidence = evidence
+        job.seconds += evidence[-1][1].seconds
+        if judgement := _seen(evidence[-1][1], job.limits):
+            self._judged_on_gpu(job, judgement)
+        else:
+            self._judge.submit(job.stage, job.request, job.evidence, partial(self._judged_on_gpu, job))
+
+    def _judged_on_gpu(self, job: Job, judgement: Judgement) -> None:
+        """Out of memory beside others may fit alone: that is tried before it is said."""
+        if judgement.get("category") == Category.OUT_OF_MEMORY and not job.alone:
+            job.alone = True
+            job.drop_evidence()
+            self._pool.submit(job)
+        else:
+            self._finish(job, judgement | {"tier": Tier.SHARED_WORKER})
 
     def _finish(self, job: Job, judgement: Judgement) -> None:
-        for file, _ in job.evidence:
-            os.close(file)
-        job.evidence = []
+        job.drop_evidence()
         self._done(job, judgement)
 
 
-def _probe(request: dict[str, Any], compiled: bool) -> None:
+def _probe(job: Job) -> None:
     """Inside the confined process: run the program and write down what it did."""
     from synth_core.validation import probe
 
     gc.disable()  # it would copy the zygote's pages to find nothing worth freeing
+    request = job.request | {"brief": job.compiles}  # the eager stage has looked at the rest already
     with process.open_evidence() as file:
         writer = EvidenceWriter(file)
-        (probe.run_compiled if compiled else probe.run_eager)(request, writer)
+        if job.on_gpu:
+            vet(request, job.vetted_on, writer)
+        elif job.compiles and job.evidence:
+            probe.run_compiled(request, writer)
+        else:
+            probe.run_eager(request, writer)
         writer.end()
 
 

@@ -14,7 +14,14 @@ import torch._functorch.config
 import torch._inductor.config
 from torch import nn
 
+from synth_core.errors import UsageError
 from synth_core.validation.kernels import defer_compilation
+
+
+def require_gpu() -> None:
+    """Raise UsageError where torch sees no CUDA device. Does not initialise CUDA, which no fork survives."""
+    if not torch.cuda.is_available():
+        raise UsageError("torch sees no CUDA device here; use --device cpu")
 
 
 def up() -> dict[str, Any]:

@@ -181,6 +181,7 @@ def _start(module: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # or looking for a GPU would forbid forks to use it
     # Huge pages where malloc grows: a fork that compiles takes a quarter fewer page faults (measured).
     environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     return subprocess.Popen(

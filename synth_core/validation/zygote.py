@@ -45,6 +45,7 @@ class Configuration(BaseModel):
     timeout: float
     memory_mb: int
     rejudge_share: float = 0.0
+    device: str = "cpu"
     strongest: Tier = Tier.A
     allow_unsandboxed: bool = False
 
@@ -113,15 +114,20 @@ class _Zygote:
         os.environ |= {
             "TMPDIR": box.scratch,
             "TORCHINDUCTOR_CACHE_DIR": f"{configuration.cache}/inductor",
+            "TRITON_CACHE_DIR": f"{configuration.cache}/triton",  # the home folder is read-only from here on
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }
+        if configuration.device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Inductor would ask Triton about a GPU that nobody uses
         from synth_core.validation import warm
         from synth_core.validation.builds import Builder
         from synth_core.validation.judging import Judge
         from synth_core.validation.scheduler import Scheduler
         from synth_core.validation.units import find_compiler
 
+        if configuration.device == "cuda":
+            warm.require_gpu()
         compiler = find_compiler(f"{configuration.cache}/headers")
         facts = warm.up()
         self._judge = Judge(box, _JUDGE_SLOT)

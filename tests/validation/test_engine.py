@@ -195,6 +195,7 @@ def zygotes() -> set[int]:
     return found
 
 
+@pytest.mark.slow
 def test_programs_survive_the_death_of_the_zygote(engine: Engine) -> None:
     if engine.tier is not Tier.A:
         pytest.skip("finds the zygote by its pid namespace")
@@ -226,6 +227,7 @@ def test_verdicts_are_remembered_but_not_those_of_a_busy_hour() -> None:
     assert [c.content_digest() for c in first] == [c.content_digest() for c in second]
 
 
+@pytest.mark.slow
 def test_a_sample_is_judged_again_alone() -> None:
     with Engine(settings(rejudge_share=1.0), workers=1) as careful:
         texts = [source(f"return self.linear(torch.relu(x * {i}.5))") for i in (1, 2)]

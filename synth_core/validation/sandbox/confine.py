@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import resource
 import signal
@@ -129,6 +130,10 @@ def _rules(folder: str, profile: Profile, readable: tuple[str, ...]) -> list[tup
     see = landlock.READ if profile is Profile.PROGRAM else landlock.READ_EXECUTE
     rules = [(path, see) for path in (*_SYSTEM, *python_paths(), "/proc/self", *readable)]
     rules += [(path, landlock.DEVICE) for path in _DEVICES]
+    if profile is Profile.WORKER:
+        rules += [(path, landlock.READ) for path in ("/sys", "/proc/driver", "/proc/devices")]
+        rules += [(path, landlock.DEVICE) for path in glob.glob("/dev/nvidia*")]
+        rules += [("/dev/nvidia-caps", landlock.DEVICE), ("/proc/self", landlock.READ | landlock.WRITE_FILE)]
     return [*rules, (folder, landlock.WRITE | landlock.READ)]
 
 
