@@ -79,13 +79,15 @@ def missing(requested: Iterable[str], realised: Iterable[str]) -> list[str]:
     """The requested operators that `realised` does not answer, both taken as multisets.
 
     Each realised operator answers one request: its own name's, or that of a more general row (a
-    BatchNorm2d answers BatchNorm). A motif that nobody asked for answers with its parts. Requests that few
+    BatchNorm2d answers BatchNorm). A motif that nobody asked for answers with its parts too. Requests that few
     can answer are served first: a greedy match is then exact for the catalog, whose answers do not cross.
     """
     names = Counter(realised)
     asked = Counter(find(name).name for name in requested)
     unanswered = asked - names
-    left = [part for name in (names - asked).elements() for part in made_of(name)]
+    spare = names - asked
+    left = [part for name in spare.elements() for part in made_of(name)]
+    left += [(name,) for name in spare.elements() if find(name).group is Group.MOTIF]
     still: list[str] = []
     for name in sorted(unanswered.elements(), key=lambda name: len(find(name).answered_by)):
         answers = {name, *find(name).answered_by}

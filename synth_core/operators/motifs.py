@@ -11,7 +11,13 @@ from synth_core.operators.operator import ANY, TOKENS, Group, Kind, Operator
 _V, _S, _C, _I = Kind.VECTOR, Kind.SEQUENCE, Kind.SIGNAL, Kind.IMAGE
 
 
-def _row(name: str, torch_name: str, kinds: tuple[Kind, ...], *patterns: str) -> Operator:
+def _row(
+    name: str,
+    torch_name: str,
+    kinds: tuple[Kind, ...],
+    *patterns: str,
+    answered_by: tuple[str, ...] = (),
+) -> Operator:
     return Operator(
         name=name,
         group=Group.MOTIF,
@@ -19,6 +25,7 @@ def _row(name: str, torch_name: str, kinds: tuple[Kind, ...], *patterns: str) ->
         torch_name=f"torch.{torch_name}",
         kinds=kinds,
         patterns=patterns,
+        answered_by=answered_by,
     )
 
 
@@ -53,6 +60,7 @@ MOTIFS: tuple[Operator, ...] = (
         "scaled_dot_product_attention(q, k, v)",
         "Matmul|BMM(Softmax(*(Matmul|BMM(q, k))), v)",
         "Matmul|BMM(Softmax(Divide(Matmul|BMM(q, k))), v)",
+        answered_by=("CausalAttention", "GroupedQueryAttention"),
     ),
     _row("RotaryEmbedding", "cos", (_S,), "+(*(x, c), *(cat(neg(x), x), s))"),
     _row("LinearAttention", "matmul", (_S,), "Matmul(Softmax(q), Matmul(Softmax(k), v))"),
@@ -80,7 +88,13 @@ MOTIFS: tuple[Operator, ...] = (
         (_I,),
         "Conv2d[pointwise](~Conv2d[depthwise](~Conv2d[pointwise](x)))",
     ),
-    _row("DepthwiseSeparableConv", "nn.Conv2d", (_I,), "Conv2d[pointwise](~Conv2d[depthwise](x))"),
+    _row(
+        "DepthwiseSeparableConv",
+        "nn.Conv2d",
+        (_I,),
+        "Conv2d[pointwise](~Conv2d[depthwise](x))",
+        answered_by=("InvertedBottleneck",),
+    ),
     _row("FeaturePyramidMerge", "nn.functional.interpolate", (_I,), "+(Upsample(a), Conv2d[pointwise](b))"),
     _row("ResidualBlock", "nn.Conv2d", (_I,), "ResidualAdd(x, ~Conv2d(~Conv2d(x)))"),
     _row(

@@ -2,7 +2,9 @@
 
 In:  {"id": any, "operators": [names], "seed": int}
 Out: {"id": same, "source": text, "plan": text, "lines": n, "glue": n, "chain": bool}
-     or {"id": same, "error": one line} where no program was found.
+In:  {"id": any, "source": text, "profile": "small" | "bench", "sets": int, "seed": int}
+Out: {"id": same, and the fields of `resize.Resized`}
+Or:  {"id": same, "error": one line} where no program was found, or it takes no such sizes.
 An exception is our own fault: it ends the process with a traceback on stderr.
 """
 
@@ -12,12 +14,14 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
 from synth_core.errors import UsageError
 from synth_core.synthesis.build import build
 from synth_core.synthesis.draft import CannotWrite
+from synth_core.synthesis.resize import resize
 
 
 def main() -> None:
@@ -30,14 +34,13 @@ def main() -> None:
             answers.flush()
 
 
-def answer(request: dict[str, object]) -> dict[str, object]:
-    operators, seed = request["operators"], request["seed"]
-    assert isinstance(operators, list)
-    assert isinstance(seed, int)
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    identity = request.pop("id")
     try:
-        return {"id": request["id"], **asdict(build(operators, seed))}
-    except (CannotWrite, UsageError) as error:
-        return {"id": request["id"], "error": str(error)}
+        made = resize(**request) if "source" in request else build(**request)
+    except (CannotWrite, UsageError, ValueError) as error:
+        return {"id": identity, "error": str(error)}
+    return {"id": identity, **asdict(made)}
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def attention(d: Draft, x: Value, operator: str) -> Value:
         scale = d.choose(f" * {size**-0.5:.4g}", f" / math.sqrt({size})")
         scores = d.emit(f"torch.matmul({query}, {key}.transpose(-2, -1)){scale}", _S, "scores")
         if operator == "CausalAttention":
-            steps = x.shape[1]
+            steps = f"{x}.shape[1]"
             mask = d.emit(
                 f"torch.ones({steps}, {steps}, dtype=torch.bool, device={x}.device).triu(1)", _S, "mask"
             )

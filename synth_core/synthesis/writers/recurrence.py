@@ -39,7 +39,7 @@ def cell(d: Draft, x: Value, operator: str) -> Value:
         return d.emit(f"{unit}({x}, {state[0]})", x.kind, "h")
     if x.shape[1] > MOST_STEPS:
         raise CannotWrite("too many steps to unroll")
-    zeros = f"{x}.new_zeros({x}.shape[0], {hidden})"
+    zeros = f"{x}.new_zeros({x}.shape[0], {unit}.hidden_size)"
     names = "state, memory_cell" if lstm else "state"
     start = "\n".join(f"{name} = {zeros}" for name in names.split(", "))
     step = f"{names} = {unit}({x}[:, t], {'(state, memory_cell)' if lstm else 'state'})"

@@ -48,7 +48,7 @@ def unflatten(d: Draft, x: Value, operator: str) -> Value:
     if not factors:
         raise CannotWrite("the axis does not split")
     first = min(factors, key=lambda n: abs(n - size // n))
-    split = d.emit(f"{x}.unflatten({axis}, ({first}, {size // first}))", Kind.IMAGE, "grid")
+    split = d.emit(f"{x}.unflatten({axis}, ({first}, {size // first}))", Kind.IMAGE, "split")
     if x.kind is Kind.SIGNAL:
         return split
     if x.kind is Kind.SEQUENCE:

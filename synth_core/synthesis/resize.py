@@ -1,0 +1,180 @@
+"""Other sizes for a finished program: GPU-size constants, or further shape sets.
+
+A program's sizes are constants at module level, so other sizes are other numbers there. Each is tried under
+FakeTensor on the meta device (shapes and dtypes, no arithmetic, no memory); what the program does not take stays as it was.
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+BENCH = {
+    "batch_size": 64,
+    "height": 112,
+    "width": 112,
+    "depth": 16,
+    "length": 2048,
+    "seq_len": 512,
+    "vocab_size": 32768,
+    "bag_size": 64,
+    "num_classes": 1000,
+}
+BENCH_WIDTH = 8  # every other whole number is a width: so many times what it was
+MOST_BYTES = 8 << 30  # touched by all operators together; beyond, the batch is halved
+EXTENTS = ("batch_size", "height", "width", "depth", "length", "seq_len", "bag_size")
+
+
+@dataclass(frozen=True)
+class Resized:
+    """A program at other sizes, and what it costs there.
+
+    flops: 2 for each multiply-add of products and convolutions, 1 for each element that any other operator
+        writes. bytes: inputs, parameters and outputs, each moved once. intensity: flops a byte.
+    shape_sets: further values of the constants that the program takes.
+    """
+
+    source: str
+    constants: dict[str, int]
+    flops: int
+    bytes: int
+    intensity: float
+    shape_sets: list[dict[str, int]]
+
+
+def resize(source: str, profile: str, sets: int, seed: int) -> Resized:
+    """The program at the sizes of `profile` (`small` leaves it as it is, `bench` suits a GPU).
+
+    Raises `ValueError` where the program does not even take the sizes it came with.
+    """
+    constants = constants_of(source)
+    cost = _measure(source, constants)
+    if cost is None:
+        raise ValueError("the program does not run under FakeTensor")
+    if profile == "bench":
+        constants, cost = _enlarge(source, constants, cost)
+    return Resized(
+        source=with_constants(source, constants),
+        constants=constants,
+        flops=cost.flops,
+        bytes=cost.moved,
+        intensity=round(cost.flops / max(cost.moved, 1), 3),
+        shape_sets=_vary(source, constants, sets, random.Random(seed)),
+    )
+
+
+def constants_of(source: str) -> dict[str, int]:
+    """Whole numbers assigned to a name at module level."""
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            target, value = node.targets[0], node.value.value
+            if isinstance(target, ast.Name) and type(value) is int:
+                found[target.id] = value
+    return found
+
+
+def with_constants(source: str, constants: Mapping[str, int]) -> str:
+    for name, value in constants.items():
+        source = re.sub(rf"^{name} = \d+$", f"{name} = {value}", source, flags=re.MULTILINE)
+    return source
+
+
+@dataclass(frozen=True)
+class _Cost:
+    flops: int
+    moved: int
+    touched: int
+
+
+def _enlarge(source: str, constants: dict[str, int], cost: _Cost) -> tuple[dict[str, int], _Cost]:
+    """Every constant at its target if the program takes them all, else one after the other."""
+    targets = {name: BENCH.get(name, BENCH_WIDTH * value) for name, value in constants.items()}
+    whole = _measure(source, targets)
+    if whole is not None:
+        constants, cost = targets, whole
+    else:
+        for name, value in targets.items():
+            tried = {**constants, name: value}
+            found = _measure(source, tried)
+            if found is not None:
+                constants, cost = tried, found
+    while cost.touched > MOST_BYTES and constants.get("batch_size", 1) > 1:
+        constants = {**constants, "batch_size": constants["batch_size"] // 2}
+        cost = _measure(source, constants) or cost
+    return constants, cost
+
+
+def _vary(source: str, constants: dict[str, int], sets: int, rng: random.Random) -> list[dict[str, int]]:
+    """Up to `sets` different values of the extents that the program takes."""
+    found: list[dict[str, int]] = []
+    names = [name for name in EXTENTS if name in constants]
+    for _ in range(4 * sets):
+        if len(found) == sets:
+            break
+        tried = dict(constants)
+        for name in rng.sample(names, rng.randint(1, len(names))) if names else ():
+            tried[name] = max(2, round(constants[name] * rng.choice((0.5, 0.75, 1.5, 2.0))))
+        if tried != constants and tried not in found and _measure(source, tried) is not None:
+            found.append(tried)
+    return found
+
+
+def _measure(source: str, constants: Mapping[str, int]) -> _Cost | None:
+    """The cost at these sizes, or None where the program does not take them."""
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # a refusal is no news
+    torch.backends.mha.set_fastpath_enabled(False)  # it has no meta kernel
+    env: dict[str, Any] = {}
+    counter = FlopCounterMode(display=False)
+    traffic = _Traffic()
+    try:
+        with torch.device("meta"):  # a FakeTensor cannot be deep-copied, as TransformerEncoder does
+            exec(with_constants(source, constants), env)
+            program = next(v for v in env.values() if isinstance(v, type) and issubclass(v, nn.Module))
+            args, kwargs = env["get_init_inputs"]()
+            module, inputs = program(*args, **kwargs).eval(), env["get_inputs"]()
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), counter, traffic:
+            outputs = module(*inputs)
+    except Exception:  # whatever it raises, these sizes are not for it
+        return None
+    ends = [*inputs, *module.parameters(), *tree_leaves(outputs)]
+    return _Cost(
+        flops=counter.get_total_flops() + traffic.elements,
+        moved=sum(_size(tensor) for tensor in ends),
+        touched=traffic.touched,
+    )
+
+
+class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the elements that operators without a flop formula write, and the bytes that all touch."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.elements = 0
+        self.touched = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            written = [t for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
+            read = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+            self.touched += sum(_size(t) for t in (*written, *read))
+            if func._overloadpacket not in flop_registry:
+                self.elements += sum(t.numel() for t in written)
+        return result
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
