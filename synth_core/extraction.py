@@ -2,7 +2,7 @@
 
 Nothing here raises on any text. The code is taken as the answer gives it, with two changes that cannot alter
 what it means: a demonstration (`if __name__ == "__main__":`, a top-level `print`) goes, and the class gets
-its name. Both go by positions of the syntax tree, so comments and layout survive.
+its name (renaming.py). Both go by positions of the syntax tree, so comments and layout survive.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from synth_core.errors import UsageError
 from synth_core.naming import program_name
 from synth_core.operators.catalog import find
 from synth_core.records import Candidate, Category, Outcome, Program, Stage, Verdict
+from synth_core.renaming import program_class as program_class
+from synth_core.renaming import rename_class as rename_class
 
 MAX_SOURCE = 1_000_000  # characters; the static gate refuses more, and parsing them would only cost time
 
@@ -27,15 +29,14 @@ warnings.filterwarnings("ignore", category=SyntaxWarning, module=_FILE)
 
 _FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*(?P<language>[\w.+-]*)[^`]*")
 _PYTHON = frozenset({"", "python", "py", "python3", "pytorch", "torch"})
-_CODE_START = re.compile(r"(?:import|from|class|def|@)\s*\w", re.MULTILINE)
+_CODE_START = re.compile(r"^(?:import [\w.]+|from [\w.]+ import\b|class \w+|def \w+|@\w)", re.MULTILINE)
+_MOST_STARTS = 20  # lines that look like the start of bare code and are tried
 _STATED = re.compile(r"^[\s>*_#`-]*final\s+pattern[\s*_`]*[:=](?P<names>.+)$", re.IGNORECASE | re.MULTILINE)
 _REFUSAL = re.compile(
     r"\W*(?:sorry|i(?:'|’)?m sorry|i am sorry|i apologi[sz]e|i can(?:no|'|’)t|i(?:'|’)?m unable|i am unable"
     r"|i(?:'|’)?m not able|i am not able|i won(?:'|’)t|i will not|as an ai\b|unfortunately, i)",
     re.IGNORECASE,
 )
-_IDENTIFIER_AFTER_CLASS = re.compile(rb"class(?:\s|\\)+")
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _BROKEN = (SyntaxError, ValueError, RecursionError, MemoryError)  # all that parsing a text can raise
 
 
@@ -173,23 +174,32 @@ def _blocks(text: str) -> Iterator[_Block]:
 
 
 def _bare_code(text: str) -> str:
-    """Code without fences: from the first line that looks like code to the last that still parses with it."""
-    start = _CODE_START.search(text)
-    if start is None:
+    """Code without fences: from a line that looks like code to the last line that still parses with it."""
+    if len(text) > MAX_SOURCE:
         return ""
-    lines = text[text.rfind("\n", 0, start.start()) + 1 :].splitlines(keepends=True)
+    starts = [match.start() for match in _CODE_START.finditer(text)][:_MOST_STARTS]
+    parts = [_parsing_head(text[start:]) for start in starts]
+    with_class = [part for part in parts if re.search(r"^class\s", part, re.MULTILINE)]
+    if with_class:
+        return with_class[0]
+    # Code that breaks off: what is wrong with it is for the caller to say.
+    return text[starts[0] :] if starts and re.search(r"^class\s", text, re.MULTILINE) else ""
+
+
+def _parsing_head(text: str) -> str:
+    """As many first lines of `text` as parse together."""
+    lines = text.splitlines(keepends=True)
     end = len(lines)
     while end:
         try:
             _parse("".join(lines[:end]))
         except SyntaxError as error:
-            # Prose after the code does not parse: what stands before it may.
             end = min(end - 1, (error.lineno or 1) - 1)
         except _BROKEN:
             break
         else:
             return "".join(lines[:end])
-    return "".join(lines) if "class " in text else ""
+    return ""
 
 
 def _parse(code: str) -> ast.Module:
@@ -228,80 +238,3 @@ def _is_demonstration(node: ast.stmt) -> bool:
 
 
 _MAIN_TESTS = ("__name__ == '__main__'", "'__main__' == __name__")
-
-
-def rename_class(source: str, new_name: str) -> str:
-    """`source` with its program class and every reference to it called `new_name`.
-
-    Only the class's own bindings change: a local variable or a text of the same spelling stays. `source` must
-    parse and hold a class (`ValueError` otherwise: the caller has checked that).
-    """
-    tree = ast.parse(source)
-    program = program_class(tree)
-    if program is None:
-        raise ValueError("the source holds no class to rename")
-    data = source.encode()
-    starts = _line_starts(data)
-    at_class = starts[program.lineno - 1] + program.col_offset
-    keyword = _IDENTIFIER_AFTER_CLASS.match(data, at_class)
-    assert keyword is not None
-    old = program.name.encode()
-    places = [keyword.end()]
-    places += [starts[name.lineno - 1] + name.col_offset for name in _references(tree, program.name)]
-    if any(data[place : place + len(old)] != old for place in places):
-        # Python 3.11 misplaces names inside f-strings. Losing the layout is better than losing a name.
-        return _rename_by_unparse(tree, program, new_name)
-    for place in sorted(set(places), reverse=True):
-        data = data[:place] + new_name.encode() + data[place + len(old) :]
-    return data.decode()
-
-
-def program_class(tree: ast.Module) -> ast.ClassDef | None:
-    """The class a text defines as its program: the last top-level one that derives from a `Module` and has
-    a `forward`, else the last one of any kind (validation then says what it lacks)."""
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    modules = [node for node in classes if _is_module(node)]
-    return modules[-1] if modules else classes[-1] if classes else None
-
-
-def _is_module(node: ast.ClassDef) -> bool:
-    derives = any(ast.unparse(base).rpartition(".")[2] == "Module" for base in node.bases)
-    return derives and any(isinstance(item, ast.FunctionDef) and item.name == "forward" for item in node.body)
-
-
-def _line_starts(data: bytes) -> list[int]:
-    """Byte offset of each line, lines ending where Python's tokenizer ends them."""
-    return [0, *(match.end() for match in re.finditer(rb"\r\n|\r|\n", data))]
-
-
-def _references(tree: ast.Module, name: str) -> Iterator[ast.Name]:
-    """Every use of the module-level `name`; scopes that bind the same spelling locally are left alone."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        for child in ast.iter_child_nodes(waiting.pop()):
-            if isinstance(child, ast.Name) and child.id == name:
-                yield child
-            elif not (isinstance(child, _FUNCTIONS) and _binds(child, name)):
-                waiting.append(child)
-
-
-def _binds(function: ast.AST, name: str) -> bool:
-    own: list[ast.AST] = [function]
-    stored = False
-    while own:
-        for child in ast.iter_child_nodes(own.pop()):
-            if isinstance(child, ast.Global) and name in child.names:
-                return False
-            is_parameter = isinstance(child, ast.arg) and child.arg == name
-            is_stored = isinstance(child, ast.Name) and child.id == name and isinstance(child.ctx, ast.Store)
-            stored = stored or is_parameter or is_stored
-            if not isinstance(child, (*_FUNCTIONS, ast.ClassDef)):
-                own.append(child)
-    return stored
-
-
-def _rename_by_unparse(tree: ast.Module, program: ast.ClassDef, new_name: str) -> str:
-    for name in _references(tree, program.name):
-        name.id = new_name
-    program.name = new_name
-    return ast.unparse(tree) + "\n"

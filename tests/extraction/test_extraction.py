@@ -61,6 +61,7 @@ def _fence(code: str, language: str = "python") -> str:
         "~~~py\n" + _PROGRAM + "~~~",
         _PROGRAM,
         "Here is the program:\n\n" + _PROGRAM + "\nIt computes a ReLU of its input.\n",
+        "This is from the catalog, import it\nfrom there.\n\n" + _PROGRAM + "Done!\n",
         "<think>class Model? ```python\nx = 1\n```</think>" + _fence(_PROGRAM),
         _fence("class Model:\n    ...\n")
         + "Better:\n"
