@@ -30,6 +30,7 @@ OpenSteps = Callable[[Settings], contextlib.AbstractContextManager["dict[Stage, 
 _CHUNK = 8
 # How many workers may die under a chunk before the chunk itself is suspected; programs can't kill a worker.
 _DEATHS = 20
+_CONNECT = "20s"
 
 
 @contextlib.contextmanager
@@ -50,7 +51,10 @@ def spread(settings: Settings, stages: Sequence[Stage], open_steps: OpenSteps) -
 
 @contextlib.contextmanager
 def _client(settings: Settings) -> Iterator[distributed.Client]:
-    options = {"distributed.scheduler.allowed-failures": _DEATHS, "distributed.comm.timeouts.connect": "20s"}
+    options = {
+        "distributed.scheduler.allowed-failures": _DEATHS,
+        "distributed.comm.timeouts.connect": _CONNECT,
+    }
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(options))
         address: Any = settings.dask_address

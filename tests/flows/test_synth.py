@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import temporary_settings
 from simulated import Bench, Runner
 
 from synth_core.errors import EnvironmentFault, HopelessProvider
@@ -117,6 +121,16 @@ def test_the_first_of_two_duplicates_stays_whatever_finishes_first(runner: Runne
     runner.bench.disturb = slow_first
     runner(num_total_samples=40, max_retries=0, batch_size=10)
     assert order == [0, 10, 20, 30]
+
+
+def test_a_large_run_is_split_into_sub_flows(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.synth._MOST_CANDIDATES_A_FLOW", 20)
+    summary = runner(num_total_samples=48, max_retries=0)
+    assert summary.attempted == 48
+    url = {"PREFECT_API_URL": os.environ["PREFECT_API_URL"]}
+    with temporary_settings(url), get_client(sync_client=True) as client:
+        recent = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=3)
+    assert {run.name for run in recent} == {"part-r0-b0000", "part-r0-b0001", "part-r0-b0002"}
 
 
 def test_goes_on_until_enough_are_accepted(runner: Runner) -> None:
