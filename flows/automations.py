@@ -5,12 +5,21 @@ from __future__ import annotations
 from datetime import timedelta
 
 from prefect.automations import AutomationCore, EventTrigger, Posture
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.events import ResourceSpecification
 
 _SILENCE = timedelta(seconds=90)  # three heartbeats, where workers run with one every 30 s
 _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
+
+
+def create() -> None:
+    """Make those that the server does not have yet."""
+    with get_client(sync_client=True) as client:
+        for automation in automations():
+            if not client.read_automations_by_name(automation.name):
+                client.create_automation(automation)
 
 
 def automations() -> list[AutomationCore]:

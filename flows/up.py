@@ -117,9 +117,11 @@ def _set_up(options: Mapping[str, str], home: Path) -> None:
     with connected(options):
         from prefect.client.orchestration import get_client
 
+        from flows import automations
+
         with get_client(sync_client=True) as client:
             _make_pools(client)
-            _make_automations(client)
+        automations.create()
     command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(_prefect_file())]
     result = subprocess.run(
         [sys.executable, *command],
@@ -145,14 +147,6 @@ def _make_pools(client: SyncPrefectClient) -> None:
             client.create_work_pool(
                 WorkPoolCreate(name=pool, type="process", base_job_template=template, concurrency_limit=limit)
             )
-
-
-def _make_automations(client: SyncPrefectClient) -> None:
-    from flows.automations import automations
-
-    for automation in automations():
-        if not client.read_automations_by_name(automation.name):
-            client.create_automation(automation)
 
 
 def _prefect_file() -> Path:
