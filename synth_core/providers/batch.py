@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from synth_core.errors import EnvironmentFault
-from synth_core.providers.call import RETRYABLE, Connection, Reply, Request, failed
+from synth_core.errors import EnvironmentFault, HopelessProvider
+from synth_core.providers.call import HOPELESS, RETRYABLE, Connection, Reply, Request, classify, failed
 from synth_core.records import Outcome, sha256
 
 _FIRST_POLL, _LONGEST_POLL = 15.0, 300.0  # seconds between looks at a job, doubled each time
@@ -124,7 +124,10 @@ async def _hand_over(batches: Batches, rows: Mapping[str, Request], folder: JobF
         folder.note(digest, label, "")
         job = await batches.submit(label, rows)
     except Exception as error:  # whatever the SDK raises
-        raise EnvironmentFault(f"the provider did not take the batch: {error}") from None
+        status = getattr(error, "status_code", None) or getattr(error, "code", None)
+        hopeless = isinstance(status, int) and classify(status, "", str(error)) in HOPELESS
+        kind = HopelessProvider if hopeless else EnvironmentFault
+        raise kind(f"the provider did not take the batch: {error}") from None
     folder.note(digest, label, job)
     return job
 

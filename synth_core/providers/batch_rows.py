@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from synth_core.errors import EnvironmentFault
 from synth_core.providers.batch import JobFolder, ask_in_batches
-from synth_core.providers.call import Reply, Request, failed
+from synth_core.providers.call import Reply, Request, failed, scrub
 from synth_core.providers.lane import Lane
 from synth_core.providers.retry import Asked, add_usage
 from synth_core.records import Candidate, Outcome, Usage
@@ -44,6 +45,9 @@ async def ask_rows(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep:
     by_provider = sorted(rows, key=lambda key: rows[key].lane.provider.name)
     for _, keys in groupby(by_provider, key=lambda key: rows[key].lane.provider.name):
         questions = {key: rows[key].request for key in keys}
-        batches = rows[next(iter(questions))].lane.batches
-        assert batches is not None
-        await ask_in_batches(batches, questions, JobFolder(cache_dir / FOLDER), retries, receive)
+        lane = rows[next(iter(questions))].lane
+        assert lane.batches is not None
+        try:
+            await ask_in_batches(lane.batches, questions, JobFolder(cache_dir / FOLDER), retries, receive)
+        except EnvironmentFault as error:
+            raise type(error)(scrub(str(error), lane.key)) from None

@@ -32,6 +32,18 @@ class Written:
     chain: bool = False
 
 
+@dataclass(frozen=True)
+class Resized:
+    """A program at other sizes; flops, bytes moved and flops a byte as `synthesis.resize` counts them."""
+
+    source: str
+    constants: dict[str, int]
+    flops: int
+    bytes: int
+    intensity: float
+    shape_sets: list[dict[str, int]]
+
+
 class Synthesizer:
     """Writes programs in up to `workers` children at once; thread-safe. Children start when first needed."""
 
@@ -47,13 +59,26 @@ class Synthesizer:
         The same arguments give the same text on any machine, whatever was written before.
         Raises `EnvironmentFault` where the child dies or hangs twice over the same request.
         """
+        reply = self._ask({"operators": list(operators), "seed": seed})
+        return str(reply["error"]) if "error" in reply else Written(**reply)
+
+    def resize(self, source: str, profile: str = "bench", *, sets: int = 0, seed: int = 0) -> Resized | str:
+        """A program whose sizes are constants at module level, at the sizes of `profile`.
+
+        profile: `bench` for sizes that suit a GPU, `small` to leave them. sets: how many further shape sets
+        to look for. Returns one line where the program does not run under FakeTensor.
+        """
+        reply = self._ask({"source": source, "profile": profile, "sets": sets, "seed": seed})
+        return str(reply["error"]) if "error" in reply else Resized(**reply)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         child = self._free.get()
         try:
-            reply = child.ask({"id": 0, "operators": list(operators), "seed": seed})
+            reply = child.ask({"id": 0, **request})
         finally:
             self._free.put(child)
-        reply.pop("id")
-        return str(reply["error"]) if "error" in reply else Written(**reply)
+        del reply["id"]
+        return reply
 
     def close(self) -> None:
         """End the children."""
@@ -73,9 +98,7 @@ class _Child:
                 return self._exchange(json.dumps(request) + "\n")
             except (OSError, ValueError):  # the pipe broke, or no whole line came before it ended
                 self.stop()
-        raise EnvironmentFault(
-            f"the synthesizer died twice over {request['operators']}, seed {request['seed']}"
-        )
+        raise EnvironmentFault(f"the synthesizer died twice over {request}")
 
     def _exchange(self, row: str) -> dict[str, Any]:
         process = self._process = self._process or _start()

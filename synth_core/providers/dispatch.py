@@ -169,20 +169,29 @@ class Dispatcher:
         return done
 
     async def _wave(self, candidates: Sequence[Candidate], retries: int) -> list[Candidate]:
-        tasks = [
-            asyncio.create_task(self._complete(candidate, retries)) if candidate.alive else None
-            for candidate in candidates
-        ]
-        running = [task for task in tasks if task]
+        """Complete all at once; the first exception ends it, after a grace for what is in flight."""
+        tasks = {
+            index: asyncio.create_task(self._complete(candidate, retries))
+            for index, candidate in enumerate(candidates)
+            if candidate.alive
+        }
+        done = list(candidates)
+        if not tasks:
+            return done
         try:
+            _, running = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
             if running:
-                await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
-                if any(task.done() and task.exception() for task in running):
-                    await asyncio.wait(running, timeout=_GRACE)
+                await asyncio.wait(running, timeout=_GRACE)
         finally:
-            for task in running:
+            for task in tasks.values():
                 task.cancel()
-        return [task.result() if task else old for task, old in zip(tasks, candidates, strict=True)]
+            ended = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for error in ended:
+            if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
+                raise error
+        for index, task in tasks.items():
+            done[index] = task.result()
+        return done
 
     async def _complete(self, candidate: Candidate, retries: int) -> Candidate:
         lane = await self._lane(candidate.specification.provider)

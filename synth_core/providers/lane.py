@@ -38,6 +38,7 @@ class Lane:
         settings = connection.settings
         self.provider = provider
         self.model = model
+        self.key = connection.key
         self.breaker = Breaker(provider, model)
         self.pace = Pace(settings.rpm / 60)
         self.width = Width(connection.workers if provider.writes_here else settings.concurrency)
@@ -179,7 +180,7 @@ class Lane:
         if (reply.retry_after or 0) > _SPENT_QUOTA:
             error = f"{reply.error} (asks to wait {reply.retry_after:g} s)"
             reply = replace(reply, outcome=Outcome.QUOTA, error=error)
-        return replace(reply, error=scrub(reply.error, self._connection.key)) if reply.error else reply
+        return replace(reply, error=scrub(reply.error, self.key)) if reply.error else reply
 
 
 def _tokens(reply: Reply) -> int:

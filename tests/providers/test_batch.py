@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import candidates
-from loopback import Act, Loopback, Seen, answer
+from conftest import KEYS, candidates
+from loopback import Act, Loopback, Seen, answer, error
 
-from synth_core.errors import EnvironmentFault, UsageError
+from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.providers import batch
 from synth_core.providers.calls import read_totals
 from synth_core.providers.dispatch import Dispatcher
@@ -229,6 +229,16 @@ def test_the_budget_holds_for_rows(make_settings: Make) -> None:
     assert [len(rows) for _, rows in jobs.jobs] == [5]
     outcomes = [candidate.completion.outcome for candidate in done if candidate.completion]
     assert outcomes.count(Outcome.OVER_BUDGET) == 3
+
+
+@pytest.mark.parametrize("wire", ["openai", "gemini"])
+def test_a_bad_key_stops_the_run_and_stays_secret(wire: str, make_settings: Make) -> None:
+    message = f"Incorrect API key {KEYS[wire]}"
+    with Loopback(lambda _: error(wire, 401, message)) as server:
+        settings = _settings(make_settings, JobServer(wire), server)
+        with pytest.raises(HopelessProvider, match="did not take the batch") as caught:
+            _complete(settings, candidates(wire, 3))
+    assert KEYS[wire][:6] not in str(caught.value)
 
 
 def test_a_provider_without_batch_mode_says_so(make_settings: Make) -> None:

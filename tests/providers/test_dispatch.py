@@ -214,6 +214,24 @@ def test_the_breaker_stops_a_hopeless_run_at_once(status: int, make_settings: Ma
     assert len(server.seen) <= 8
 
 
+def test_a_stalled_call_does_not_hide_why_the_run_stops(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dispatch, "_GRACE", 0.2)
+
+    def behave(seen: Seen) -> Act:
+        stalls = Act(body=answer(seen.wire, "late"), delay=60)
+        return stalls if seen.number < 2 else error(seen.wire, 401, "no")
+
+    with Loopback(behave) as server:
+        settings = make_settings("openai", server.base_url("openai"), provider={"timeout": 30.0})
+        started = time.monotonic()
+        with pytest.raises(HopelessProvider):
+            _complete(settings, candidates("openai", 40))
+    assert time.monotonic() - started < 10
+    assert "never retrieved" not in caplog.text
+
+
 def test_the_breaker_forgives_one_hopeless_answer_among_good_ones(make_settings: Make) -> None:
     with Loopback(lambda s: error(s.wire, 401, "odd") if s.number == 20 else _well(s)) as server:
         done = _complete(make_settings("openai", server.base_url("openai")), candidates("openai", 40))
