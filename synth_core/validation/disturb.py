@@ -111,6 +111,15 @@ def disturbed(tensors: Sequence[torch.Tensor], seed: int) -> Iterator[None]:
                 tensor.copy_(value)
 
 
+def _normal(value: Any, reach: float, seed: int) -> Any:
+    """Normal numbers about zero in the place of a floating tensor; anything else as it is."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return value
+    spread = max(1.0, float(value.double().std(correction=0)))
+    numbers = torch.randn(value.shape, generator=torch.Generator().manual_seed(seed))
+    return (numbers * reach * spread).to(value)
+
+
 def same(outputs: Outputs, others: Outputs) -> bool:
     """Whether two runs gave equal outputs, NaN being equal to NaN."""
     return len(outputs) == len(others) and all(
@@ -170,19 +179,16 @@ class Comparison:
         return self._moved(changed)
 
     @contextmanager
-    def elsewhere(self, program: nn.Module, run: Runner) -> Iterator[Comparison]:
+    def elsewhere(self, program: nn.Module, run: Runner, reach: float) -> Iterator[Comparison]:
         """A variant of the program far from where it starts: normal inputs, other parameters and buffers.
 
         A ReLU does nothing to inputs that are drawn from 0..1, nor a BatchNorm before it is trained, and yet
         neither is redundant. Raises what the variant raises there.
+
+        reach: standard deviation of the inputs, in units of their own or of 1, whichever is larger. A clamp
+            at -1 shows nothing until something gets there.
         """
-        generator = torch.Generator().manual_seed(self.seed)
-        inputs = [
-            torch.randn(t.shape, generator=generator).to(t) * max(1.0, float(t.double().std(correction=0)))
-            if isinstance(t, torch.Tensor) and t.is_floating_point()
-            else t
-            for t in self.inputs
-        ]
+        inputs = [_normal(value, reach, self.seed + position) for position, value in enumerate(self.inputs)]
         state = [t for t in (*program.parameters(), *program.buffers()) if t.is_floating_point()]
         with disturbed(state, self.seed):
             yield replace(self, run=run, inputs=inputs, baseline=run(inputs, nullcontext()))

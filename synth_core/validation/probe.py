@@ -108,12 +108,12 @@ def _effects_of_units(
     still = max(tolerance.outliers for tolerance in compare.tolerances)
     here = [compare.unit(unit) for _, unit in captured.units]
     there = [share for share, _ in here]
-    for vary in (False, True):
+    for vary, reach in ((False, 1.0), (True, 4.0)):
         if min(there, default=1.0) > still:
             break
         with suppress(Exception):  # a program may not bear other arguments, or other inputs
             module = program.variant() if vary else program.module
-            with compare.elsewhere(module, Runner(module, seed)) as other:
+            with compare.elsewhere(module, Runner(module, seed), reach) as other:
                 there = [
                     share if share > still else other.unit(unit)[0]
                     for share, (_, unit) in zip(there, captured.units, strict=True)
