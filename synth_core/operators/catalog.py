@@ -67,20 +67,20 @@ def realised_operator(dotted_name: str) -> str | None:
 def made_of(name: str) -> list[tuple[str, ...]]:
     """What a motif is made of, in forward order, each part as its alternatives, the usual first.
 
-    Any other row is made of itself.
+    Any other row, and a motif that is one function of torch, is made of itself.
     """
     operator = find(name)
-    if not operator.patterns:
-        return [(operator.name,)]
-    return max((parts(parse(pattern)) for pattern in operator.patterns), key=len)
+    return max((parts(parse(pattern)) for pattern in operator.patterns), key=len, default=[]) or [
+        (operator.name,)
+    ]
 
 
 def missing(requested: Iterable[str], realised: Iterable[str]) -> list[str]:
     """The requested operators that `realised` does not answer, both taken as multisets.
 
     Each realised operator answers one request: its own name's, or that of a more general row (a
-    BatchNorm2d answers BatchNorm). A motif that nobody asked for answers with its parts too. Requests that few
-    can answer are served first: a greedy match is then exact for the catalog, whose answers do not cross.
+    BatchNorm2d answers BatchNorm). A motif that nobody asked for answers with its parts too. Requests that
+    few can answer are served first: a greedy match is then exact for the catalog, whose answers do not cross.
     """
     names = Counter(realised)
     asked = Counter(find(name).name for name in requested)

@@ -1,7 +1,8 @@
 """Other sizes for a finished program: GPU-size constants, or further shape sets.
 
 A program's sizes are constants at module level, so other sizes are other numbers there. Each is tried under
-FakeTensor on the meta device (shapes and dtypes, no arithmetic, no memory); what the program does not take stays as it was.
+FakeTensor on the meta device (shapes and dtypes, no arithmetic, no memory); what the program does not take
+stays as it was.
 """
 
 from __future__ import annotations

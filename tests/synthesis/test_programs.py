@@ -1,0 +1,156 @@
+"""Programs that the synthesizer writes: every operator, every motif, and many drawn together."""
+
+from __future__ import annotations
+
+import ast
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from synth_core import coherent
+from synth_core.operators import catalog
+from synth_core.operators.operator import Group, Operator
+from synth_core.synthesis.build import Written, build
+from synth_core.synthesis.draft import CannotWrite
+from synth_core.synthesis.resize import constants_of, resize
+from synth_core.validation import gate
+from synth_core.validation.capture import Recorder
+
+COMPANION = {
+    "Identity",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "AlphaDropout",
+    "FeatureAlphaDropout",
+}
+COUNTS = {Group.CORE: 2, Group.COMPOUND: 1, Group.SUPPORTING: 4}
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Any:
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        yield
+
+
+def run(source: str) -> tuple[list[str], list[torch.Tensor], list[torch.Tensor]]:
+    """Execute a file as a consumer does; realised operators, inputs, outputs."""
+    env: dict[str, Any] = {}
+    exec(source, env)
+    (program,) = (v for v in env.values() if isinstance(v, type) and issubclass(v, torch.nn.Module))
+    args, kwargs = env["get_init_inputs"]()
+    torch.manual_seed(0)
+    module, inputs = program(*args, **kwargs).eval(), env["get_inputs"]()
+    recorder = Recorder(module, inputs)
+    with recorder:
+        result = module(*inputs)
+    outputs = list(result) if isinstance(result, tuple) else [result]
+    return [name for name, _ in recorder.finish(outputs).units], inputs, outputs
+
+
+@pytest.mark.parametrize("row", catalog.CATALOG, ids=lambda row: row.name)
+def test_every_operator_can_be_written_and_is_realised(row: Operator) -> None:
+    assert not row.unwritable
+    asked = [row.name, "Tanh"] if row.name in COMPANION else [row.name]
+    for seed in range(2):
+        realised, _, outputs = run(build(asked, seed).source)
+        assert catalog.missing(asked, realised) == []
+        assert all(bool(output.isfinite().all()) for output in outputs)
+
+
+@pytest.fixture(scope="module")
+def many() -> list[tuple[list[str], Written]]:
+    written = []
+    with torch.no_grad():
+        for seed in range(40):
+            operators = coherent.draw(random.Random(seed), COUNTS)
+            written.append((operators, build(operators, seed)))
+    return written
+
+
+def test_drawn_together_they_hold_what_was_asked(many: list[tuple[list[str], Written]]) -> None:
+    short = [asked for asked, written in many if catalog.missing(asked, run(written.source)[0])]
+    assert len(short) <= 1  # one motif may be read as another that holds it
+
+
+def test_rows_of_the_batch_differ_and_no_output_is_an_input(many: list[tuple[list[str], Written]]) -> None:
+    for _, written in many:
+        _, inputs, outputs = run(written.source)
+        for output in outputs:
+            assert not torch.equal(output[0], output[1])
+            storage = output.untyped_storage().data_ptr()
+            assert all(storage != given.untyped_storage().data_ptr() for given in inputs)
+
+
+def test_they_pass_the_static_gate_and_the_downstream_form(many: list[tuple[list[str], Written]]) -> None:
+    for _, written in many:
+        assert gate.check_source(written.source) is None
+        tree = ast.parse(written.source)
+        (forward,) = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "forward")
+        assert sum(isinstance(node, ast.Return) for node in ast.walk(forward)) == 1
+        assert not any(isinstance(node, ast.Lambda) for node in ast.walk(tree))
+        attributes = {n.attr for n in ast.walk(forward) if isinstance(n, ast.Attribute)}
+        stored = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+        assert {node.attr for node in stored} <= attributes
+        assert max(map(len, written.source.splitlines())) <= 230  # a class name may be long
+
+
+def test_most_are_graphs_with_little_glue(many: list[tuple[list[str], Written]]) -> None:
+    programs = [written for _, written in many]
+    assert sum(w.glue for w in programs) <= 0.1 * sum(w.lines for w in programs)
+    assert sum(not w.chain for w in programs) >= 0.5 * len(programs)
+
+
+def test_the_plan_names_every_step(many: list[tuple[list[str], Written]]) -> None:
+    for asked, written in many:
+        assert all(catalog.find(name).name in written.plan for name in asked)
+        assert written.plan.splitlines()[-1].startswith("return ")
+
+
+def test_the_same_arguments_give_the_same_text_whatever_ran_before() -> None:
+    operators = ["Conv2d", "Threshold", "LSTM", "Softshrink"]
+    first = build(operators, 5)
+    torch.manual_seed(99)
+    build(["Linear", "ReLU"], 1)
+    assert build(operators, 5) == first
+    assert build(operators, 6) != first
+
+
+def test_bounds_come_from_live_values() -> None:
+    """A clamp that clamps nothing, a threshold that kills everything: neither is written."""
+    for seed in range(5):
+        realised, _, _ = run(build(["Linear", "Clamp", "Threshold", "Hardtanh"], seed).source)
+        assert len(realised) >= 4
+
+
+def test_what_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CannotWrite, match="Dropout"):
+        build(["Dropout"], 0)
+
+
+def test_bench_sizes_and_shape_sets_run() -> None:
+    source = build(["Conv2d", "ReLU", "GlobalAvgPool", "Linear"], 3).source
+    bench = resize(source, "bench", sets=2, seed=0)
+    assert bench.constants["batch_size"] > constants_of(source)["batch_size"]
+    assert bench.flops > 1e6
+    assert bench.intensity == pytest.approx(bench.flops / bench.bytes, rel=1e-2)
+    small = resize(source, "small", sets=2, seed=0)
+    assert small.source == source
+    assert len(small.shape_sets) == 2
+    for shapes in small.shape_sets:
+        run(_at(source, shapes))
+
+
+def _at(source: str, constants: dict[str, int]) -> str:
+    for name, value in constants.items():
+        source = source.replace(f"\n{name} = {constants_of(source)[name]}\n", f"\n{name} = {value}\n")
+    return source
+
+
+def test_a_program_that_does_not_run_has_no_other_sizes() -> None:
+    with pytest.raises(ValueError, match="FakeTensor"):
+        resize("x = 1", "bench", sets=0, seed=0)
