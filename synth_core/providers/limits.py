@@ -126,7 +126,7 @@ class Pace:
                 self.rate = granted * _BACK_OFF
                 # Only a window shuts for seconds; what a bucket granted may have been its first filling.
                 self._granted = granted if now - self._shut < _REMEMBERED else 0.0
-                self._speed = min(self._speed, 4 * _LEAST_SPEED)
+                self._speed = _LEAST_SPEED
             else:  # the limit lies between what was granted and what was asked
                 self.rate = min(self.rate, (self.rate * granted) ** 0.5) * _BACK_OFF
         self.rate = max(self.rate, 0.01)
@@ -139,7 +139,7 @@ class Pace:
         passed = now - self._grown_at
         self._grown_at = now
         if self.rate < self._ceiling:
-            if now - self._last_refusal > _SELDOM:
+            if now - self._last_refusal > (_REMEMBERED if self._granted else _SELDOM):
                 self._speed = min(_SPEED, self._speed * 2 ** (passed / 10))
             self.rate = min(self._ceiling, self.rate * (1 + self._speed * passed))
 
