@@ -34,8 +34,8 @@ from synth_core.validation.engine import Engine
 
 ELEMENTS = 2**19
 FACTORS = [2**n for n in range(14)]
-SMALLEST = (8, 16, 4, 32)
-"""No integer is shrunk below this; tried in turn, since kernels and groups want different ones."""
+SIZES = [(factor, floor) for floors in ((8, 16, 4, 32), (2, 1)) for factor in FACTORS for floor in floors]
+"""Factors, and what no integer is shrunk below, as they are tried: kernels and groups want different ones."""
 
 NUMERIC = {
     1: frozenset({23, 37, 38, 39, 50, 94, 96, 97, 98}),
@@ -68,28 +68,27 @@ def problems(repository: Path, level: int) -> Iterator[tuple[int, str]]:
 
 
 class Shrink(ast.NodeTransformer):
-    """Divide every integer above `smallest` in module-level assignments."""
+    """Divide every integer above `floor` in module-level assignments."""
 
-    def __init__(self, factor: int, smallest: int) -> None:
-        self._factor, self._smallest = factor, smallest
+    def __init__(self, factor: int, floor: int) -> None:
+        self._factor, self._floor = factor, floor
 
     def visit_Constant(self, node: ast.Constant) -> ast.Constant:
-        if type(node.value) is int and node.value > self._smallest:
-            return ast.Constant(max(self._smallest, node.value // self._factor))
+        if type(node.value) is int and node.value > self._floor:
+            return ast.Constant(max(self._floor, node.value // self._factor))
         return node
 
 
 def shrunk(source: str) -> str | None:
     """The text with the smallest shrinking that fits; None where none does. Measured on the meta device."""
-    for factor in FACTORS:
-        for smallest in SMALLEST:
-            tree = ast.parse(source)
-            shrink = Shrink(factor, smallest)
-            tree.body = [shrink.visit(node) if isinstance(node, ast.Assign) else node for node in tree.body]
-            text = ast.unparse(ast.fix_missing_locations(tree))
-            size = elements(text)
-            if size is not None and size <= ELEMENTS:
-                return text
+    for factor, floor in SIZES:
+        tree = ast.parse(source)
+        shrink = Shrink(factor, floor)
+        tree.body = [shrink.visit(node) if isinstance(node, ast.Assign) else node for node in tree.body]
+        text = ast.unparse(ast.fix_missing_locations(tree))
+        size = elements(text)
+        if size is not None and size <= ELEMENTS:
+            return text
     return None
 
 
