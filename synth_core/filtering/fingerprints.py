@@ -49,7 +49,7 @@ class Fingerprints:
             written=written,
             text=_short(plain),
             form=_short(bare) if bare else "",
-            graph=graph_hash(graph) if graph and graph.nodes else "",
+            graph=graph_hash(graph) if graph else "",
             sketch=sketch(bare),
         )
 
@@ -75,8 +75,11 @@ def graph_hash(graph: Graph) -> str:
     Equal for graphs that are isomorphic once arguments, identities (Dropout in eval, `contiguous`) and the
     order of an addition's or a multiplication's operands are ignored. Each node is hashed with all that it
     is made of, and again with all that it goes into, so that one value used twice differs from two values.
+    Empty where nothing reaches an output.
     """
     nodes = _meaningful(graph)
+    if not nodes:
+        return ""
     labels = {node.name: _label(node) for node in nodes}
     above: dict[str, str] = {}
     uses: dict[str, list[tuple[str, str]]] = {node.name: [] for node in nodes}

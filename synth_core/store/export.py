@@ -14,7 +14,7 @@ from synth_core.store.ledger import scan_ledger
 
 # A fixed namespace, so that a program has the same identifier in every export.
 _NAMESPACE = uuid.UUID("6f0b4d8e-55a6-4d0e-9b0a-6a3c1d2f7e10")
-_PROGRAM = pl.Struct({"program": pl.Struct({"source": pl.String()})})
+_PART = 5_000  # programs, some 10 MB of text
 
 
 def export_dataset(output_dir: Path | str, target: Path | str, *, run_id: str | None = None) -> int:
@@ -25,55 +25,56 @@ def export_dataset(output_dir: Path | str, target: Path | str, *, run_id: str | 
     `synthetic`, `licenses`, `repo_name`, `repo_link` as in KernelBook (its Triton columns come with the
     pairs), then where the program came from. Raises `UsageError` for another ending or an empty folder.
     """
-    target = Path(target)
+    target, output_dir = Path(target), Path(output_dir)
     if target.suffix not in (".parquet", ".jsonl"):
         raise UsageError(f"cannot export to {target}; name a .parquet or a .jsonl file")
-    rows = _dataset(Path(output_dir), run_id)
-    count = int(rows.select(pl.len()).collect().item())
-    if not count:
+    rows = _present(output_dir, run_id)
+    if rows.is_empty():
         raise UsageError(f"{output_dir} holds no accepted program to export")
-    _write(rows, target)
-    return count
+    try:
+        _write(rows, output_dir, target)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write {target}: {error.strerror or error}") from None
+    return rows.height
 
 
-def _dataset(output_dir: Path, run_id: str | None) -> pl.LazyFrame:
-    present = pl.LazyFrame(
-        {"program_name": [path.stem for path in output_dir.glob("*.py")]},
-        schema={"program_name": pl.String()},
-    )
+def _present(output_dir: Path, run_id: str | None) -> pl.DataFrame:
+    """The accepted programs that are still there, without their texts."""
+    stems = [path.stem for path in output_dir.glob("*.py")]
+    files = pl.LazyFrame({"program_name": stems}, schema={"program_name": pl.String()})
     accepted = scan_ledger(output_dir, run_id).filter("accepted")
-    kept = accepted.join(present, on="program_name", how="semi")
-    kept = kept.unique("program_name", keep="first", maintain_order=True)
-    name = pl.col("program_name")
-    source = pl.col("record").str.json_decode(_PROGRAM).struct.field("program").struct.field("source")
-    return kept.select(
-        pl.col("program_digest").map_elements(_identifier, return_dtype=pl.String()).alias("uuid"),
-        name.alias("entry_point"),
-        name.alias("module_name"),
-        source.alias("python_code"),
+    kept = accepted.drop("record").join(files, on="program_name", how="semi")
+    return kept.unique("program_name", keep="first", maintain_order=True).collect()
+
+
+def _write(rows: pl.DataFrame, output_dir: Path, target: Path) -> None:
+    """In parts, which a stream then joins: memory stays that of one part however many programs there are."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tmp-") as folder:
+        for number, part in enumerate(rows.iter_slices(_PART)):
+            _dataset(part, output_dir).write_parquet(Path(folder) / f"{number:06d}.part")
+        whole = pl.scan_parquet(Path(folder) / "*.part")
+        temporary = Path(folder) / target.name
+        if target.suffix == ".parquet":
+            whole.sink_parquet(temporary, compression="zstd")
+        else:
+            whole.sink_ndjson(temporary)
+        os.replace(temporary, target)
+
+
+def _dataset(rows: pl.DataFrame, output_dir: Path) -> pl.DataFrame:
+    names = rows["program_name"]
+    texts = [(output_dir / f"{name}.py").read_text(encoding="utf-8") for name in names]
+    return rows.select(
+        pl.Series("uuid", [str(uuid.uuid5(_NAMESPACE, digest)) for digest in rows["program_digest"]]),
+        names.alias("entry_point"),
+        names.alias("module_name"),
+        pl.Series("python_code", texts),
         pl.lit(True).alias("synthetic"),
-        pl.lit(["mit"]).alias("licenses"),
+        pl.lit([], pl.List(pl.String())).alias("licenses"),
         pl.lit("synth-programs").alias("repo_name"),
         pl.lit("").alias("repo_link"),
         pl.col("realised").alias("operators"),
         pl.coalesce("serving_model", "requested_model").alias("model"),
         *("provider", "strategy", "seed", "program_digest", "tier", "torch", "run_id", "candidate_id"),
     )
-
-
-def _identifier(digest: str) -> str:
-    return str(uuid.uuid5(_NAMESPACE, digest))
-
-
-def _write(rows: pl.LazyFrame, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tmp-") as folder:
-            temporary = Path(folder) / target.name
-            if target.suffix == ".parquet":
-                rows.sink_parquet(temporary, compression="zstd")
-            else:
-                rows.sink_ndjson(temporary)
-            os.replace(temporary, target)
-    except OSError as error:
-        raise EnvironmentFault(f"cannot write {target}: {error.strerror or error}") from None
