@@ -14,6 +14,7 @@ import torch
 from synth_core.synthesis.draft import CannotWrite, Draft, Line, Value
 
 NOISE = 0.5  # of a value's own deviation
+LEAST_SPREAD = 2e-3  # of the largest magnitude, along each axis of an output
 LEAST_SHARE = 0.004  # of an output's elements that must move
 RELATIVE = {torch.float32: 4e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -24,6 +25,8 @@ def prove(d: Draft, outputs: list[Value]) -> None:
         storage = given.value.tensor.untyped_storage().data_ptr()
         if any(output.tensor.untyped_storage().data_ptr() == storage for output in outputs):
             raise CannotWrite("an output is a view of an input")
+    for output in outputs:
+        _expect_variation(output)
     replay = _Replay(d, outputs)
     for given in d.inputs:
         replay.expect_change(given.value, replay.noisy(given.value), 0)
@@ -37,6 +40,15 @@ def prove(d: Draft, outputs: list[Value]) -> None:
                 replay.expect_change(value, operand.tensor, i + 1)
             elif value not in outputs:
                 replay.expect_change(value, replay.noisy(value), i + 1)
+
+
+def _expect_variation(output: Value) -> None:
+    """Along every axis: an output of equal rows or channels says less than its shape."""
+    tensor = output.tensor.float()
+    scale = float(tensor.abs().max())
+    for axis, size in enumerate(tensor.shape):
+        if size > 1 and float((tensor.amax(axis) - tensor.amin(axis)).max()) < LEAST_SPREAD * scale:
+            raise CannotWrite(f"{output.hint} does not vary along axis {axis}")
 
 
 class _Replay:

@@ -28,7 +28,7 @@ WIDTHS = {
 }
 EXTENTS = {
     Kind.VECTOR: (),
-    Kind.SEQUENCE: (("seq_len", (8, 9, 10, 12, 16)),),
+    Kind.SEQUENCE: (("seq_len", (6, 8, 9, 10, 12)),),
     Kind.SIGNAL: (("length", (24, 32, 36, 48, 64)),),
     Kind.IMAGE: (("height", (8, 12, 16, 20, 24)), ("width", (8, 12, 16, 20, 24))),
     Kind.VOLUME: (("depth", (6, 8, 10)), ("height", (8, 12, 16)), ("width", (8, 12, 16))),

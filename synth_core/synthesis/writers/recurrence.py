@@ -7,7 +7,7 @@ from synth_core.synthesis.draft import CannotWrite, Draft, Value
 from synth_core.synthesis.sizes import WIDTHS
 from synth_core.synthesis.writers.dense import width_text
 
-MOST_STEPS = 12  # of an unrolled loop: every step is a kernel of its own
+MOST_STEPS = 9  # of an unrolled loop: every step is a kernel of its own
 
 
 def layer(d: Draft, x: Value, operator: str) -> Value:
