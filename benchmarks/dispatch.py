@@ -186,7 +186,7 @@ def kill() -> None:
     """A child asks 600 questions and is killed ten times; the server counts what it is asked twice."""
     with tempfile.TemporaryDirectory() as folder, Loopback(lambda _: Act()) as server:
         server.behave = lambda seen: Act(body=answer("openai", "fine"), delay=random.uniform(0.05, 0.4))
-        killed = in_flight = 0
+        killed = in_flight = just_sent = 0
         while killed < 10:
             process = _start_child(folder, server.base_url("openai"))
             already = len(server.seen)
@@ -197,7 +197,11 @@ def kill() -> None:
                 break
             process.send_signal(signal.SIGKILL)
             process.wait()
+            now = time.monotonic()
             in_flight += sum(1 for seen in server.seen[already:] if not seen.finished)
+            just_sent += sum(
+                1 for seen in server.seen[already:] if seen.finished and now - seen.finished_at < 0.25
+            )
             time.sleep(0.5)
             killed += 1
         _start_child(folder, server.base_url("openai")).wait()
@@ -206,7 +210,8 @@ def kill() -> None:
         lost = read_totals(Path(folder) / "run").lost
     print(
         f"killed {killed} times; {len(asked)} questions, {sum(asked.values())} requests, {again} asked again;"
-        f" in flight at the kills: {in_flight} by the server, {lost} by the ledger"
+        f" in flight at the kills, by the server: {in_flight} unanswered and {just_sent} answered within the"
+        f" last quarter of a second; by the ledger: {lost}"
     )
 
 
