@@ -52,7 +52,10 @@ def main() -> None:
         )
         for program in programs:
             (Path(folder) / f"{program.name}.py").write_text(program.source)
-        print(f"{len(programs)} accepted programs, {options.workers} workers, {options.rounds} rounds")
+        print(
+            f"{len(programs)} accepted programs, {options.workers} workers, {options.rounds} rounds",
+            flush=True,
+        )
         costs: dict[str, list[Cost]] = {"baseline": [], "engine": []}
         for _ in range(options.rounds):
             for way in costs if options.only is None else (options.only,):

@@ -13,6 +13,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -73,6 +74,7 @@ def probe(scratch: str, writable: tuple[str, ...], allowed: Tier = Tier.A) -> Sa
 
     Own user ids fall away first: where Python lies in a closed home folder, another user cannot read it.
     """
+    python_paths()
     root = hasattr(os, "getuid") and os.getuid() == 0
     kernel = landlock.abi() > 0 and seccomp.supported()
     refusals: list[str] = []
@@ -118,8 +120,12 @@ def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable:
     return folder
 
 
+@cache
 def python_paths() -> tuple[str, ...]:
-    """Folders that hold the interpreter, its packages and this package."""
+    """Folders that hold the interpreter, its packages and this package.
+
+    Asked first by `probe`, so that a fork under another user id, which may not see them, knows them all.
+    """
     packages = {sysconfig.get_paths()[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")}
     here = str(Path(__file__).resolve().parents[2])
     named = {sys.prefix, sys.base_prefix, here, *packages, *site.getsitepackages()}
@@ -176,7 +182,7 @@ def _trial(box: Sandbox, writable: tuple[str, ...]) -> str:
             namespaces.enter(box.scratch, writable)
         confine(box, Profile.PROGRAM, Limits(seconds=60, data_mb=4096, born_kb=2**20), slot=999)
         for path in python_paths():
-            os.listdir(path)
+            os.listdir(path)  # a home folder of mode 0700 would hide a Python that lies under it
 
     return in_child(attempt)
 

@@ -133,6 +133,8 @@ def start(
     if pid == 0:
         try:
             os.setsid()
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if linux.LINUX:
                 linux.die_with_parent(parent)
             _keep_only(send, evidence, channel)
