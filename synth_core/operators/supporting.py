@@ -112,7 +112,10 @@ SUPPORTING: tuple[Operator, ...] = (
     *_ranks(_norm, "InstanceNorm", folds_to="InstanceNorm"),
     _norm("GroupNorm", "F.group_norm torch.group_norm", kinds=(Kind.VECTOR, *SPATIAL)),
     _norm("LocalResponseNorm", "F.local_response_norm", kinds=SPATIAL),
-    _norm("CrossMapLRN2d", kinds=(Kind.IMAGE,)),
+    # The same function as LocalResponseNorm on images, in a form that torch.compile cannot trace.
+    _norm(
+        "CrossMapLRN2d", kinds=(Kind.IMAGE,), answered_by=("LocalResponseNorm",), folds_to="LocalResponseNorm"
+    ),
     _norm("RMSNorm", "F.rms_norm torch.rms_norm"),
     _pool("MaxPool", torch_name="torch.nn.functional.max_pool2d", answered_by=_special_cases("MaxPool")),
     *_ranks(

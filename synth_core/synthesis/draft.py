@@ -22,7 +22,7 @@ from torch import nn
 from synth_core.operators.operator import Kind
 from synth_core.synthesis.sizes import Sizes
 
-MOST_ELEMENTS = 1 << 16  # of one value: keeps a program at a few milliseconds on one core
+MOST_ELEMENTS = 1 << 15  # of one value: keeps a program at a few milliseconds on one core
 PLACEHOLDER = re.compile(r"\b(?:v|m)\d+_\b")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Small enough for a few milliseconds on one core, large enough that every operator has room to act. The
 # batch stays below every width, so that no input has the shape of a parameter.
-BATCHES = (2, 3, 4, 5, 6, 7)
+BATCHES = (2, 3, 4, 5, 6)
 WIDTHS = {
     Kind.VECTOR: (16, 24, 32, 48, 64, 96),
     Kind.SEQUENCE: (16, 24, 32, 48, 64),
@@ -30,8 +30,8 @@ EXTENTS = {
     Kind.VECTOR: (),
     Kind.SEQUENCE: (("seq_len", (6, 8, 9, 10, 12)),),
     Kind.SIGNAL: (("length", (24, 32, 36, 48, 64)),),
-    Kind.IMAGE: (("height", (8, 12, 16, 20, 24)), ("width", (8, 12, 16, 20, 24))),
-    Kind.VOLUME: (("depth", (6, 8, 10)), ("height", (8, 12, 16)), ("width", (8, 12, 16))),
+    Kind.IMAGE: (("height", (8, 12, 16, 20)), ("width", (8, 12, 16, 20))),
+    Kind.VOLUME: (("depth", (4, 6, 8)), ("height", (6, 8, 12)), ("width", (6, 8, 12))),
 }
 INPUT_NAMES = {
     Kind.VECTOR: ("in_features", "input_dim"),
