@@ -139,6 +139,8 @@ def _step(d: Draft, x: Value | None, row: Operator) -> Value:
             for head in d.heads:
                 soundness.check(head)
             d.steps.append(row.name)
+            made = {value.name for value in d.values[len(mark.values) :]}
+            d.private |= made - {value.name for value in (y, *d.heads, *(i.value for i in d.inputs))}
             return y
         except CannotWrite as error:
             reason = error
@@ -151,7 +153,7 @@ def _step(d: Draft, x: Value | None, row: Operator) -> Value:
 
 def _elsewhere(d: Draft, x: Value | None, row: Operator) -> Value:
     """Another value that is there, x made fit, or a new input; what is left unread is joined at the end."""
-    there = [v for v in reversed(d.values) if v.kind in row.kinds and v.tensor.is_floating_point()][:4]
+    there = [v for v in reversed(d.offered) if v.kind in row.kinds][:4]
     for value in there:
         try:
             return _step(d, value, row)
@@ -193,8 +195,7 @@ def _side_by_side(d: Draft, x: Value, first: Operator, second: Operator) -> Valu
 
 def _join_earlier(d: Draft, x: Value) -> Value:
     """x joined with an earlier value of its shape, two lines back at least; x itself where there is none."""
-    earlier = [v for v in d.values[:-2] if v.shape == x.shape and v.kind is x.kind and v is not x]
-    earlier = [v for v in earlier if v.tensor.is_floating_point()]
+    earlier = [v for v in d.offered[:-2] if v.shape == x.shape and v.kind is x.kind and v is not x]
     if not earlier:
         return x
     mark = d.mark()

@@ -108,6 +108,7 @@ class Draft:
     most_inputs: int = 5
     dtype: str = ""  # of inputs and parameters, `torch.bfloat16`; empty for torch's own
     steps: list[str] = field(default_factory=list)  # the operators written, in order
+    private: set[str] = field(default_factory=set)  # values between the lines of one operator
     inputs: list[Input] = field(default_factory=list)
     attributes: list[Attribute] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
@@ -201,6 +202,11 @@ class Draft:
         self.attributes = [a for a in self.attributes if re.search(rf"\b{a.name}\b", text)]
 
     # --- looking back ----------------------------------------------------------------------------
+
+    @property
+    def offered(self) -> list[Value]:
+        """The floating values that a later step may take."""
+        return [v for v in self.values if v.name not in self.private and v.tensor.is_floating_point()]
 
     def dangling(self) -> list[Value]:
         """Values that nothing reads yet, in the order they were made; heads are spoken for."""

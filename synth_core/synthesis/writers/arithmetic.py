@@ -9,8 +9,7 @@ from synth_core.synthesis.writers.activation import quantile
 
 def partner(d: Draft, x: Value) -> Value:
     """Another value of the same shape: one that nothing reads yet, an earlier one, or a new input."""
-    alike = [v for v in d.values if v.kind is x.kind and v.shape == x.shape and v is not x]
-    alike = [v for v in alike if v.tensor.is_floating_point()]
+    alike = [v for v in d.offered if v.kind is x.kind and v.shape == x.shape and v is not x]
     unread = {v.name for v in d.dangling()}
     fresh = [v for v in alike if v.name in unread]
     if fresh:
@@ -74,8 +73,7 @@ def bias_add(d: Draft, x: Value, operator: str) -> Value:
 def residual_add(d: Draft, x: Value, operator: str) -> Value:
     """The latest value of this shape that x came from, two steps back at least where there is one."""
     ancestors = d.ancestors(x)
-    alike = [v for v in d.values if v.name in ancestors and v.shape == x.shape and v.kind is x.kind]
-    alike = [v for v in alike if v.tensor.is_floating_point()]
+    alike = [v for v in d.offered if v.name in ancestors and v.shape == x.shape and v.kind is x.kind]
     if alike:
         y = d.rng.choice(alike[-3:])
         return d.emit(d.choose(f"{x} + {y}", f"{y} + {x}"), x.kind, "h")

@@ -129,7 +129,7 @@ def stable_softmax(d: Draft, x: Value, operator: str) -> Value:
 
 def quantize(d: Draft, x: Value, operator: str) -> Value:
     """Rounds to eight steps of a scale that each row takes from its largest value."""
-    scale = d.emit(f"{x}.abs().amax(dim=-1, keepdim=True) / 7.0 + 1e-4", x.kind, "scale")
+    scale = d.emit(f"{x}.abs().amax(dim=-1, keepdim=True) / 7.0", x.kind, "scale")
     return d.emit(f"torch.clamp(torch.round({x} / {scale}), -6, 6) * {scale}", x.kind, "h")
 
 
