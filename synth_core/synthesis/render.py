@@ -143,7 +143,9 @@ def _result_type(outputs: list[Value]) -> str:
 
 
 def _docstring(d: Draft, outputs: list[Value], names: dict[str, str]) -> list[str]:
-    subject = " and ".join(dict.fromkeys(SUBJECTS[item.value.kind] for item in d.inputs)).capitalize()
+    floating = [item.value for item in d.inputs if item.value.tensor.is_floating_point()]
+    kinds = dict.fromkeys(SUBJECTS[value.kind] for value in floating) or ["Lookup"]
+    subject = " and ".join(kinds).capitalize()
     steps = ", ".join(d.steps[:-1]) + (" and " if d.steps[:-1] else "") + d.steps[-1]
     summary = textwrap.wrap(f'"""{subject} block of {steps}.', LONGEST - 8)
     shapes = [f"{names[item.value.name]}: {axes_of(d, item.value)}" for item in d.inputs]
