@@ -6,6 +6,7 @@ Prefect is imported here and nowhere earlier, so that the command line answers a
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from flows.connection import MUTED, connected, environment, server_is_configured
 from flows.progress import Progress, RunSummary
 from flows.server import SILENT, private_server
+from flows.signals import sigterm_as_interrupt
 from synth_core.errors import UsageError
 from synth_core.settings import Settings
 from synth_core.store import Run, latest_unfinished_run, load_run
@@ -43,9 +45,7 @@ def run_synth(
     earlier = _run_to_resume(settings, resume) if resume is not None else None
     output_dir = Path((earlier.settings if earlier else settings).resolved().output_dir)
     check_writable(output_dir)
-    with _server(output_dir):
-        from prefect.exceptions import TerminationSignal
-
+    with sigterm_as_interrupt(), _server(output_dir):
         from flows.synth import SESSION, Session, synth
 
         session = Session(earlier, observer)
@@ -54,8 +54,6 @@ def run_synth(
         token = SESSION.set(session)
         try:
             return synth(earlier.settings if earlier else settings.resolved())
-        except TerminationSignal:
-            raise KeyboardInterrupt from None  # what SIGTERM asks for is what Ctrl-C asks for
         finally:
             SESSION.reset(token)
 
@@ -73,6 +71,8 @@ def _run_to_resume(settings: Settings, run_id: str) -> Run:
 def _server(output_dir: Path) -> Iterator[None]:
     """Prefect, silent, with a server to talk to."""
     quiet = {**SILENT, **MUTED}
+    # Prefect logs a traceback for each task run that an interrupt cancels, and no level of its own mutes it.
+    logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL + 1)
     if server_is_configured():
         with connected(quiet):
             yield

@@ -88,7 +88,7 @@ def _work_on(run: Run, session: Session) -> RunSummary:
         try:
             summary = _carry_out(run, session)
         except (KeyboardInterrupt, TerminationSignal):
-            finish_run(run, RunState.INTERRUPTED)
+            finish_run(run, RunState.FAILED if _is_cancelled() else RunState.INTERRUPTED)
             raise
         except BaseException:
             finish_run(run, RunState.FAILED)
@@ -98,14 +98,22 @@ def _work_on(run: Run, session: Session) -> RunSummary:
 
 
 def _cut_short(output_dir: str) -> Iterator[Run]:
-    """Runs of the folder that still say they are running, though no process holds their lock."""
+    """Runs of the folder that were interrupted, or say they are running though no process holds their lock."""
     for run_id in run_ids(output_dir):
         run = load_run(output_dir, run_id)
-        if run.state is RunState.RUNNING:
+        if run.state in (RunState.RUNNING, RunState.INTERRUPTED):
             with try_lock(_lock_file(run)) as free:
                 pass
             if free:
                 yield run
+
+
+def _is_cancelled() -> bool:
+    """Whether a person cancelled this flow run; then nothing goes on with it by itself."""
+    with contextlib.suppress(ObjectNotFound, ValueError), get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(flow_run.get_id() or "")).state
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
+    return False
 
 
 def _lock_file(run: Run) -> Path:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flows.connection import MUTED, connected, server_is_configured
 from flows.server import SILENT, Server
+from flows.signals import sigterm_as_interrupt
 from synth_core.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def up(
     """
     home = home or default_home()
     workers: dict[str, subprocess.Popen[bytes]] = {}
-    with _sigterm_as_interrupt(), Server(home, port=port, options=_VISIBLE) as server:
+    with sigterm_as_interrupt(), Server(home, port=port, options=_VISIBLE) as server:
         say(f"starting a Prefect server; its history and logs lie in {home}")
         options = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(home), **SILENT}
         try:
@@ -96,20 +97,6 @@ def up_check(api_url: str = "") -> Iterator[Finding]:
             yield from _check_pools(client)
             yield from _check_deployments(client)
             yield from _check_automations(client)
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """What a service manager sends means the same as Ctrl-C."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _set_up(options: Mapping[str, str], home: Path) -> None:
