@@ -112,7 +112,7 @@ SUPPORTING: tuple[Operator, ...] = (
     *_ranks(_norm, "InstanceNorm", folds_to="InstanceNorm"),
     _norm("GroupNorm", "F.group_norm torch.group_norm", kinds=(Kind.VECTOR, *SPATIAL)),
     _norm("LocalResponseNorm", "F.local_response_norm", kinds=SPATIAL),
-    # The same function as LocalResponseNorm on images, in a form that torch.compile cannot trace.
+    # LocalResponseNorm by another implementation, which torch.compile cannot trace; so that one answers it.
     _norm(
         "CrossMapLRN2d", kinds=(Kind.IMAGE,), answered_by=("LocalResponseNorm",), folds_to="LocalResponseNorm"
     ),

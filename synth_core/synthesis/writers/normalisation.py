@@ -47,7 +47,7 @@ def group_norm(d: Draft, x: Value, operator: str) -> Value:
 
 
 def local_response(d: Draft, x: Value, operator: str) -> Value:
-    # nn.CrossMapLRN2d computes the same, but its resize_as_ breaks the graph of torch.compile.
+    # For CrossMapLRN2d too: its own resize_as_ breaks the graph of torch.compile.
     size = d.rng.choice((3, 5))
     extra = d.rng.choice((f"{size}", f"{size}, alpha=0.5", f"{size}, alpha=0.1, beta=0.75, k=1.0"))
     return d.emit(f"{d.attribute('lrn', f'nn.LocalResponseNorm({extra})')}({x})", x.kind, "h")
