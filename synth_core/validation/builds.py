@@ -154,7 +154,7 @@ class Builder:
             texts = [units.lone_source(s, n) for s, n in zip(first.sources, names[0], strict=True)]
         compiler = process.start(
             self._box, Profile.COMPILER, _LIMITS, self._slots.pop(), lambda: _compile(self._compiler, texts),
-            readable=(self._compiler.folder,),
+            readable=self._compiler.readable,
         )  # fmt: skip
         self._units[compiler.pid] = _Unit(clients, names, texts, compiler)
 

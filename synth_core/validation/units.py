@@ -133,13 +133,16 @@ class Compiler:
     link: tuple[str, ...]
     header: str
     """What `-include` names; its precompiled form lies beside it."""
+    toolchain: tuple[str, ...] = ()
+    """Folders that hold the compiler's own parts, where they lie outside the system's."""
 
     def arguments(self, source: str, library: str) -> list[str]:
         return [*self.command, "-include", self.header, source, "-o", library, *self.link]
 
     @property
-    def folder(self) -> str:
-        return os.path.dirname(self.header)
+    def readable(self) -> tuple[str, ...]:
+        """Folders that a confined compiler has to read."""
+        return (os.path.dirname(self.header), *self.toolchain)
 
 
 def find_compiler(cache: str) -> Compiler:
@@ -152,13 +155,25 @@ def find_compiler(cache: str) -> Compiler:
     prefix = _prefix_header()
     text = "\x1f".join([*flags, version, torch.__version__, prefix])
     folder = Path(cache) / hashlib.sha256(text.encode()).hexdigest()[:16]
-    compiler = Compiler(tuple(flags), tuple(link), str(folder / "prefix.h"))
+    compiler = Compiler(tuple(flags), tuple(link), str(folder / "prefix.h"), _toolchain(flags[0]))
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "prefix.h.gch").exists():
             _precompile(compiler, prefix)
     return compiler
+
+
+def _toolchain(compiler: str) -> tuple[str, ...]:
+    """Roots of a compiler that is installed somewhere of its own (conda, /opt), wrapper or not."""
+    asked = [[compiler, f"-print-prog-name={part}"] for part in ("cc1plus", "collect2", "as", "ld")]
+    answers = [subprocess.run(question, capture_output=True, text=True).stdout.strip() for question in asked]
+    roots = set()
+    for path in (shutil.which(compiler), *map(shutil.which, answers)):
+        if path:
+            real = os.path.realpath(path)
+            roots.add(re.split(r"/lib(?:exec)?/gcc/|/bin/", real)[0])
+    return tuple(sorted(root for root in roots if root not in ("", "/usr")))
 
 
 def _precompile(compiler: Compiler, prefix: str) -> None:
