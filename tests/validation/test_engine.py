@@ -287,11 +287,12 @@ def test_nothing_outlives_a_killed_owner(tmp_path: Path) -> None:
         [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, env=environment
     )
     assert owner.stdout
-    json.loads(owner.stdout.readline())
+    with owner.stdout:
+        json.loads(owner.stdout.readline())
     below = descendants(owner.pid)
     assert len(below) >= 2
     owner.kill()
     owner.wait()
     assert not wait_until_gone(below, 5.0)
-    (left,) = tmp_path.glob("synth-*-*")
+    (left,) = tmp_path.glob(f"synth-{os.getuid()}-*")
     assert not [path for path in left.rglob("*") if path.is_file()]
