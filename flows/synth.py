@@ -98,7 +98,7 @@ def _work_on(run: Run, session: Session) -> RunSummary:
 
 
 def _cut_short(output_dir: str) -> Iterator[Run]:
-    """Runs of the folder that were interrupted, or say they are running though no process holds their lock."""
+    """Runs of the folder that were interrupted, or say they run though no process holds their lock."""
     for run_id in run_ids(output_dir):
         run = load_run(output_dir, run_id)
         if run.state in (RunState.RUNNING, RunState.INTERRUPTED):
@@ -132,7 +132,10 @@ def _mark_crashed(flow_run_id: str) -> None:
 def _carry_out(run: Run, session: Session) -> RunSummary:
     get_run_logger().info("run=%s output_dir=%s seed=%s", run.run_id, run.output_dir, run.settings.seed)
     # A task run with tags asks the server for a concurrency slot each time; so a deployment's tags end here.
-    with session.open_workshop(run) as workshop, TagsContext(current_tags=set()):
+    with contextlib.ExitStack() as stack:
+        workshop = stack.enter_context(session.open_workshop(run))
+        stack.callback(workshop.stages.closed.set)
+        stack.enter_context(TagsContext(current_tags=set()))
         tally = Tally(session.observer, workshop.spend)
         shelf = Shelf(run.settings, run.run_id, workshop.texts)
         conveyor = Conveyor(stage_tasks(workshop.stages, shelf), tally.add)

@@ -6,8 +6,9 @@ retry, a cached state and a crash mean what they say.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -31,14 +32,21 @@ class Stages:
 
     start: makes the candidates of a batch; for a further attempt it is given those of the batch's sources.
     steps: stage -> function of the candidates (and of the manifest they came by) to as many, in order.
+    closed: set when the run ends, also by an interrupt; work that is still queued is then left for a resume.
     """
 
     start: Start
     steps: dict[Stage, Step]
+    closed: threading.Event = field(default_factory=threading.Event)
+
+
+class RunEnding(EnvironmentFault):
+    """The batch was not begun, because the run is being ended."""
 
 
 # A further try after a fault of the machine or the network, never after a bad program or a hopeless provider.
-_RETRIES: dict[Stage, int] = {Stage.LLM: 3, Stage.VALIDATE_EAGER: 1, Stage.VALIDATE_COMPILE: 1}
+# The validation engine starts its own children again, so only the LLM's stage is tried again from here.
+_RETRIES: dict[Stage, int] = {Stage.LLM: 3}
 
 
 def stage_tasks(stages: Stages, shelf: Shelf) -> dict[Stage, Task[[Batch | Manifest], Manifest]]:
@@ -84,6 +92,8 @@ def _found(
 def _made(
     stage: Stage, upstream: Batch | Manifest, stages: Stages, shelf: Shelf
 ) -> tuple[Manifest, Sequence[Candidate]]:
+    if stages.closed.is_set():
+        raise RunEnding("the run is ending; its resume does this batch")
     if isinstance(upstream, Batch):
         earlier = [candidate for source in upstream.sources for candidate in read_shard(source.path)]
         candidates = stages.start(upstream, earlier)
@@ -109,7 +119,7 @@ def _is_passing(candidate: Candidate) -> bool:
 def _is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     try:
         state.result()
-    except (HopelessProvider, UsageError):
+    except (HopelessProvider, RunEnding, UsageError):
         return False
     except (EnvironmentFault, OSError):
         return True
