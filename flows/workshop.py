@@ -14,9 +14,11 @@ from pydantic import SecretStr
 
 from flows.compute import open_compute, plain
 from synth_core import sampling
+from synth_core.coverage import Seen
+from synth_core.filtering import refuse_held
 from synth_core.records import Candidate, Manifest, Outcome, Stage
 from synth_core.settings import Settings
-from synth_core.store import Run, append_ledger, persist
+from synth_core.store import Run, append_ledger, earlier_attempts, persist
 from synth_core.strategies import Strategy, effective_strategies
 from tasks.cache import Batch
 from tasks.stages import Stages, Step
@@ -69,7 +71,7 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
             Stage.PERSIST: functools.partial(keep, run),
         }
         yield Workshop(
-            Stages(functools.partial(start, settings), steps),
+            Stages(functools.partial(start, run), steps),
             dispatcher.snapshot,
             budget_spent,
             _templates(settings),
@@ -81,13 +83,16 @@ def _templates(settings: Settings) -> dict[Stage, str]:
     return {Stage.PROMPT: "\0".join(path.read_text("utf-8") for path in sorted(own) if path.is_file())}
 
 
-def start(settings: Settings, batch: Batch, earlier: Sequence[Candidate]) -> list[Candidate]:
+def start(run: Run, batch: Batch, earlier: Sequence[Candidate]) -> list[Candidate]:
     """The candidates of a batch: first attempts, or further ones at what failed in `earlier`."""
+    settings = run.settings
     if batch.sources:
         attempts = (sampling.again(candidate, settings) for candidate in earlier)
         return [candidate for candidate in attempts if candidate is not None]
     strategy = Strategy.model_validate_json(batch.parameters)
-    return sampling.sample(settings, strategy, range(batch.start, batch.stop))
+    seen = Seen.of(earlier_attempts(run)) if strategy.sampler == "coverage" else None
+    sampled = sampling.sample(settings, strategy, range(batch.start, batch.stop), seen)
+    return refuse_held(sampled, run.output_dir, run.run_id, settings.skip_filters)
 
 
 def keep(run: Run, candidates: Sequence[Candidate], manifest: Manifest) -> list[Candidate]:

@@ -10,6 +10,8 @@ import math
 import random
 from collections.abc import Collection, Iterable, Sequence
 
+from synth_core import coherent, coverage
+from synth_core.coverage import Seen
 from synth_core.operators.catalog import in_group
 from synth_core.operators.operator import Group
 from synth_core.records import Candidate, Category, Specification, sha256
@@ -37,9 +39,14 @@ def plan(strategies: Sequence[Strategy], first: int, count: int) -> list[tuple[S
     return chunks
 
 
-def sample(settings: Settings, strategy: Strategy, indices: Iterable[int]) -> list[Candidate]:
-    """First attempts at the given positions of the run; `settings.seed` must be resolved."""
-    return [_first_attempt(settings, strategy, index) for index in indices]
+def sample(
+    settings: Settings, strategy: Strategy, indices: Iterable[int], seen: Seen | None = None
+) -> list[Candidate]:
+    """First attempts at the given positions of the run; `settings.seed` must be resolved.
+
+    seen: what the output folder holds from earlier runs, which only the sampler `coverage` asks for.
+    """
+    return [_first_attempt(settings, strategy, index, seen or Seen()) for index in indices]
 
 
 def again(candidate: Candidate, settings: Settings) -> Candidate | None:
@@ -71,7 +78,7 @@ def draw_count(rng: random.Random, low: int, high: int, p_value: float) -> int:
     return count
 
 
-def _first_attempt(settings: Settings, strategy: Strategy, index: int) -> Candidate:
+def _first_attempt(settings: Settings, strategy: Strategy, index: int, seen: Seen) -> Candidate:
     seed = _derive_seed(settings, index, attempt=0)
     rng = random.Random(seed)
     ranges = {
@@ -85,7 +92,7 @@ def _first_attempt(settings: Settings, strategy: Strategy, index: int) -> Candid
             group: draw_count(rng, low, high, strategy.p_value) for group, (low, high) in ranges.items()
         }
     specification = Specification(
-        operators=tuple(draw_uniform(rng, counts, strategy.operators)),
+        operators=tuple(_draw(rng, counts, strategy, seen)),
         strategy=strategy.name,
         seed=seed,
         provider=settings.model_name,
@@ -93,6 +100,15 @@ def _first_attempt(settings: Settings, strategy: Strategy, index: int) -> Candid
         temperature=strategy.temperature,
     )
     return Candidate(index=index, specification=specification)
+
+
+def _draw(rng: random.Random, counts: dict[Group, int], strategy: Strategy, seen: Seen) -> list[str]:
+    """A strategy that allows only some operators draws uniformly among them, whatever its sampler."""
+    if strategy.operators or strategy.sampler == "uniform":
+        return draw_uniform(rng, counts, strategy.operators)
+    if strategy.sampler == "coherent":
+        return coherent.draw(rng, counts)
+    return coverage.draw(rng, counts, seen)
 
 
 def draw_uniform(rng: random.Random, counts: dict[Group, int], only: Collection[str] = ()) -> list[str]:

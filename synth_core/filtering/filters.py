@@ -154,25 +154,36 @@ class Filter:
         return path.exists() and path.read_bytes() == source.encode()
 
 
-def held(output_dir: Path | str, requested: Sequence[Sequence[str]]) -> list[str]:
-    """What already has these operators in this order, for each list: a program, a KernelBench problem or "".
+def refuse_held(
+    candidates: Sequence[Candidate], output_dir: Path | str, run_id: str, skip: Sequence[str] = ()
+) -> list[Candidate]:
+    """Drop, before any provider is asked, what could not be kept: a sampled set costs no call then.
 
-    Asked before a provider is: a sampled set that cannot be kept costs no call.
+    That is a list of operators, in this order, that a KernelBench problem has or a program of another run.
+    What this run itself wrote so far is left to `filter`: how far it got differs from one time to the next.
     """
     folder = Path(output_dir)
+    rules = {rule.name for rule in resolve_filters(skip)}
     with claims_of(index_path(folder)) as claims:
         take_stock(claims, folder, "")
-        return [_holder_of(claims, operators) for operators in requested]
+        return [_refused(candidate, claims, run_id, rules) for candidate in candidates]
+
+
+def _refused(candidate: Candidate, claims: Claims, run_id: str, rules: set[str]) -> Candidate:
+    operators = candidate.specification.operators
+    if "contaminated" in rules and (problem := kernelbench().holds(operators)):
+        detail = f"the sampled operators are those of KernelBench {problem}"
+        failed = Verdict.fail(Stage.SAMPLE, Category.CONTAMINATED, detail, check="contaminated")
+        return candidate.judged(failed)
+    holder = claims.holder("operators", operator_signature(operators))
+    if "duplicate-operators" in rules and holder and holder.run_id != run_id:
+        detail = f"the sampled operators are those of {holder.program}"
+        failed = Verdict.fail(Stage.SAMPLE, Category.DUPLICATE, detail, check="duplicate-operators")
+        return candidate.judged(failed)
+    return candidate
 
 
 def _prints(candidate: Candidate) -> Fingerprints | None:
     if not candidate.alive or candidate.program is None:
         return None
     return Fingerprints.of(candidate.program.source, candidate.graph)
-
-
-def _holder_of(claims: Claims, operators: Sequence[str]) -> str:
-    if problem := kernelbench().holds(operators):
-        return f"KernelBench {problem}"
-    holder = claims.holder("operators", operator_signature(operators))
-    return holder.program if holder else ""

@@ -55,3 +55,10 @@ def scan_ledger(output_dir: Path | str, run_id: str | None = None) -> pl.LazyFra
     if not files:
         return pl.LazyFrame(schema=LEDGER_SCHEMA)
     return pl.scan_parquet(files, schema=LEDGER_SCHEMA, missing_columns="insert", extra_columns="ignore")
+
+
+def earlier_attempts(run: Run) -> list[tuple[list[str], bool]]:
+    """(operators, accepted) of all attempts of the folder's other runs: realised ones where accepted."""
+    others = scan_ledger(run.output_dir).filter(pl.col("run_id") != run.run_id)
+    operators = pl.when("accepted").then("realised").otherwise("requested").alias("operators")
+    return list(others.select(operators, "accepted").collect().iter_rows())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from synth_core.errors import EnvironmentFault, UsageError
-from synth_core.filtering import Filter, held
+from synth_core.filtering import Filter, refuse_held
 from synth_core.filtering.index import claims_of
 from synth_core.filtering.inventory import index_path
 from synth_core.naming import program_name
@@ -158,12 +158,16 @@ def test_an_unknown_filter_is_named_with_the_known_ones(tmp_path: Path) -> None:
         Filter(tmp_path, RUN, skip=["nearly"])
 
 
-def test_a_sampled_set_that_is_held_is_known_before_any_call(tmp_path: Path) -> None:
+def test_a_sampled_set_that_cannot_be_kept_is_refused_before_any_call(tmp_path: Path) -> None:
     Filter(tmp_path, RUN).apply([candidate(0, *ODD)])
-    assert held(tmp_path, [ODD, OTHER, ("Conv2d", "Mish", "Mish")]) == [
-        program_name(ODD),
-        "",
-        "KernelBench level2/4_Conv2d_Mish_Mish",
+    sampled = [candidate(0, *ODD), candidate(1, *OTHER), candidate(2, "Conv2d", "Mish", "Mish")]
+    refused = [Category.DUPLICATE, None, Category.CONTAMINATED]
+    assert judged(refuse_held(sampled, tmp_path, LATER)) == refused
+    assert judged(refuse_held(sampled, tmp_path, RUN)) == [None, None, Category.CONTAMINATED]
+    assert judged(refuse_held(sampled, tmp_path, LATER, skip=["contaminated"])) == [
+        Category.DUPLICATE,
+        None,
+        None,
     ]
 
 
