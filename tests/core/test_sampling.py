@@ -46,6 +46,7 @@ def test_both_ends_of_a_range_are_reached():
             num_compound_ops_range=(0, 1),
             num_supporting_ops_range=(1, 2),
             p_value=0.5,
+            sampler="uniform",
         )
     }
     assert totals == {2, 3, 4, 5}
