@@ -1,7 +1,7 @@
 """Compiling the C++ of waiting processes, several at a time, in confined compilers.
 
-A unit holds several programs whose kernels are all plain (units.py), or one program alone: one whose kernels
-are not, one that asked to be alone, or one whose shared unit failed.
+A unit holds the kernels of several programs, or of one alone: one that asked for it, or whose shared unit
+failed. Plain kernels (units.py) become one library; each other kernel one that only its own program loads.
 """
 
 from __future__ import annotations
@@ -77,18 +77,14 @@ class Client:
             self.channel.sendall(json.dumps(answer).encode() + b"\n")
         self.channel.setblocking(False)
 
-    @property
-    def shareable(self) -> bool:
-        return not self.alone and not any(units.why_not_plain(source) for source in self.sources)
-
 
 @dataclass(eq=False)
 class _Unit:
-    """A living compiler. `names[i]` are the functions of `clients[i]`."""
+    """A living compiler. `functions[i]` are those of `clients[i]`: (number of the library, name)."""
 
     clients: list[Client]
-    names: list[list[str]]
-    texts: list[str]
+    functions: list[list[tuple[int, str]]]
+    libraries: int
     process: Process
 
 
@@ -135,28 +131,18 @@ class Builder:
 
     def start(self) -> None:
         """Start a compiler for those who wait longest."""
-        first = self._waiting.popleft()
-        clients = [first]
-        if first.shareable:
-            mates = [client for client in self._waiting if client.shareable][: UNIT_SIZE - 1]
-            for mate in mates:
-                self._waiting.remove(mate)
-            clients += mates
+        clients = [self._waiting.popleft()]
+        if not clients[0].alone:
+            clients += [client for client in self._waiting if not client.alone][: UNIT_SIZE - 1]
+        for mate in clients[1:]:
+            self._waiting.remove(mate)
         self._serial += 1
-        names = [[f"u{self._serial}_{i}_{j}" for j in range(len(c.sources))] for i, c in enumerate(clients)]
-        if first.shareable:
-            texts = [
-                units.shared_source(
-                    [s for c in clients for s in c.sources], [n for row in names for n in row]
-                )
-            ]
-        else:
-            texts = [units.lone_source(s, n) for s, n in zip(first.sources, names[0], strict=True)]
+        texts, functions = _translation_units([client.sources for client in clients], f"u{self._serial}")
         compiler = process.start(
             self._box, Profile.COMPILER, _LIMITS, self._slots.pop(), lambda: _compile(self._compiler, texts),
             readable=self._compiler.readable,
         )  # fmt: skip
-        self._units[compiler.pid] = _Unit(clients, names, texts, compiler)
+        self._units[compiler.pid] = _Unit(clients, functions, len(texts), compiler)
 
     def ended(self, pid: int, status: int) -> bool:
         """Deal with a dead compiler; False if that process was none."""
@@ -165,30 +151,28 @@ class Builder:
             return False
         observed = unit.process.reaped(status)
         folder = f"{self._box.scratch}/{Profile.COMPILER}-{unit.process.slot}"
-        libraries = self._collect(folder, len(unit.texts)) if observed.finished else []
+        libraries = self._collect(folder, unit.libraries) if observed.finished else []
         shutil.rmtree(folder, ignore_errors=True)
         self._slots.append(unit.process.slot)
-        for library in libraries:
-            self._users[library] = set(unit.clients)
-        for client, names in zip(unit.clients, unit.names, strict=True):
-            self._deliver(client, names, libraries, observed, len(unit.clients) > 1)
+        for client, functions in zip(unit.clients, unit.functions, strict=True):
+            used = {libraries[number] for number, _ in functions} if libraries else set()
+            for library in used:
+                self._users.setdefault(library, set()).add(client)
+            client.libraries += used
+        for library in set(libraries) - self._users.keys():
+            os.unlink(library)  # no kernel of the unit was plain
+        for client, functions in zip(unit.clients, unit.functions, strict=True):
+            if not client.sources:  # it died meanwhile
+                self.forget(client)
+            elif libraries:
+                client.shared |= len(unit.clients) > 1
+                client.answer({"functions": [(libraries[number], name) for number, name in functions]})
+            elif len(unit.clients) > 1:
+                client.alone = True
+                self._waiting.appendleft(client)
+            else:
+                client.answer({"error": _complaint(observed)})
         return True
-
-    def _deliver(
-        self, client: Client, names: list[str], libraries: list[str], observed: Observation, shared: bool
-    ) -> None:
-        client.libraries += libraries
-        if not client.sources:  # it died meanwhile
-            self.forget(client)
-        elif libraries:
-            client.shared |= shared
-            places = libraries * len(names) if len(libraries) < len(names) else libraries
-            client.answer({"functions": list(zip(places, names, strict=True))})
-        elif shared:
-            client.alone = True
-            self._waiting.appendleft(client)
-        else:
-            client.answer({"error": _complaint(observed)})
 
     def _collect(self, folder: str, count: int) -> list[str]:
         """Move finished libraries to where programs can read them; none where one is missing."""
@@ -198,6 +182,29 @@ class Builder:
         for i, library in enumerate(libraries):
             os.rename(f"{folder}/{i}.so", library)
         return libraries
+
+
+def _translation_units(
+    programs: list[list[str]], prefix: str
+) -> tuple[list[str], list[list[tuple[int, str]]]]:
+    """All plain kernels as text 0, each other kernel as a text of its own, and where each function is.
+
+    A kernel that is not plain goes into a library that none but its own program loads.
+    """
+    plain: list[tuple[str, str]] = []
+    texts = [""]
+    functions: list[list[tuple[int, str]]] = []
+    for i, sources in enumerate(programs):
+        functions.append([])
+        for j, source in enumerate(sources):
+            name, own = f"{prefix}_{i}_{j}", bool(units.why_not_plain(source))
+            functions[i].append((len(texts) if own else 0, name))
+            if own:
+                texts.append(units.lone_source(source, name))
+            else:
+                plain.append((source, name))
+    texts[0] = units.shared_source([source for source, _ in plain], [name for _, name in plain])
+    return texts, functions
 
 
 def _compile(compiler: units.Compiler, texts: list[str]) -> None:

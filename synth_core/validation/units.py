@@ -68,13 +68,15 @@ def why_not_plain(source: str) -> str:
     if not match:
         return 'it is not one extern "C" function'
     text = _STRING.sub(" ", _PRAGMA.sub(" ", match[1] + match[2]))
+    text = text.replace(".template ", ".")  # a call of a member template, not a declaration
     for mark in _FORBIDDEN_MARKS:
         if mark in text:
             return f"it holds {mark}"
     if _ATTRIBUTE.search(text):
         return "it holds an attribute"
     for word in _WORD.findall(text):
-        if word in _FORBIDDEN_WORDS or word.startswith("__") or re.match("_[A-Z]", word):
+        reserved = (word.startswith("__") or re.match("_[A-Z]", word)) and word != "__at_align__"
+        if word in _FORBIDDEN_WORDS or reserved:
             return f"it holds {word}"
         if _MACRO.fullmatch(word) and word not in _KNOWN_MACROS:
             return f"it holds the macro {word}"
