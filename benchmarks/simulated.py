@@ -60,7 +60,7 @@ class Simulation:
             timed = {stage: self._timed(stage, step) for stage, step in steps.items()}
 
             def sample(batch: Batch, earlier: Sequence[Candidate]) -> list[Candidate]:
-                return self._measured(Stage.SAMPLE, lambda: start(run.settings, batch, earlier))
+                return self._measured(Stage.SAMPLE, lambda: start(run, batch, earlier))
 
             yield Workshop(Stages(sample, timed))
 

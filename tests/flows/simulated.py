@@ -53,7 +53,7 @@ class Bench:
         steps[Stage.PERSIST] = self._counted(Stage.PERSIST, functools.partial(keep, run))
 
         def sample(batch: Batch, earlier: Sequence[Candidate]) -> list[Candidate]:
-            candidates = start(run.settings, batch, earlier)
+            candidates = start(run, batch, earlier)
             self._note(Stage.SAMPLE, batch.round, candidates)
             return candidates
 
