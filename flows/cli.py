@@ -33,6 +33,7 @@ RunId = Annotated[str, Parameter(name="--run", help="Id of the run; empty: the n
 app = App(
     name="synth",
     version=__version__,
+    suppress_keyboard_interrupt=False,  # `run` answers it, with the command that goes on
     help="Write synthetic PyTorch programs, prove each one sound, keep what is left with its provenance.",
 )
 

@@ -48,7 +48,8 @@ MATTERS: dict[Stage, tuple[str, ...]] = {
 }
 
 VALIDATION = (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE)
-_PER_RUN = frozenset({Stage.FILTER, Stage.PERSIST})
+# These read the folder, which other runs change. The candidates that `sample` makes know no run for all that.
+_PER_RUN = frozenset({Stage.SAMPLE, Stage.FILTER, Stage.PERSIST})
 
 
 class Batch(Record):
