@@ -52,9 +52,9 @@ def test_what_can_change_it_changes_the_key_of_its_stage(
     assert {stage for stage in Stage if key(stage, **change) != key(stage)} == stages
 
 
-def test_only_filter_and_persist_belong_to_a_run() -> None:
+def test_what_reads_the_folder_belongs_to_a_run() -> None:
     own = {stage for stage in Stage if key(stage, run_id="other") != key(stage)}
-    assert own == {Stage.FILTER, Stage.PERSIST}
+    assert own == {Stage.SAMPLE, Stage.FILTER, Stage.PERSIST}
 
 
 def test_what_came_before_is_part_of_the_key() -> None:
