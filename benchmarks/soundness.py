@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 
 from synth_core.providers.constructive import Synthesizer, Written
@@ -22,7 +23,7 @@ from synth_core.settings import Settings
 from synth_core.strategies import effective_strategies
 from synth_core.validation.engine import Engine
 
-_BATCH = 64
+_BATCH = 32
 
 
 def main() -> None:
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--strategy", default="balanced")
     parser.add_argument("--sampler", default=None)
+    parser.add_argument("--seconds", type=float, default=1e9, help="report what is done by then, and end")
     parser.add_argument("--failures", default="", help="write the failed programs to this JSONL file")
     chosen = parser.parse_args()
     settings = Settings(seed=chosen.seed, strategy=chosen.strategy, sampler=chosen.sampler).resolved()
@@ -44,16 +46,21 @@ def main() -> None:
         f"written: {sum(c.alive for c in candidates)} of {len(candidates)} in {wrote - began:.0f} s",
         flush=True,
     )
-    done: list[Candidate] = []
-    with Engine(settings.validation, chosen.workers) as engine, ThreadPoolExecutor(4) as pool:
+    with Engine(settings.validation, chosen.workers) as engine, ThreadPoolExecutor(8) as pool:
         print(f"sandbox: {engine.probe()}", flush=True)
         batches = [candidates[i : i + _BATCH] for i in range(0, len(candidates), _BATCH)]
-        for batch in pool.map(lambda b: engine.validate_compile(engine.validate_eager(b)), batches):
-            done += batch
-    _report(done, time.monotonic() - wrote)
-    if chosen.failures:
-        with open(chosen.failures, "w") as file:
-            file.writelines(_failure_line(c) for c in done if not c.alive)
+        judged = [
+            pool.submit(lambda b: engine.validate_compile(engine.validate_eager(b)), b) for b in batches
+        ]
+        finished, _ = wait(judged, timeout=chosen.seconds - (time.monotonic() - began))
+        done = [candidate for future in judged if future in finished for candidate in future.result()]
+        _report(done, time.monotonic() - wrote)
+        if chosen.failures:
+            with open(chosen.failures, "w") as file:
+                file.writelines(_failure_line(c) for c in done if not c.alive)
+        if len(done) < len(candidates):
+            print(f"{len(candidates) - len(done)} were not done in time", flush=True)
+            os._exit(0)  # what still runs dies with this process
 
 
 def _write(writer: Synthesizer, candidate: Candidate) -> Candidate:
