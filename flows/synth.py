@@ -93,7 +93,6 @@ def _work_on(run: Run, session: Session) -> RunSummary:
         except BaseException:
             finish_run(run, RunState.FAILED)
             raise
-        finish_run(run, RunState.COMPLETED)
         return summary
 
 
@@ -188,6 +187,7 @@ def _sub_flow(conveyor: Conveyor, part: Sequence[Batch]) -> Callable[[int, int, 
 def _summary(run: Run, tally: Tally) -> RunSummary:
     from synth_core.reporting import summarise, write_html
 
+    finish_run(run, RunState.COMPLETED)  # before the report, which says when the run ended
     report = write_html(summarise(run.output_dir, run.run_id), run.folder / "report.html")
     artifacts.show_tables(tally)
     artifacts.link_report(report)
