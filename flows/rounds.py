@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 from flows.conveyor import Finished
 from synth_core import sampling
-from synth_core.records import Category, Manifest
+from synth_core.records import Manifest
 from synth_core.settings import Settings
 from synth_core.strategies import Strategy, effective_strategies
 from tasks.cache import Batch
 
-# A further attempt at the same operators could only give the same again.
-_FINAL = frozenset({Category.DUPLICATE.value, Category.CONTAMINATED.value})
 _LOWEST_YIELD = 0.05  # what is assumed when nothing was accepted yet; keeps a round finite
 
 
@@ -99,7 +97,7 @@ def _further_attempts(
     if settings.on_failure == "drop":
         return
     again = [
-        (done, attempt, sum(n for category, n in done.dropped.items() if category not in _FINAL))
+        (done, attempt, sum(n for category, n in done.dropped.items() if category not in sampling.FINAL))
         for done, attempt in zip(finished, attempts, strict=True)
         if attempt < settings.max_retries
     ]

@@ -20,7 +20,7 @@ from synth_core.settings import Settings
 from synth_core.strategies import Strategy
 
 # Asking again for the same operators can only give the same duplicate or the same benchmark problem.
-_FINAL = frozenset({Category.DUPLICATE, Category.CONTAMINATED})
+FINAL = frozenset({Category.DUPLICATE, Category.CONTAMINATED})
 
 
 def plan(strategies: Sequence[Strategy], first: int, count: int) -> list[tuple[Strategy, range]]:
@@ -52,7 +52,7 @@ def sample(
 def again(candidate: Candidate, settings: Settings) -> Candidate | None:
     """A fresh attempt at the same operators after a failure, or None where it is not to be tried again."""
     failure = candidate.failure
-    if failure is None or failure.category in _FINAL:
+    if failure is None or failure.category in FINAL:
         return None
     if settings.on_failure == "drop" or candidate.attempt >= settings.max_retries:
         return None
