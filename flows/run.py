@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +16,16 @@ from flows.connection import MUTED, connected, environment, server_is_configured
 from flows.progress import Progress, RunSummary
 from flows.server import SILENT, private_server
 from flows.signals import sigterm_as_interrupt
-from synth_core.errors import UsageError
+from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.settings import Settings
 from synth_core.store import Run, latest_unfinished_run, load_run
 from synth_core.store.runs import check_writable
 
 if TYPE_CHECKING:
     from flows.workshop import OpenWorkshop
+
+
+_LEAST_FREE_MIB = 64
 
 
 def run_synth(
@@ -45,6 +49,7 @@ def run_synth(
     earlier = _run_to_resume(settings, resume) if resume is not None else None
     output_dir = Path((earlier.settings if earlier else settings).resolved().output_dir)
     check_writable(output_dir)
+    _check_room(output_dir)
     with sigterm_as_interrupt(), _server(output_dir):
         from flows.synth import SESSION, Session, synth
 
@@ -56,6 +61,17 @@ def run_synth(
             return synth(earlier.settings if earlier else settings.resolved())
         finally:
             SESSION.reset(token)
+
+
+def _check_room(output_dir: Path) -> None:
+    """A server that cannot write its database only looks busy; so a full disk is said beforehand."""
+    existing = next(folder for folder in (output_dir, *output_dir.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 2**20
+    if free < _LEAST_FREE_MIB:
+        raise EnvironmentFault(
+            f"the disk is full: {free:.0f} MiB free in {existing}, a run needs {_LEAST_FREE_MIB}"
+            " to begin; what is there already is intact"
+        )
 
 
 def _run_to_resume(settings: Settings, run_id: str) -> Run:
