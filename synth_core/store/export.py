@@ -43,7 +43,7 @@ def _present(output_dir: Path, run_id: str | None) -> pl.DataFrame:
     stems = [path.stem for path in output_dir.glob("*.py")]
     files = pl.LazyFrame({"program_name": stems}, schema={"program_name": pl.String()})
     accepted = scan_ledger(output_dir, run_id).filter("accepted")
-    kept = accepted.drop("record").join(files, on="program_name", how="semi")
+    kept = accepted.drop("record").join(files, on="program_name", how="semi", maintain_order="left")
     return kept.unique("program_name", keep="first", maintain_order=True).collect()
 
 
