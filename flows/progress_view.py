@@ -101,10 +101,17 @@ def headline(progress: Progress, target: int = 0) -> str:
         parts.append(f"round {progress.round + 1}")
     parts += _spend(progress)
     parts.append(f"{_clock(progress.seconds)} gone")
-    share = progress.accepted / target if target else done / progress.planned if progress.planned else 0
+    share = _share(progress, target)
     if 0 < share < 1:
         parts.append(f"about {_clock(progress.seconds * (1 - share) / share)} left")
     return " · ".join(parts)
+
+
+def _share(progress: Progress, target: int) -> float:
+    """How much of the run is done, by the last stage that takes long: what follows it comes in order, late."""
+    if target:
+        return progress.alive.get(Stage.VALIDATE_COMPILE, 0) / target
+    return progress.done.get(Stage.VALIDATE_COMPILE, 0) / progress.planned if progress.planned else 0.0
 
 
 def _spend(progress: Progress) -> list[str]:

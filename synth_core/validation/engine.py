@@ -145,8 +145,7 @@ class Engine:
             "source": program.source,
             "name": program.name,
             "requested": list(candidate.specification.operators),
-            # Fixed only once the text is, so no text can know its own inputs; and the same in every run.
-            "seed": int(program.digest[:8], 16),
+            "seed": _seed(program),
             "device": self._settings.device,
             "skip": sorted(self._skips),
             "reject_rules": sorted(self._rules),
@@ -172,6 +171,19 @@ class _Ticket:
     def ran(self) -> bool:
         """A process ran for it, now or when the cache learnt it."""
         return self.from_cache or bool(self.key)
+
+
+def _seed(program: Program) -> int:
+    """Fixed only once the text is, so no text can know its own inputs; and the same in every run.
+
+    The name of the class is left out: it changes when the realised operators are known, and the file that
+    is kept must be judged on the inputs that the candidate was accepted with.
+    """
+    try:
+        text = extraction.rename_class(program.source, "SynthModel")
+    except (ValueError, SyntaxError, RecursionError):  # no program at all, its verdict will say so
+        text = program.source
+    return int(sha256(text)[:8], 16)
 
 
 def _answered(judgement: Judgement) -> Future[Answer]:

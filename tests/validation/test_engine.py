@@ -121,6 +121,16 @@ def test_a_sound_program_passes_both_stages_under_its_realised_name(engine: Engi
     assert set(judged.telemetry.seconds) == {"validate-eager", "validate-compile"}
 
 
+def test_the_name_of_the_class_decides_nothing(engine: Engine) -> None:
+    """The file that is kept is judged on the inputs that the candidate was accepted with."""
+    texts = [source().replace("SynthModel_ReLU_Linear", name) for name in ("SynthModel_One", "SynthModel_Two")]
+    other = source(head="# another program, with inputs of its own\n")
+    found = [verdict.verdicts[0].measured for verdict in both(engine, *texts, other)]
+    assert found[0]
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
 def test_order_is_kept_and_the_dead_pass_through(engine: Engine) -> None:
     dead = candidate(source(), 1).judged(Verdict.fail(Stage.EXTRACT, Category.NO_CODE, "none"))
     alive = [candidate(source(f"return self.linear(torch.relu(x + {i}))"), i) for i in (2, 3)]
