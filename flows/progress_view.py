@@ -108,7 +108,7 @@ def headline(progress: Progress, target: int = 0) -> str:
 
 
 def _share(progress: Progress, target: int) -> float:
-    """How much of the run is done, by the last stage that takes long: what follows it comes in order, late."""
+    """How much of the run is done, by the last stage that takes long: those behind it wait for order."""
     if target:
         return progress.alive.get(Stage.VALIDATE_COMPILE, 0) / target
     return progress.done.get(Stage.VALIDATE_COMPILE, 0) / progress.planned if progress.planned else 0.0

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from synth_core.errors import SynthError
 from synth_core.prompting import render_prompts
+from synth_core.proportion import wilson
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.providers.table import PROVIDERS, Provider, find_provider, key_of, require_key
 from synth_core.records import Candidate, Outcome, Specification
@@ -18,7 +19,6 @@ from synth_core.settings import Settings
 
 _PROBE_TOKENS = 16
 _REACHED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.EMPTY, Outcome.BLOCKED})
-_Z = 1.96  # standard normal quantile of a 95% interval
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def estimate(tried: Sequence[Candidate], settings: Settings, wall_s: float) -> E
     """
     count, wanted = len(tried), settings.num_total_samples
     accepted = sum(candidate.alive for candidate in tried)
-    low, high = _wilson(accepted, count)
+    low, high = wilson(accepted, count)
     scale = wanted / count
     paid = [candidate.telemetry for candidate in tried if candidate.telemetry.calls]
     per_paid = wanted / len(paid) if paid else 0.0
@@ -112,14 +112,4 @@ def estimate(tried: Sequence[Candidate], settings: Settings, wall_s: float) -> E
         tokens=round(tokens * per_paid),
         cost_usd=sum(priced) * per_paid if len(priced) == len(paid) else None,
         seconds=wall_s * scale,
-    )
-
-
-def _wilson(accepted: int, count: int) -> tuple[float, float]:
-    """Wilson's score interval: sound for few trials, where the usual one would promise certainty."""
-    share, square = accepted / count, _Z**2
-    middle = share + square / (2 * count)
-    spread = _Z * math.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    return max(0.0, (middle - spread) / (1 + square / count)), min(
-        1.0, (middle + spread) / (1 + square / count)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import polars as pl
 
 from synth_core.operators.catalog import CATALOG
 from synth_core.operators.operator import Group
+from synth_core.proportion import wilson
 from synth_core.records import Candidate, Stage
 from synth_core.reporting.report import (
     Example,
@@ -24,7 +24,6 @@ from synth_core.store import Run, latest_run, load_run, scan_ledger
 
 ALL_RUNS = "all"
 _ORDER = {stage.value: position for position, stage in enumerate(Stage)}
-_Z95 = 1.959964  # standard normal quantile of a two-sided 95% interval
 _FAILURE_EXAMPLES = 12
 _ANSWERED = pl.col("position") >= _ORDER[Stage.EXTRACT]
 _SOUND = pl.col("position") >= _ORDER[Stage.FILTER]
@@ -150,16 +149,6 @@ def _operators(rows: pl.DataFrame) -> tuple[OperatorRow, ...]:
             )
         )
     return tuple(sorted(result, key=lambda row: (row.rate, -row.judged, row.name)))
-
-
-def wilson(successes: int, tried: int) -> tuple[float, float]:
-    """95% score interval of a proportion (Wilson 1927); (0, 1) where nothing was tried."""
-    if not tried:
-        return 0.0, 1.0
-    rate, z2 = successes / tried, _Z95**2
-    middle = (rate + z2 / (2 * tried)) / (1 + z2 / tried)
-    half = _Z95 / (1 + z2 / tried) * math.sqrt(rate * (1 - rate) / tried + z2 / (4 * tried**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _realised(accepted: pl.DataFrame) -> dict[str, int]:

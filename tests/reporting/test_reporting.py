@@ -12,6 +12,7 @@ from rich.console import Console
 
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import CATALOG
+from synth_core.proportion import wilson
 from synth_core.records import (
     Candidate,
     Category,
@@ -27,7 +28,6 @@ from synth_core.records import (
     Verdict,
 )
 from synth_core.reporting import ALL_RUNS, Report, print_report, summarise, write_html
-from synth_core.reporting.summary import wilson
 from synth_core.reporting.terminal import duration, money, one_line
 from synth_core.settings import Settings
 from synth_core.store import Run, RunState, append_ledger, finish_run, start_run
