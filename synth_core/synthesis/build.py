@@ -52,7 +52,7 @@ def build(operators: Sequence[str], seed: int) -> Written:
     for start in range(TRIES_A_PROGRAM):
         key = sha256(f"{seed}:{start}:{','.join(row.name for row in rows)}")
         rng = random.Random(key)
-        torch.manual_seed(int(key[:15], 16))
+        torch.default_generator.manual_seed(int(key[:15], 16))  # torch.manual_seed walks the stack for CUDA
         try:
             return _attempt(rows, rng, most_inputs=5 + start // 4)
         except CannotWrite as error:
@@ -142,7 +142,7 @@ def _step(d: Draft, x: Value | None, row: Operator) -> Value:
             for head in d.heads:
                 soundness.check(head)
             d.steps.append(row.name)
-            made = {value.name for value in d.values[len(mark.values) :]}
+            made = {value.name for value in d.values[mark.values :]}
             d.private |= made - {value.name for value in (y, *d.heads, *(i.value for i in d.inputs))}
             return y
         except CannotWrite as error:

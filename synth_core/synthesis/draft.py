@@ -11,9 +11,10 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +85,7 @@ class Line:
     targets: str = ""
     idle: bool = False  # does nothing in eval mode, by its nature
 
-    @property
+    @cached_property
     def reads(self) -> list[str]:
         mine = {value.name for value in self.outs}
         return [name for name in re.findall(r"\bv\d+_\b", self.text) if name not in mine]
@@ -97,6 +98,19 @@ class Input:
     value: Value
     factory: str
     axes: tuple[str, ...]
+
+
+class Mark(NamedTuple):
+    """Lengths of what only ever grows."""
+
+    inputs: int
+    attributes: int
+    lines: int
+    values: int
+    heads: int
+    steps: int
+    constants: int
+    widths: int
 
 
 @dataclass
@@ -132,8 +146,10 @@ class Draft:
         name = self._fresh("m")
         made = self._run(text)
         if isinstance(made, nn.Module):
-            made = made.eval().to(self._torch_dtype)
-        elif isinstance(made, nn.Parameter):
+            made = made.eval()
+        if self.dtype and isinstance(made, nn.Module):
+            made = made.to(self._torch_dtype)
+        elif self.dtype and isinstance(made, nn.Parameter):
             made = nn.Parameter(made.to(self._torch_dtype))
         setattr(self.module, name, made)
         self.attributes.append(Attribute(name, hint, text))
@@ -231,24 +247,20 @@ class Draft:
 
     # --- undoing ---------------------------------------------------------------------------------
 
-    def mark(self) -> Draft:
-        """A copy of the bookkeeping, for `undo`; the tensors themselves are shared."""
-        return replace(
-            self,
-            sizes=self.sizes.copy(),
-            inputs=list(self.inputs),
-            attributes=list(self.attributes),
-            lines=list(self.lines),
-            values=list(self.values),
-            heads=list(self.heads),
-            steps=list(self.steps),
-        )
+    def mark(self) -> Mark:
+        """How far the program has come, for `undo`."""
+        lists = (self.inputs, self.attributes, self.lines, self.values, self.heads, self.steps)
+        return Mark(*map(len, lists), len(self.sizes.constants), len(self.sizes.widths))
 
-    def undo(self, mark: Draft) -> None:
+    def undo(self, mark: Mark) -> None:
         """Back to the mark; names that were used since are not used again."""
-        self.sizes, self.inputs, self.attributes = mark.sizes.copy(), list(mark.inputs), list(mark.attributes)
-        self.lines, self.values, self.heads = list(mark.lines), list(mark.values), list(mark.heads)
-        self.steps = list(mark.steps)
+        del self.inputs[mark.inputs :]
+        del self.attributes[mark.attributes :]
+        del self.lines[mark.lines :]
+        del self.values[mark.values :]
+        del self.heads[mark.heads :]
+        del self.steps[mark.steps :]
+        self.sizes.shrink(mark.constants, mark.widths)
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -58,8 +58,11 @@ class Sizes:
     constants: dict[str, float] = field(default_factory=dict)
     widths: dict[int, str] = field(default_factory=dict)
 
-    def copy(self) -> Sizes:
-        return Sizes(self.rng, dict(self.constants), dict(self.widths))
+    def shrink(self, constants: int, widths: int) -> None:
+        """Forget all but the first so many constants and widths."""
+        for named, count in ((self.constants, constants), (self.widths, widths)):
+            while len(named) > count:
+                named.popitem()
 
     def constant(self, name: str, value: float, env: dict[str, Any]) -> str:
         """Name a number; a name that is taken by another value gets a figure."""
