@@ -65,7 +65,9 @@ class Pace:
         self._shut = float("-inf")  # when it last refused everything for seconds
         self._outage_began = 0.0
         self._pauses = 0  # since a call was last accepted
-        self._refusal_takes = 0.1  # seconds from a call to its refusal
+        self._probing: float | None = None  # start of the first call since a refusal
+        self._refusal_takes = 0.1  # seconds from a call to its refusal …
+        self._refusal_varies = 0.03  # … and how far from that it usually is
 
     def delay(self, now: float) -> float:
         """Seconds until a call may start; 0 means now."""
@@ -77,9 +79,10 @@ class Pace:
         if not self._marks:
             self._marks.append(_Mark(now, 0, self.rate))  # the beginning stands for the first
         gap = max(gap, 1 / self.rate)
-        if self._accepted <= self._marks[-1].accepted:
+        if self._probing is None:
             # The first after a refusal goes ahead alone, for as long as another refusal would take to come.
-            self._next = now + max(gap, 2 * self._refusal_takes)
+            self._probing = now
+            self._next = now + max(gap, self._refusal_within)
         else:
             self._next = max(self._next, now - _BURST) + gap
         self._accepted += 1
@@ -87,14 +90,19 @@ class Pace:
     def refuse(self, now: float, started: float, hint: float | None) -> None:
         """The call that started then was refused for its rate; `hint` is the wait the server asks for."""
         self._accepted -= 1
-        self._refusal_takes += (now - started - self._refusal_takes) / 4
+        off = now - started - self._refusal_takes
+        self._refusal_takes += off / 4
+        self._refusal_varies += (abs(off) - self._refusal_varies) / 4
         if hint is not None:
             self.paused_until = max(self.paused_until, now + hint)
-        if started <= self._last_refusal:
-            self._marks[-1].accepted -= 1
-            return  # one of a volley, whose first has been acted on
+        if started <= self._last_refusal:  # one of a volley, whose first has been acted on
+            if started <= self._marks[-1].at:
+                self._marks[-1].accepted -= 1
+            return
         self._last_refusal = now
-        if self._accepted > self._marks[-1].accepted:
+        # Answers take long, so the one that went ahead counts as accepted once its refusal is overdue.
+        ahead, self._probing = self._probing, None
+        if ahead is not None and started > ahead and now - ahead > self._refusal_within:
             self._learn(now)
             self._outage_began = now
             self._pauses = 0
@@ -104,6 +112,11 @@ class Pace:
         self._pauses += 1
         if self.paused_until > now + _TELLING:
             self._shut = now
+
+    @property
+    def _refusal_within(self) -> float:
+        """Seconds by which a refusal has come, if it comes."""
+        return self._refusal_takes + 4 * self._refusal_varies
 
     def _learn(self, now: float) -> None:
         """Lower the pace at a refusal that ends a time of accepted calls."""

@@ -32,8 +32,7 @@ class Seen:
     body: dict[str, Any]
     raw: bytes
     method: str
-    finished: bool = False  # the whole answer was handed to the system, at `finished_at`
-    finished_at: float = 0.0
+    taken: bool = False  # the client has read the whole answer
 
     @property
     def prompt(self) -> str:
@@ -106,13 +105,29 @@ class Loopback:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request after another.
+
+        An end that comes after an answer says whether that was read: a system that closes a socket with
+        unread bytes in it, as after a kill, resets the connection; one without ends it in order.
+        """
+        answered: Seen | None = None
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while await self._exchange(reader, writer):
-                pass
+            while True:
+                try:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                except asyncio.IncompleteReadError:
+                    head = b""
+                if answered:
+                    answered.taken = True
+                if not head or not (answered := await self._exchange(head, reader, writer)):
+                    break
         writer.close()
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    async def _exchange(
+        self, read: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Seen | None:
+        """Answer the request whose head was read; None where the connection is of no further use."""
+        head = read.decode("latin-1").split("\r\n")
         method, path = head[0].split(" ")[:2]
         headers = {
             name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])
@@ -134,12 +149,13 @@ class Loopback:
                 writer.write(bytes([byte]))
                 await writer.drain()
                 await asyncio.sleep(act.drip)
-            return True
+            return seen
         whole += answer
+        if reader.at_eof():  # the client has gone meanwhile
+            return None
         writer.write(whole if act.cut is None else whole[: act.cut])
         await writer.drain()
-        seen.finished, seen.finished_at = act.cut is None, time.monotonic()
-        return act.cut is None
+        return seen if act.cut is None else None
 
 
 def _wait(seconds: float) -> Awaitable[None]:
