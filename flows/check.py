@@ -20,9 +20,10 @@ from synth_core.errors import SynthError
 from synth_core.providers.preflight import configured, probe
 from synth_core.records import Tier
 from synth_core.settings import Settings
+from synth_core.store.runs import room
 from synth_core.validation.engine import Engine
 
-_LEAST_FREE_GIB = 2.0
+_LEAST_FREE_MIB = 2048
 _TIERS = {
     Tier.A: "tier A: namespaces, Landlock and seccomp",
     Tier.B: "tier B: Landlock and seccomp, no namespaces",
@@ -103,13 +104,12 @@ def _folders(settings: Settings) -> Iterator[Finding]:
 
 def _folder(name: str, folder: Path) -> Finding:
     """Whether the folder, or the nearest parent that exists, can be written to and has room."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    existing, free = room(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         return Finding(name, False, f"{existing} cannot be written to")
-    free = shutil.disk_usage(existing).free / 2**30
     held = sum(size for size in _sizes(folder)) / 2**20 if name == "cache_dir" else 0.0
-    room = f"{free:.0f} GiB free" + (f", holds {held:.0f} MiB" if held else "")
-    return Finding(name, free >= _LEAST_FREE_GIB, f"{folder}: {room}")
+    detail = f"{folder}: {free / 1024:.0f} GiB free" + (f", holds {held:.0f} MiB" if held else "")
+    return Finding(name, free >= _LEAST_FREE_MIB, detail)
 
 
 def _sizes(folder: Path) -> Iterator[int]:

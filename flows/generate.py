@@ -11,7 +11,7 @@ from rich.console import Console
 from flows.preflight import check_settings
 from flows.progress import RunSummary
 from flows.progress_view import progress_view
-from flows.run import run_synth
+from flows.run import run_synth, run_to_resume
 from synth_core.reporting import print_report, summarise, write_html
 from synth_core.settings import Settings
 from synth_core.store import latest_run, latest_unfinished_run, load_run
@@ -24,9 +24,8 @@ def generate(settings: Settings, *, as_json: bool) -> RunSummary:
 
 
 def resume(output_dir: Path, run_id: str, *, as_json: bool) -> RunSummary:
-    """Go on with a run of this folder; without an id the newest that did not complete, else the newest."""
-    run = load_run(output_dir, run_id) if run_id else latest_unfinished_run(output_dir)
-    run = run or latest_run(output_dir)
+    """Go on with a run of this folder (`run_to_resume` says which without an id)."""
+    run = run_to_resume(output_dir, run_id)
     check_settings(run.settings)
     return _see_through(run.settings, run.run_id, as_json=as_json)
 

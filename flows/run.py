@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +15,10 @@ from flows.connection import MUTED, connected, environment, server_is_configured
 from flows.progress import Progress, RunSummary
 from flows.server import SILENT, private_server
 from flows.signals import sigterm_as_interrupt
-from synth_core.errors import EnvironmentFault, UsageError
+from synth_core.errors import EnvironmentFault
 from synth_core.settings import Settings
-from synth_core.store import Run, latest_unfinished_run, load_run
-from synth_core.store.runs import check_writable
+from synth_core.store import Run, latest_run, latest_unfinished_run, load_run
+from synth_core.store.runs import check_writable, room
 
 if TYPE_CHECKING:
     from flows.workshop import OpenWorkshop
@@ -38,15 +37,14 @@ def run_synth(
     """Make a run, or go on with one, and return what it came to.
 
     observer: told of progress, from any thread, a few times a batch.
-    resume: id of a run in `settings.output_dir`, or "" for its newest unfinished one; that run's settings
-        hold then.
+    resume: id of a run in `settings.output_dir`, or "" as for `run_to_resume`; that run's settings hold then.
     open_workshop: stages other than the real ones, for benchmarks and tests.
 
     The Prefect server is the one that PREFECT_API_URL or the active profile names, else a private one that
     lives as long as the call. Raises `UsageError`, `EnvironmentFault` and `KeyboardInterrupt`; what was
     finished by then is kept, and `resume` goes on from there.
     """
-    earlier = _run_to_resume(settings, resume) if resume is not None else None
+    earlier = run_to_resume(settings.output_dir, resume) if resume is not None else None
     output_dir = Path((earlier.settings if earlier else settings).resolved().output_dir)
     check_writable(output_dir)
     _check_room(output_dir)
@@ -65,8 +63,7 @@ def run_synth(
 
 def _check_room(output_dir: Path) -> None:
     """A server that cannot write its database only looks busy; so a full disk is said beforehand."""
-    existing = next(folder for folder in (output_dir, *output_dir.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free / 2**20
+    existing, free = room(output_dir)
     if free < _LEAST_FREE_MIB:
         raise EnvironmentFault(
             f"the disk is full: {free:.0f} MiB free in {existing}, a run needs {_LEAST_FREE_MIB}"
@@ -74,13 +71,14 @@ def _check_room(output_dir: Path) -> None:
         )
 
 
-def _run_to_resume(settings: Settings, run_id: str) -> Run:
+def run_to_resume(output_dir: Path | str, run_id: str = "") -> Run:
+    """The run of that id; without one the newest that did not complete, else the newest.
+
+    Going on with a completed run does nothing but write its report, which a kill may have prevented.
+    """
     if run_id:
-        return load_run(settings.output_dir, run_id)
-    run = latest_unfinished_run(settings.output_dir)
-    if run is None:
-        raise UsageError(f"every run in {settings.output_dir} is finished; there is nothing to resume")
-    return run
+        return load_run(output_dir, run_id)
+    return latest_unfinished_run(output_dir) or latest_run(output_dir)
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from synth_core.errors import UsageError
 from synth_core.filtering.fingerprints import Fingerprints
-from synth_core.filtering.index import Claim, Claims, claims_of
-from synth_core.filtering.inventory import index_path, take_stock
+from synth_core.filtering.index import Claim, Claims
+from synth_core.filtering.inventory import claims_in
 from synth_core.filtering.reference import kernelbench
 from synth_core.filtering.sketch import NEAR, similarity
 from synth_core.records import Candidate, Category, Stage, Verdict, operator_signature
@@ -122,8 +122,7 @@ class Filter:
     def apply(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Judge the alive candidates, in order; raises `EnvironmentFault` where the index can't be used."""
         prints = [_prints(candidate) for candidate in candidates]
-        with claims_of(index_path(self._folder)) as claims:
-            take_stock(claims, self._folder, self._run_id)
+        with claims_in(self._folder, self._run_id) as claims:
             return [
                 self._judged(candidate, each, claims) if each else candidate
                 for candidate, each in zip(candidates, prints, strict=True)
@@ -162,10 +161,8 @@ def refuse_held(
     That is a list of operators, in this order, that a KernelBench problem has or a program of another run.
     What this run itself wrote so far is left to `filter`: how far it got differs from one time to the next.
     """
-    folder = Path(output_dir)
     rules = {rule.name for rule in resolve_filters(skip)}
-    with claims_of(index_path(folder)) as claims:
-        take_stock(claims, folder, "")
+    with claims_in(Path(output_dir), run_id) as claims:
         return [_refused(candidate, claims, run_id, rules) for candidate in candidates]
 
 

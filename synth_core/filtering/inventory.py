@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from synth_core.filtering.fingerprints import Fingerprints
-from synth_core.filtering.index import Claim, Claims
+from synth_core.filtering.index import Claim, Claims, claims_of
 from synth_core.naming import operators_named
 from synth_core.records import Candidate
 from synth_core.store import hidden_folder, scan_ledger
@@ -19,7 +20,15 @@ def index_path(output_dir: Path) -> Path:
     return hidden_folder(output_dir) / "index.sqlite"
 
 
-def take_stock(claims: Claims, folder: Path, run_id: str) -> None:
+@contextlib.contextmanager
+def claims_in(folder: Path, run_id: str) -> Iterator[Claims]:
+    """A transaction on the folder's index (as `claims_of`), which knows what lay there when the run began."""
+    with claims_of(index_path(folder)) as claims:
+        _take_stock(claims, folder, run_id)
+        yield claims
+
+
+def _take_stock(claims: Claims, folder: Path, run_id: str) -> None:
     """Once a run: an empty index learns the accepted rows of all ledgers, oldest first, and any index the
     program files that it does not know (copied in by hand, or by a version before the index)."""
     if not claims.mark_synced(run_id):

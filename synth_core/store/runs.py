@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import platform
 import secrets
+import shutil
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -147,6 +148,12 @@ def check_writable(output_dir: Path) -> None:
         raise UsageError(f"output_dir {output_dir} cannot be made: {error.strerror}") from None
     if not os.access(output_dir, os.W_OK | os.X_OK):
         raise UsageError(f"output_dir {output_dir} cannot be written to; name another with --output-dir")
+
+
+def room(folder: Path) -> tuple[Path, float]:
+    """The folder or the nearest parent that exists, and how many MiB are free there."""
+    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    return existing, shutil.disk_usage(existing).free / 2**20
 
 
 def _versions() -> dict[str, str]:
