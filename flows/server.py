@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
@@ -48,7 +49,8 @@ PRIVATE: dict[str, str] = {
     },
 }
 _STOP_SECONDS = 15.0
-_MOST_RESTARTS = 20
+_MOST_RESTARTS = 20  # of a server that lives less than _SHORT_LIFE seconds each time
+_SHORT_LIFE = 60.0
 
 
 class Server:
@@ -107,10 +109,13 @@ class Server:
 
     def _keep_alive(self) -> None:
         """A server that dies is started again: the run goes on, its clients wait in the backlog."""
-        for _ in range(_MOST_RESTARTS):
+        in_a_row = 0
+        while in_a_row < _MOST_RESTARTS:
+            began = time.monotonic()
             self._child.wait()
             if self._closing.is_set():
                 return
+            in_a_row = in_a_row + 1 if time.monotonic() - began < _SHORT_LIFE else 0
             self._child = self._start()
 
 

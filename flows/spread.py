@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dask
 import distributed
@@ -51,31 +51,30 @@ def spread(settings: Settings, stages: Sequence[Stage], open_steps: OpenSteps) -
 
 @contextlib.contextmanager
 def _client(settings: Settings) -> Iterator[distributed.Client]:
+    """prefect-dask handles the cluster; ARCHITECTURE.md says why it does not run the tasks."""
+    from prefect_dask.task_runners import DaskTaskRunner  # a worker, which imports this too, has no Prefect
+
+    here = {
+        "n_workers": settings.num_worker,
+        "threads_per_worker": 1,
+        "host": "127.0.0.1",
+        "dashboard_address": None,
+        "silence_logs": "CRITICAL",
+        "lifetime": "4 hours",
+        "lifetime_stagger": "10 minutes",
+        "lifetime_restart": True,
+    }
+    where = {"address": settings.dask_address} if settings.dask_address else {"cluster_kwargs": here}
     options = {
         "distributed.scheduler.allowed-failures": _DEATHS,
         "distributed.comm.timeouts.connect": _CONNECT,
     }
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set(options))
-        address: Any = settings.dask_address
-        if not address:
-            address = stack.enter_context(
-                distributed.LocalCluster(  # type: ignore[no-untyped-call]
-                    n_workers=settings.num_worker,
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    dashboard_address=None,
-                    silence_logs="CRITICAL",
-                    lifetime="4 hours",
-                    lifetime_stagger="10 minutes",
-                    lifetime_restart=True,
-                )
-            )
+    with dask.config.set(options), DaskTaskRunner(**where) as runner:
         try:
-            client: distributed.Client = distributed.Client(address, set_as_default=False)  # type: ignore[no-untyped-call]
-            yield stack.enter_context(client)
+            client = runner.client
         except OSError as error:
             raise EnvironmentFault(f"no Dask scheduler at {settings.dask_address}: {error}") from None
+        yield client
 
 
 def _scatter(
