@@ -87,7 +87,8 @@ class Scheduler:
     ) -> None:
         self._box, self._builder, self._judge, self._workers = box, builder, judge, workers
         self._started, self._done = started, done
-        self._queue: deque[Job] = deque()
+        self._compiling: deque[Job] = deque()
+        self._eager: deque[Job] = deque()
         self._runs: dict[int, _Run] = {}
         self._slots = list(range(256))
         self._pool = Pool(box, workers, self._ran_on_gpu)
@@ -95,7 +96,11 @@ class Scheduler:
         self._born_resident_kb = process.resident_kb(os.getpid())
 
     def submit(self, job: Job) -> None:
-        self._queue.append(job)
+        self._queue(job).append(job)
+
+    def _queue(self, job: Job) -> deque[Job]:
+        """Of two queues; the last stage's is served first, so that programs that are nearly done get done."""
+        return self._compiling if job.compiles else self._eager
 
     def watched(self) -> dict[int, Callable[[], object]]:
         """Descriptors that may become readable, and what to call then."""
@@ -110,7 +115,8 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        return not (self._runs or self._queue or self._builder.compiling) and self._pool.idle
+        queued = self._compiling or self._eager
+        return not (self._runs or queued or self._builder.compiling) and self._pool.idle
 
     def advance(self) -> None:
         """Reap the dead, end what is over its limits, start what there is room for."""
@@ -124,8 +130,8 @@ class Scheduler:
         while self._busy < self._workers:
             if self._worth_building():
                 self._builder.start()
-            elif self._queue and self._slots:
-                self._start(self._queue.popleft())
+            elif (queue := self._compiling or self._eager) and self._slots:
+                self._start(queue.popleft())
             else:
                 break
 
@@ -139,8 +145,8 @@ class Scheduler:
             self._builder.add(client)
 
     def _worth_building(self) -> bool:
-        """A unit is full, or half full with nothing left to start, or nobody else will join it."""
-        if self._queue:
+        """A unit is full, or half full with nothing left to compile, or nobody else will join it."""
+        if self._compiling:
             return self._builder.waiting >= UNIT_SIZE
         return self._builder.waiting > (0 if self._computing == 0 else UNIT_SIZE // 2)
 
@@ -200,7 +206,7 @@ class Scheduler:
         elif job.on_gpu:
             self._judge.submit(VETTING, job.request, job.evidence, partial(self._vetted, job))
         elif job.compiles and len(job.evidence) == 1:
-            self._queue.appendleft(job)
+            self._queue(job).appendleft(job)
         else:
             self._judge.submit(job.stage, job.request, job.evidence, partial(self._finish, job))
 
@@ -212,7 +218,7 @@ class Scheduler:
             self._pool.submit(job)
         elif job.vetted_on == "meta":
             job.drop_evidence()
-            self._queue.appendleft(job)
+            self._queue(job).appendleft(job)
         else:
             self._finish(job, judgement)
 
