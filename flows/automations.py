@@ -10,40 +10,50 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.events import ResourceSpecification
 
-_SILENCE = timedelta(seconds=90)  # three heartbeats, where workers run with one every 30 s
+# Three of Prefect's heartbeats, which come every 180 s unless a process is told otherwise. With less, a run
+# started by hand against a team's server, or by a worker of another set-up, would be taken for dead.
+SILENCE = timedelta(minutes=9)
+_FLOWS = ["synth", "synth-part", "validate", "report"]  # a team's server carries other people's runs too
 _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
-def create() -> None:
-    """Make those that the server does not have yet."""
+def create(silence: timedelta = SILENCE) -> None:
+    """Make them on the server, or bring those that it has up to date."""
     with get_client(sync_client=True) as client:
-        for automation in automations():
-            if not client.read_automations_by_name(automation.name):
+        for automation in automations(silence):
+            for there in client.read_automations_by_name(automation.name):
+                client.update_automation(there.id, automation)
+                break
+            else:
                 client.create_automation(automation)
 
 
-def automations() -> list[AutomationCore]:
+def automations(silence: timedelta = SILENCE) -> list[AutomationCore]:
     """Nothing stays Running for ever: a flow run whose heartbeat stops is marked as crashed."""
     heartbeat = "prefect.flow-run.heartbeat"
+    minutes = silence.total_seconds() / 60
     return [
         AutomationCore(
             name="synth: crash runs without a heartbeat",
-            description="A killed process can't say that it died; three missed heartbeats say it.",
+            description="A killed process can't say that it died; missed heartbeats say it.",
             trigger=EventTrigger(
                 after={heartbeat},
                 expect={heartbeat, *(f"prefect.flow-run.{state}" for state in _ENDED)},
                 match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+                match_related=ResourceSpecification(
+                    {"prefect.resource.role": ["flow"], "prefect.resource.name": _FLOWS}
+                ),
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,
                 threshold=1,
-                within=_SILENCE,
+                within=silence,
             ),
             actions=[
                 ChangeFlowRunState(
                     name="Crashed",
                     force=True,
                     state=StateType.CRASHED,
-                    message="No heartbeat for 90 s: its process is gone. The next run goes on with it.",
+                    message=f"No heartbeat for {minutes:g} min: its process is gone; the next run goes on.",
                 )
             ],
         )

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 DEFAULT_API_URL = "http://127.0.0.1:4200/api"
 POOLS = ("cpu", "gpu")
-_HEARTBEAT_SECONDS = 30  # the least that Prefect allows; a run is a zombie after three without one
 _STOP_SECONDS = 20.0
 _VISIBLE: dict[str, str] = {"PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
 
@@ -145,11 +144,10 @@ def _prefect_file() -> Path:
 
 
 def _start_worker(pool: str, options: Mapping[str, str], home: Path) -> subprocess.Popen[bytes]:
-    heartbeat = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(_HEARTBEAT_SECONDS)}
     with (home / f"worker-{pool}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"],
-            env={**os.environ, **options, **heartbeat, "PREFECT_WORKER_QUERY_SECONDS": "5"},
+            env={**os.environ, **options, "PREFECT_WORKER_QUERY_SECONDS": "5"},
             stdout=log,
             stderr=log,
             start_new_session=True,
