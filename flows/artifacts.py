@@ -64,11 +64,11 @@ def link_report(report: Path) -> None:
     )
 
 
-def alarm(run: Run, tally: Tally, *, budget_spent: bool) -> None:
+def alarm(run: Run, tally: Tally, budget_spent: str) -> None:
     """Events that an automation can act on (docs/deploying.md): a low yield, a budget that is spent."""
     resource = {"prefect.resource.id": f"synth.run.{run.run_id}", "prefect.resource.name": run.run_id}
     payload = {"accepted": tally.accepted, "attempted": tally.attempted, "rejected": tally.rejected}
     if tally.accepted < run.settings.yield_floor * tally.attempted:
         emit_event("synth.run.yield-under-floor", resource=resource, payload=payload)
     if budget_spent:
-        emit_event("synth.run.budget-spent", resource=resource, payload=payload)
+        emit_event("synth.run.budget-spent", resource=resource, payload={**payload, "budget": budget_spent})

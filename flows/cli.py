@@ -48,11 +48,19 @@ def generate(settings: Settings, *, as_json: Json = False) -> int:
 
 
 @app.command
-def resume(*, output_dir: OutputDir = Path("synth-output"), run_id: RunId = "", as_json: Json = False) -> int:
-    """Go on with a run that was interrupted or killed; only what is missing is done and paid for."""
+@settings_options(groups=("budget",))
+def resume(
+    settings: Settings,
+    *,
+    output_dir: OutputDir = Path("synth-output"),
+    run_id: RunId = "",
+    as_json: Json = False,
+) -> int:
+    """Go on with a run that was interrupted or killed, or ended by a budget, which may be raised here; only
+    what is missing is done and paid for."""
     from flows.generate import resume as run_resume
 
-    return FELL_SHORT if run_resume(output_dir, run_id, as_json=as_json).short else DONE
+    return FELL_SHORT if run_resume(output_dir, run_id, settings.budget, as_json=as_json).short else DONE
 
 
 @app.command

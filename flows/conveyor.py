@@ -37,6 +37,7 @@ class Conveyor:
     """`tasks` of one run; at most `window` batches in flight, entering `wave` at a time.
 
     seen: told of each manifest as its task run ends, from whatever thread.
+    spent: once it says so, no further batch enters.
     hand_off: given the shards of a wave before they are validated, where another machine is to do that.
     """
 
@@ -45,9 +46,10 @@ class Conveyor:
     window: int = 16
     wave: int = 4
     hand_off: Task[..., None] | None = None
+    spent: Callable[[], object] = lambda: False
 
     def carry(self, batches: Sequence[Batch]) -> Iterator[Finished]:
-        """Run the batches; yields each, in order, when it has passed `persist`.
+        """Run the batches; yields each that entered, in order, when it has passed `persist`.
 
         Raises what a task run raised, after its retries; batches ahead of it in order are finished then.
         """
@@ -56,6 +58,8 @@ class Conveyor:
             entering = batches[start : start + self.wave]
             while in_flight and len(in_flight) + len(entering) > self.window:
                 yield in_flight.popleft().finish()
+            if self.spent():
+                break
             in_flight.extend(self._enter(entering, in_flight[-1].stages[-1] if in_flight else None))
         while in_flight:
             yield in_flight.popleft().finish()

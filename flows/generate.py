@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from flows.progress import RunSummary
 from flows.progress_view import progress_view
 from flows.run import run_synth, run_to_resume
 from synth_core.reporting import print_report, summarise, write_html
-from synth_core.settings import Settings
+from synth_core.settings import BudgetSettings, Settings
 from synth_core.store import latest_run, latest_unfinished_run, load_run
 
 
@@ -23,11 +24,12 @@ def generate(settings: Settings, *, as_json: bool) -> RunSummary:
     return _see_through(settings, None, as_json=as_json)
 
 
-def resume(output_dir: Path, run_id: str, *, as_json: bool) -> RunSummary:
-    """Go on with a run of this folder (`run_to_resume` says which without an id)."""
+def resume(output_dir: Path, run_id: str, budget: BudgetSettings, *, as_json: bool) -> RunSummary:
+    """Go on with a run of this folder (`run_to_resume` says which without an id), within a larger budget if
+    one is given."""
     run = run_to_resume(output_dir, run_id)
     check_settings(run.settings)
-    return _see_through(run.settings, run.run_id, as_json=as_json)
+    return _see_through(run.settings.model_copy(update={"budget": budget}), run.run_id, as_json=as_json)
 
 
 def report(output_dir: Path, run_id: str, *, as_json: bool) -> None:
@@ -50,11 +52,15 @@ def _see_through(settings: Settings, resumed: str | None, *, as_json: bool) -> R
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_go_on(settings)) from None
     if as_json:
-        fields = summary.model_dump(exclude={"short"})
+        fields = summary.model_dump(exclude={"short", "budget_spent"})
         fields["yield"] = summary.accepted / summary.attempted if summary.attempted else 0.0
         print(json.dumps(fields))
     else:
         _sum_up(summary, settings)
+    if summary.budget_spent:
+        command = shlex.join(["synth", "resume", "--output-dir", summary.output_dir, "--run", summary.run_id])
+        text = f"the run ended early: {summary.budget_spent}. With a larger one (--budget-usd …) it goes on:"
+        print(f"synth: {text}\n{command}", file=sys.stderr)
     return summary
 
 
@@ -63,7 +69,7 @@ def _sum_up(summary: RunSummary, settings: Settings) -> None:
     print_report(summarise(summary.output_dir, summary.run_id), console)
     console.print(f"programs   {summary.output_dir}", soft_wrap=True)
     console.print(f"report     {summary.report}", soft_wrap=True)
-    if summary.short:
+    if summary.short and not summary.budget_spent:
         console.print(
             f"short      {summary.accepted} of {settings.num_accepted} accepted; "
             "raise --num-total-samples or choose a strategy with fewer operators"

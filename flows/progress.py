@@ -46,7 +46,8 @@ class RunSummary(Record):
     calls: int
     wall_s: float
     report: str
-    short: bool = False  # fewer programs accepted than num_accepted asked for
+    short: bool = False  # ended before what was asked for was reached
+    budget_spent: str = ""  # which budget ended it early, if one did
 
 
 @dataclass

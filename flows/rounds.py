@@ -34,9 +34,10 @@ def batch_size(settings: Settings) -> int:
 def go_through_rounds(
     settings: Settings,
     carry: Callable[[Round], list[Finished]],
-    spent: Callable[[], bool] = lambda: False,
+    spent: Callable[[], object] = lambda: False,
 ) -> None:
-    """Plan each round from what became of the one before; `carry` runs it and gives its batches in order.
+    """Plan each round from what became of the one before; `carry` runs it and gives its batches in order
+    (all of them, unless the budget ends it).
 
     Without `num_accepted` a run is `num_total_samples` first attempts and the further attempts that follow
     from them. With it, rounds go on until that many are accepted or the first attempts are used up. No round

@@ -15,8 +15,8 @@ from flows.connection import MUTED, connected, environment, server_is_configured
 from flows.progress import Progress, RunSummary
 from flows.server import SILENT, private_server
 from flows.signals import sigterm_as_interrupt
-from synth_core.errors import EnvironmentFault
-from synth_core.settings import Settings
+from synth_core.errors import EnvironmentFault, SynthError
+from synth_core.settings import BudgetSettings, Settings
 from synth_core.store import Run, latest_run, latest_unfinished_run, load_run
 from synth_core.store.runs import check_writable, room
 
@@ -37,14 +37,17 @@ def run_synth(
     """Make a run, or go on with one, and return what it came to.
 
     observer: told of progress, from any thread, a few times a batch.
-    resume: id of a run in `settings.output_dir`, or "" as for `run_to_resume`; that run's settings hold then.
+    resume: id of a run in `settings.output_dir`, or "" as for `run_to_resume`; that run's settings hold then,
+        but for the budgets that `settings` give.
     open_workshop: stages other than the real ones, for benchmarks and tests.
 
     The Prefect server is the one that PREFECT_API_URL or the active profile names, else a private one that
     lives as long as the call. Raises `UsageError`, `EnvironmentFault` and `KeyboardInterrupt`; what was
     finished by then is kept, and `resume` goes on from there.
     """
-    earlier = run_to_resume(settings.output_dir, resume) if resume is not None else None
+    earlier = None
+    if resume is not None:
+        earlier = with_budget(run_to_resume(settings.output_dir, resume), settings.budget)
     output_dir = Path((earlier.settings if earlier else settings).resolved().output_dir)
     check_writable(output_dir)
     _check_room(output_dir)
@@ -57,6 +60,11 @@ def run_synth(
         token = SESSION.set(session)
         try:
             return synth(earlier.settings if earlier else settings.resolved())
+        except SynthError:
+            raise
+        except Exception:
+            _check_room(output_dir)  # what a full disk does to the server looks like a fault of ours
+            raise
         finally:
             SESSION.reset(token)
 
@@ -66,8 +74,8 @@ def _check_room(output_dir: Path) -> None:
     existing, free = room(output_dir)
     if free < _LEAST_FREE_MIB:
         raise EnvironmentFault(
-            f"the disk is full: {free:.0f} MiB free in {existing}, a run needs {_LEAST_FREE_MIB}"
-            " to begin; what is there already is intact"
+            f"no space left on device: {free:.0f} MiB free in {existing}, a run needs {_LEAST_FREE_MIB};"
+            " what is there already is intact"
         )
 
 
@@ -81,12 +89,20 @@ def run_to_resume(output_dir: Path | str, run_id: str = "") -> Run:
     return latest_unfinished_run(output_dir) or latest_run(output_dir)
 
 
+def with_budget(run: Run, given: BudgetSettings) -> Run:
+    """The run with the limits that are given (not 0) instead of its own."""
+    limits = {name: limit for name, limit in given if limit}
+    budget = run.settings.budget.model_copy(update=limits)
+    return run.model_copy(update={"settings": run.settings.model_copy(update={"budget": budget})})
+
+
 @contextlib.contextmanager
 def _server(output_dir: Path) -> Iterator[None]:
     """Prefect, silent, with a server to talk to."""
     quiet = {**SILENT, **MUTED}
     # Prefect logs a traceback for each task run that an interrupt cancels, and no level of its own mutes it.
     logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL + 1)
+    logging.raiseExceptions = False  # a server that can't keep our logs is told of once, by what fails
     if server_is_configured():
         with connected(quiet):
             yield

@@ -137,7 +137,7 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
         stack.enter_context(TagsContext(current_tags=set()))
         tally = Tally(session.observer, workshop.spend)
         shelf = Shelf(run.settings, run.run_id, workshop.texts)
-        conveyor = Conveyor(stage_tasks(workshop.stages, shelf), tally.add)
+        conveyor = Conveyor(stage_tasks(workshop.stages, shelf), tally.add, spent=workshop.budget_spent)
         if run.settings.validation.pool != "local":
             wave = max(1, _CANDIDATES_A_HAND_OFF // batch_size(run.settings))
             hand_off = Pool(run, shelf).task()
@@ -153,10 +153,11 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
                 progress.show(tally)
             return finished
 
-        go_through_rounds(run.settings, carry, workshop.budget_spent.is_set)
+        go_through_rounds(run.settings, carry, workshop.budget_spent)
         progress.show(tally, at_once=True)
-        artifacts.alarm(run, tally, budget_spent=workshop.budget_spent.is_set())
-        return _summary(run, tally)
+        budget_spent = workshop.budget_spent()
+        artifacts.alarm(run, tally, budget_spent)
+        return _summary(run, tally, budget_spent)
 
 
 def _carry_round(conveyor: Conveyor, this: Round) -> Iterator[Finished]:
@@ -167,6 +168,8 @@ def _carry_round(conveyor: Conveyor, this: Round) -> Iterator[Finished]:
         yield from conveyor.carry(this.batches)
         return
     for start in range(0, len(this.batches), most):
+        if conveyor.spent():
+            return
         part = this.batches[start : start + most]
         yield from _sub_flow(conveyor, part)(this.number, part[0].batch, part[-1].batch)
 
@@ -184,10 +187,11 @@ def _sub_flow(conveyor: Conveyor, part: Sequence[Batch]) -> Callable[[int, int, 
     return carry
 
 
-def _summary(run: Run, tally: Tally) -> RunSummary:
+def _summary(run: Run, tally: Tally, budget_spent: str) -> RunSummary:
     from synth_core.reporting import summarise, write_html
 
-    finish_run(run, RunState.COMPLETED)  # before the report, which says when the run ended
+    # Before the report, which says when the run ended.
+    finish_run(run, RunState.BUDGET_SPENT if budget_spent else RunState.COMPLETED)
     report = write_html(summarise(run.output_dir, run.run_id), run.folder / "report.html")
     artifacts.show_tables(tally)
     artifacts.link_report(report)
@@ -202,7 +206,10 @@ def _summary(run: Run, tally: Tally) -> RunSummary:
         calls=spend.calls if spend else 0,
         wall_s=round(tally.seconds, 1),
         report=str(report),
-        short=tally.accepted < run.settings.num_accepted,
+        short=bool(budget_spent) or tally.accepted < run.settings.num_accepted,
+        budget_spent=budget_spent,
     )
     get_run_logger().info("run=%s accepted=%d/%d", run.run_id, summary.accepted, summary.attempted)
+    if budget_spent:
+        get_run_logger().warning("run=%s ended early: %s", run.run_id, budget_spent)
     return summary

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,15 +25,15 @@ from tasks.stages import Stages, Step
 
 @dataclass(frozen=True)
 class Workshop:
-    """The stages of one run; `spend` is what the provider's calls came to so far, `budget_spent` set once a
-    call found no room in the budget.
+    """The stages of one run; `spend` is what the provider's calls came to so far, `budget_spent` says which
+    budget left no room for a call, and is empty while there is room.
 
     texts: what else a stage's output depends on, for the cache key: prompt templates of the user's own.
     """
 
     stages: Stages
     spend: Callable[[], Any] = lambda: None
-    budget_spent: threading.Event = field(default_factory=threading.Event)
+    budget_spent: Callable[[], str] = lambda: ""
     texts: dict[Stage, str] = field(default_factory=dict)
 
 
@@ -53,18 +52,10 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
     with contextlib.ExitStack() as stack:
         dispatcher = Dispatcher(settings, key=_key(settings), run_dir=run.folder)
         stack.callback(dispatcher.close)
-        budget_spent = threading.Event()
-
-        def complete(candidates: Sequence[Candidate], _: Manifest) -> list[Candidate]:
-            completed = dispatcher.complete(candidates)
-            if any(c.completion and c.completion.outcome is Outcome.OVER_BUDGET for c in completed):
-                budget_spent.set()
-            return completed
-
         filter_ = Filter(run.output_dir, run.run_id, settings.skip_filters)
         steps: dict[Stage, Step] = {
             Stage.PROMPT: plain(render_prompts),
-            Stage.LLM: complete,
+            Stage.LLM: lambda candidates, _: only_asked(dispatcher.complete(candidates)),
             Stage.EXTRACT: plain(extract_programs),
             **stack.enter_context(open_compute(settings)),
             Stage.FILTER: plain(filter_.apply),
@@ -73,9 +64,14 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
         yield Workshop(
             Stages(functools.partial(start, run), steps),
             dispatcher.snapshot,
-            budget_spent,
+            lambda: dispatcher.budget_spent,
             _templates(settings),
         )
+
+
+def only_asked(completed: Sequence[Candidate]) -> list[Candidate]:
+    """Without those that no budget was left for: they have not failed, and a resumed run asks them."""
+    return [c for c in completed if not c.completion or c.completion.outcome is not Outcome.OVER_BUDGET]
 
 
 def _templates(settings: Settings) -> dict[Stage, str]:

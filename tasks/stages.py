@@ -31,7 +31,8 @@ class Stages:
     """What each stage does, so that simulated stages run through the very same tasks.
 
     start: makes the candidates of a batch; for a further attempt it is given those of the batch's sources.
-    steps: stage -> function of the candidates (and of the manifest they came by) to as many, in order.
+    steps: stage -> function of the candidates (and of the manifest they came by) to as many, in order; only
+        the LLM's may leave out some, which it could not ask yet.
     closed: set when the run ends, also by an interrupt; work that is still queued is then left for a resume.
     """
 
@@ -100,7 +101,7 @@ def _made(
     else:
         candidates = stages.steps[stage](read_shard(upstream.path), upstream)
     key = shelf.key(stage, upstream)
-    if stage is Stage.LLM and any(_is_passing(candidate) for candidate in candidates):
+    if stage is Stage.LLM and not _is_final(upstream, candidates):
         # An outage is not an answer: under another name the shard is read now and never found again.
         key += f"-{shelf.run_id}"
     return write_shard(shelf.shard(stage, key), candidates, **_place(stage, upstream)), candidates
@@ -111,9 +112,10 @@ def _place(stage: Stage, upstream: Batch | Manifest) -> dict[str, Any]:
     return {"stage": stage, "strategy": strategy, "round": round_, "batch": batch}
 
 
-def _is_passing(candidate: Candidate) -> bool:
-    failure = candidate.failure
-    return failure is not None and failure.category is Category.PROVIDER_ERROR
+def _is_final(upstream: Batch | Manifest, answered: Sequence[Candidate]) -> bool:
+    """Whether all were asked, and none met a passing trouble of the provider."""
+    errors = any(c.failure and c.failure.category is Category.PROVIDER_ERROR for c in answered)
+    return isinstance(upstream, Manifest) and len(answered) == upstream.total and not errors
 
 
 def _is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

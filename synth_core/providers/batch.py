@@ -29,6 +29,14 @@ _MOST_FAILURES = 10  # looks at a job that may fail in a row
 _MARK = re.compile(r"synth-id:\s*([0-9a-f]{12})")
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A job that has ended: replies by id, and what the provider says of rows that have none."""
+
+    replies: dict[str, Reply]
+    error: str = ""
+
+
 class Batches(Protocol):
     """What a provider offers. Rows are questions by id; an id is safe as a name."""
 
@@ -38,8 +46,8 @@ class Batches(Protocol):
     async def find(self, label: str) -> str | None:
         """The name of the job handed over under a label, if there is one."""
 
-    async def collect(self, job: str) -> dict[str, Reply] | None:
-        """The replies by id, or None while the job runs. Rows that are missing have failed."""
+    async def collect(self, job: str) -> Ended | None:
+        """What came of a job, or None while it runs. Rows that are missing have failed."""
 
 
 ConnectBatches = Callable[[Connection], AbstractAsyncContextManager[Batches]]
@@ -88,27 +96,27 @@ async def ask_in_batches(
             break
         # Sorted: what a job asks is the same whatever the order it is asked in.
         rows = {_row(key): _marked(questions[key], _row(key)) for key in sorted(left)}
-        received = await _one_job(batches, rows, folder)
-        missing = failed(Outcome.TRANSIENT, "the batch ended without an answer to this row")
+        ended = await _one_job(batches, rows, folder)
+        error = ended.error or "the batch ended without an answer to this row"
         for key in left:
-            replies[key] = received.get(_row(key), missing)
+            replies[key] = ended.replies.get(_row(key)) or failed(Outcome.TRANSIENT, error)
             keep(key, replies[key])
 
 
-async def _one_job(batches: Batches, rows: Mapping[str, Request], folder: JobFolder) -> dict[str, Reply]:
+async def _one_job(batches: Batches, rows: Mapping[str, Request], folder: JobFolder) -> Ended:
     digest = sha256("\n".join(rows))[:24]
     job = await _hand_over(batches, rows, folder, digest)
     pause, failures = _FIRST_POLL, 0
     while True:
         try:
-            received, failures = await batches.collect(job), 0
+            ended, failures = await batches.collect(job), 0
         except Exception as error:
-            received, failures = None, failures + 1
+            ended, failures = None, failures + 1
             if failures == _MOST_FAILURES:
                 raise EnvironmentFault(f"lost touch with the batch {job}: {error}") from None
-        if received is not None:
+        if ended is not None:
             folder.forget(digest)
-            return _by_mark(received)
+            return replace(ended, replies=_by_mark(ended.replies))
         await asyncio.sleep(pause)
         pause = min(_LONGEST_POLL, pause * 2)
 

@@ -29,7 +29,10 @@ class Spending:
 
 
 class Budget:
-    """Lives on dispatch's event loop; `before` is what earlier sessions of the same run have spent."""
+    """Lives on dispatch's event loop; `before` is what earlier sessions of the same run have spent.
+
+    spent: which limit first left no room for a call; empty while there is room.
+    """
 
     def __init__(self, limits: BudgetSettings, before: Spending) -> None:
         self._limits = limits
@@ -37,11 +40,13 @@ class Budget:
         self._reserved = Spending()
         self._started = time.monotonic()
         self._settled = asyncio.Event()
+        self.spent = ""
 
     async def reserve(self, worst: Spending) -> str:
         """Reserve one call; the answer is empty, or says which limit leaves no room for it."""
         while True:
             if reason := self._exceeded(worst, Spending()):
+                self.spent = self.spent or reason
                 return reason
             if not self._exceeded(worst, self._reserved):
                 self._reserved.add(worst)
@@ -52,7 +57,9 @@ class Budget:
     def reserve_now(self, worst: Spending) -> str:
         """Reserve one call without waiting for others; the answer is as `reserve`'s."""
         reason = self._exceeded(worst, self._reserved)
-        if not reason:
+        if reason:
+            self.spent = self.spent or reason
+        else:
             self._reserved.add(worst)
         return reason
 

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from weakref import WeakValueDictionary
 
 from pydantic import SecretStr
 
@@ -88,6 +89,7 @@ class Dispatcher:
         self._budget = Budget(settings.budget, self._ledger.totals.spending())
         self._use_cache = use_cache
         self._answers: AnswerStore | None = None
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._done = self._from_cache = 0
         self._thread = threading.Thread(target=self._loop.run_forever, name="dispatch", daemon=True)
         self._thread.start()
@@ -110,6 +112,11 @@ class Dispatcher:
         except BaseException:
             future.cancel()
             raise
+
+    @property
+    def budget_spent(self) -> str:
+        """Which budget left no room for a call, with what it came to; empty while there is room."""
+        return self._budget.spent
 
     def snapshot(self) -> Snapshot:
         """Counts of the whole run, earlier sessions included; safe to call from any thread."""
@@ -196,11 +203,14 @@ class Dispatcher:
     async def _complete(self, candidate: Candidate, retries: int) -> Candidate:
         lane = await self._lane(candidate.specification.provider)
         request, key = question(candidate, lane, self._settings.provider)
-        if known := self._known(candidate, request, key):
-            return known
-        asked = await ask(
-            lane, request, candidate.id, retries, lambda reply: self._keep(key, candidate, lane, reply)
-        )
+        # Of those that ask the same at once one pays; the others find its answer kept.
+        turn = self._asking.setdefault(key, asyncio.Lock()) if key else asyncio.Lock()
+        async with turn:
+            if known := self._known(candidate, request, key):
+                return known
+            asked = await ask(
+                lane, request, candidate.id, retries, lambda reply: self._keep(key, candidate, lane, reply)
+            )
         lane.breaker.check()
         return self._answered(candidate, request, asked)
 

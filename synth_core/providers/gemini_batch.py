@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from google import genai
 from google.genai import types
 
-from synth_core.providers.batch import Batches
+from synth_core.providers.batch import Batches, Ended
 from synth_core.providers.call import Connection, Reply, Request, classify, failed
 from synth_core.providers.gemini_api import configuration, open_client, read
 from synth_core.records import Outcome
@@ -44,12 +44,14 @@ class _GeminiBatches:
                 return job.name
         return None
 
-    async def collect(self, job: str) -> dict[str, Reply] | None:
+    async def collect(self, job: str) -> Ended | None:
         state = await self._jobs.get(name=job)
         if _state(state) in _RUNNING:
             return None
         rows = (state.dest.inlined_responses if state.dest else None) or []
-        return {row.metadata["key"]: _reply(row) for row in rows if row.metadata and "key" in row.metadata}
+        replies = {row.metadata["key"]: _reply(row) for row in rows if row.metadata and "key" in row.metadata}
+        said = f": {state.error.message}" if state.error else ""  # the SDK reads it from Vertex only
+        return Ended(replies, "" if replies else f"the batch ended as {_state(state)}{said}")
 
 
 def _state(job: types.BatchJob) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import openai
 from openai.types.chat import ChatCompletion
 
-from synth_core.providers.batch import Batches
+from synth_core.providers.batch import Batches, Ended
 from synth_core.providers.call import Connection, Reply, Request, classify, failed
 from synth_core.providers.openai_api import OPTIONAL, open_client, parameters, read
 from synth_core.records import Outcome
@@ -58,7 +58,7 @@ class _OpenAIBatches:
                 return job.id
         return None
 
-    async def collect(self, job: str) -> dict[str, Reply] | None:
+    async def collect(self, job: str) -> Ended | None:
         state = await self._client.batches.retrieve(job)
         if state.status not in _ENDED:
             return None
@@ -69,7 +69,9 @@ class _OpenAIBatches:
                 for line in content.text.splitlines():
                     row = json.loads(line)
                     replies[row["custom_id"]] = self._reply(row)
-        return replies
+        said = (state.errors and state.errors.data) or []
+        error = "; ".join(f"{one.code}: {one.message}" for one in said[:3])
+        return Ended(replies, f"the batch {state.status}: {error}" if error else "")
 
     def _reply(self, row: dict[str, Any]) -> Reply:
         response = row.get("response") or {}

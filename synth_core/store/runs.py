@@ -31,6 +31,7 @@ class RunState(StrEnum):
     COMPLETED = "completed"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
+    BUDGET_SPENT = "ended by its budget"
 
 
 class Run(Record):

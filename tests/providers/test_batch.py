@@ -43,6 +43,7 @@ class JobServer:
     answers_submission: bool = True
     jobs: list[tuple[str, Rows]] = field(default_factory=list)  # (label, rows)
     reverse: bool = False
+    fails: str = ""  # what a job that fails whole says
     _polls: int = 0
     _file: Rows = field(default_factory=list)
 
@@ -102,10 +103,18 @@ class JobServer:
     def _state(self, number: int, *, ended: bool = False) -> dict[str, Any]:
         label = self.jobs[number][0]
         if self.wire == "openai":
-            status = "completed" if ended else "in_progress"
+            status = "in_progress" if not ended else "failed" if self.fails else "completed"
             state = {"id": f"job-{number}", "object": "batch", "status": status, "metadata": {"label": label}}
+            if ended and self.fails:
+                return {**state, "errors": {"data": [{"code": "bad_file", "message": self.fails}]}}
             return {**state, "output_file_id": f"out-{number}" if ended else None}
         metadata: dict[str, Any] = {"displayName": label, "state": "BATCH_STATE_RUNNING"}
+        if ended and self.fails:
+            return {
+                "name": f"batches/job-{number}",
+                "metadata": {**metadata, "state": "BATCH_STATE_FAILED"},
+                "error": {"code": 3, "message": self.fails},
+            }
         if ended:
             replies = [
                 {"metadata": {"key": row}, "response": answer("gemini", text)}
@@ -188,6 +197,17 @@ def test_rows_that_expired_are_asked_again_alone(wire: str, make_settings: Make,
     assert [len(rows) for _, rows in jobs.jobs] == [9, 3]
     assert all(candidate.alive for candidate in done)
     assert sorted(candidate.telemetry.calls for candidate in done) == [1] * 6 + [2] * 3
+
+
+@pytest.mark.parametrize(
+    ("wire", "says"), [("openai", "batch failed: bad_file: row 3 is no JSON"), ("gemini", "ended as FAILED")]
+)
+def test_a_job_that_fails_whole_says_why(wire: str, says: str, make_settings: Make) -> None:
+    jobs = JobServer(wire, fails="row 3 is no JSON")
+    with Loopback(jobs) as server:
+        done = _complete(_settings(make_settings, jobs, server, retries=1), candidates(wire, 3))
+    assert len(jobs.jobs) == 2  # handed over once more
+    assert [says in c.failure.detail for c in done if c.failure] == [True] * 3
 
 
 @pytest.mark.parametrize("wire", ["openai", "gemini"])

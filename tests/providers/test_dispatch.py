@@ -106,6 +106,24 @@ def test_an_answer_is_paid_for_once(make_settings: Make) -> None:
         assert one.content_digest() == two.content_digest()
 
 
+def test_one_question_asked_by_many_at_once_is_paid_once(make_settings: Make) -> None:
+    (one,) = candidates("openai", 1)
+    twins = [one.model_copy(update={"index": index}) for index in range(5)]
+    with Loopback(lambda seen: Act(body=answer(seen.wire, "x"), delay=0.3)) as server:
+        done = _complete(make_settings("openai", server.base_url("openai")), twins)
+    assert len(server.seen) == 1
+    assert [candidate.completion and candidate.completion.text for candidate in done] == ["x"] * 5
+    assert sorted(candidate.telemetry.calls for candidate in done) == [0, 0, 0, 0, 1]
+
+
+def test_a_twin_asks_itself_where_the_first_got_no_answer(make_settings: Make) -> None:
+    (one,) = candidates("openai", 1)
+    with Loopback(lambda s: error(s.wire, 500, "down") if s.number == 0 else _well(s)) as server:
+        done = _complete(make_settings("openai", server.base_url("openai")), [one, one])
+    assert len(server.seen) == 2
+    assert sorted(candidate.alive for candidate in done) == [False, True]
+
+
 def test_a_raised_limit_asks_again_only_for_what_was_cut(make_settings: Make) -> None:
     def behave(seen: Seen) -> Act:
         cut = seen.body["max_tokens"] < 1000 and "Tanh" in seen.prompt
