@@ -135,6 +135,24 @@ class Report(Record):
         """Accepted programs per attempt, retries counted as attempts."""
         return self.accepted / self.attempted if self.attempted else 0.0
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def first_yield(self) -> float:
+        """Accepted of candidates by first attempts alone: what the run would have come to without repair."""
+        return self.first_try / self.candidates if self.candidates else 0.0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def final_yield(self) -> float:
+        """Accepted of candidates after all their attempts."""
+        return self.accepted / self.candidates if self.candidates else 0.0
+
+    @property
+    def further(self) -> str:
+        """What further attempts were; runs of a folder may have made different ones."""
+        repaired = self.runs == 1 and self.settings.get("on_failure") == "repair"
+        return "repair" if repaired else "further attempts"
+
     @property
     def wall_s(self) -> float | None:
         return (self.ended - self.started).total_seconds() if self.started and self.ended else None

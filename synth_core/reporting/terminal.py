@@ -77,8 +77,8 @@ def _headline(report: Report) -> Text:
     text.append(f"{report.accepted} programs accepted", style="bold green" if report.accepted else "bold red")
     text.append(f" of {report.attempted} attempts ({report.rate:.1%})")
     if report.attempted > report.candidates:
-        first = report.first_try / report.candidates if report.candidates else 0
-        text.append(f"; {first:.1%} at the first attempt")
+        text.append(f"; of {report.candidates} candidates {report.first_yield:.1%} at the first attempt,")
+        text.append(f" {report.final_yield:.1%} with {report.further}")
     if report.spend.calls:
         text.append(f"; {report.spend.calls} calls, {money(report.spend.cost_usd, report.spend.unpriced)}")
     if report.wall_s is not None:

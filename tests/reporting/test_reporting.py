@@ -30,7 +30,7 @@ from synth_core.records import (
 from synth_core.reporting import ALL_RUNS, Report, print_report, summarise, write_html
 from synth_core.reporting.terminal import duration, money, one_line
 from synth_core.settings import Settings
-from synth_core.store import Run, RunState, append_ledger, finish_run, start_run
+from synth_core.store import Run, RunState, append_ledger, finish_run, scan_ledger, start_run
 
 TRACEBACK = "4x8 and 9x2\nat line 7"
 HOSTILE = "</script><img src=x onerror=alert(1)> & 'x'"
@@ -101,6 +101,20 @@ def test_yield_overall_by_strategy_and_by_attempt(report: Report) -> None:
         "b": (2, 0),
     }
     assert {row.name: (row.attempted, row.accepted) for row in report.attempts} == {"0": (4, 1), "1": (1, 1)}
+
+
+def test_yield_with_and_without_repair(tmp_path: Path) -> None:
+    run = start_run(Settings(output_dir=str(tmp_path), seed=3, on_failure="repair"))
+    broken = failed(candidate(0, "ReLU"), Stage.EXTRACT, Category.SYNTAX_ERROR, "line 1")
+    append_ledger(run, [broken, accepted(candidate(1, "GELU"))], round=0, batch=0)
+    append_ledger(run, [accepted(candidate(0, "ReLU", attempt=1))], round=1, batch=0)
+    report = summarise(tmp_path, run.run_id)
+    assert (report.first_yield, report.final_yield, report.rate) == (0.5, 1.0, pytest.approx(2 / 3))
+    out = io.StringIO()
+    print_report(report, Console(file=out, width=200))
+    assert "50.0% at the first attempt, 100.0% with repair" in out.getvalue()
+    repaired = scan_ledger(tmp_path).filter(attempt=1).collect()
+    assert repaired["parent_id"].to_list() == ["0000000.0"]
 
 
 def test_every_stage_says_who_came_and_who_went_on(report: Report) -> None:
@@ -224,7 +238,7 @@ def test_the_terminal_says_it_too(report: Report) -> None:
     text = out.getvalue()
     for needle in (
         "2 programs accepted of 5 attempts (40.0%)",
-        "25.0% at the first attempt",
+        "of 4 candidates 25.0% at the first attempt, 50.0% with further attempts",
         "SHAPE_ERROR",
         "4x8 and 9x2",
     ):
