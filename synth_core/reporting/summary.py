@@ -25,6 +25,13 @@ from synth_core.store import Run, latest_run, load_run, scan_ledger
 ALL_RUNS = "all"
 _ORDER = {stage.value: position for position, stage in enumerate(Stage)}
 _FAILURE_EXAMPLES = 12
+# What the report asks of the ledger: of a large run, all columns would be hundreds of MB at once.
+_COLUMNS = (
+    *("run_id", "index", "attempt", "candidate_id", "strategy", "requested", "realised", "accepted"),
+    *("stage", "category", "check", "detail", "warnings", "tier", "seconds", "from_cache", "calls"),
+    *("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens", "cost_usd"),
+    *("requested_model", "serving_model"),
+)
 _ANSWERED = pl.col("position") >= _ORDER[Stage.EXTRACT]
 _SOUND = pl.col("position") >= _ORDER[Stage.FILTER]
 
@@ -37,8 +44,9 @@ def summarise(output_dir: Path | str, run_id: str | None = None) -> Report:
     whole = run_id == ALL_RUNS
     run = latest_run(output_dir) if whole or run_id is None else load_run(output_dir, run_id)
     ledger = scan_ledger(output_dir, None if whole else run.run_id)
-    rows = ledger.drop("record").with_columns(_position().alias("position")).collect()
-    accepted = rows.filter("accepted")
+    names = pl.col("requested", "realised").cast(pl.List(pl.Categorical))
+    rows = ledger.select(_COLUMNS).with_columns(names, _position().alias("position")).collect()
+    accepted = rows.filter("accepted").select("run_id", "candidate_id", "attempt", "realised", "warnings")
     return Report(
         **_header(run, whole),
         runs=rows["run_id"].n_unique(),
@@ -172,7 +180,8 @@ def _spend(rows: pl.DataFrame) -> Spend:
 
 def _short_medium_long(accepted: pl.DataFrame) -> pl.DataFrame:
     """Three accepted programs: the ones with fewest, middling and most operators."""
-    ordered = accepted.sort(pl.col("realised").list.len(), "run_id", "candidate_id")
+    keys = accepted.select("run_id", "candidate_id", length=pl.col("realised").list.len())
+    ordered = keys.sort("length", "run_id", "candidate_id")
     places = sorted({0, ordered.height // 2, ordered.height - 1}) if ordered.height else []
     return ordered[places]
 
@@ -180,7 +189,8 @@ def _short_medium_long(accepted: pl.DataFrame) -> pl.DataFrame:
 def _first_of_each_failure(rows: pl.DataFrame) -> pl.DataFrame:
     """One candidate for each of the most frequent ways to fail."""
     ways = ["stage", "category", "check"]
-    failed = _failed(rows).sort("run_id", "candidate_id").with_columns(pl.len().over(ways).alias("frequency"))
+    failed = _failed(rows).select("run_id", "candidate_id", *ways).sort("run_id", "candidate_id")
+    failed = failed.with_columns(pl.len().over(ways).alias("frequency"))
     first = failed.unique(ways, keep="first", maintain_order=True)
     return first.sort("frequency", "candidate_id", descending=[True, False]).head(_FAILURE_EXAMPLES)
 
