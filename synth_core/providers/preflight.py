@@ -1,9 +1,7 @@
-"""Before money is spent: does the provider answer, and what would the whole run take."""
+"""Before money is spent: does the provider answer?"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +9,6 @@ from pydantic import SecretStr
 
 from synth_core.errors import SynthError
 from synth_core.prompting import render_prompts
-from synth_core.proportion import wilson
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.providers.table import PROVIDERS, Provider, find_provider, key_of, require_key
 from synth_core.records import Candidate, Outcome, Specification
@@ -72,44 +69,3 @@ def _tiny(provider: Provider) -> Candidate:
         operators=("ReLU",), strategy="probe", seed=0, provider=provider.name, prompt="plan", temperature=1.0
     )
     return Candidate(index=0, specification=specification)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run of `attempts` first attempts would take, by the few that were tried.
-
-    accepted: (low, likely, high) programs; low and high bound a 95% interval (Wilson's).
-    cost_usd: None where the model's price is not known.
-    """
-
-    attempts: int
-    accepted: tuple[int, int, int]
-    calls: int
-    tokens: int
-    cost_usd: float | None
-    seconds: float
-
-
-def estimate(tried: Sequence[Candidate], settings: Settings, wall_s: float) -> Estimate:
-    """Scale a preview up to the whole run; `wall_s` is how long the preview took.
-
-    tried: the preview's candidates, all of them first attempts, after their last stage. What the cache
-        answered says nothing about money, so only paid answers count for that.
-    """
-    count, wanted = len(tried), settings.num_total_samples
-    accepted = sum(candidate.alive for candidate in tried)
-    low, high = wilson(accepted, count)
-    scale = wanted / count
-    paid = [candidate.telemetry for candidate in tried if candidate.telemetry.calls]
-    per_paid = wanted / len(paid) if paid else 0.0
-    usages = [telemetry.usage for telemetry in paid]
-    tokens = sum(usage.input_tokens + usage.output_tokens + usage.thinking_tokens for usage in usages)
-    priced = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
-    return Estimate(
-        attempts=wanted,
-        accepted=(math.floor(low * wanted), round(accepted * scale), math.ceil(high * wanted)),
-        calls=round(sum(telemetry.calls for telemetry in paid) * per_paid),
-        tokens=round(tokens * per_paid),
-        cost_usd=sum(priced) * per_paid if len(priced) == len(paid) else None,
-        seconds=wall_s * scale,
-    )
