@@ -115,12 +115,14 @@ def _share(progress: Progress, target: int) -> float:
 
 
 def _spend(progress: Progress) -> list[str]:
-    """Calls and money of a provider that costs any."""
+    """Calls, how fast they go, and money: spent, and what all first attempts will come to at that rate."""
     spend = progress.spend
     if spend is None or not spend.calls:
         return []
-    money = "unpriced" if spend.cost_usd is None else f"${spend.cost_usd:.2f}"
-    return [f"{spend.calls} calls", money]
+    calls = f"{spend.calls} calls, {spend.calls_per_minute:.0f} a minute"
+    if spend.cost_usd is None:
+        return [calls, "unpriced"]
+    return [calls, f"${spend.cost_usd:.2f} of about ${spend.projected_usd:.2f}"]
 
 
 def _clock(seconds: float) -> str:

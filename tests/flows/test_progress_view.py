@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 from flows.progress import Tally
 from flows.progress_view import headline
+from synth_core.providers.dispatch import Snapshot
 from synth_core.records import Manifest, Stage
 
 
@@ -41,7 +42,19 @@ def test_with_a_target_the_accepted_count() -> None:
 def test_spend_is_told_and_an_unknown_price_is_not_zero() -> None:
     tally = Tally()
     tally.plan(10, round=0)
-    tally.spend = lambda: SimpleNamespace(calls=4, cost_usd=None)
-    assert "4 calls · unpriced" in line(tally)
-    tally.spend = lambda: SimpleNamespace(calls=4, cost_usd=1.5)
-    assert "4 calls · $1.50" in line(tally)
+    spent = Snapshot(
+        calls=4,
+        failed=0,
+        from_cache=0,
+        in_flight=2,
+        input_tokens=10,
+        output_tokens=10,
+        cost_usd=None,
+        unpriced_calls=4,
+        calls_per_minute=29.6,
+        projected_usd=None,
+    )
+    tally.spend = lambda: spent
+    assert "4 calls, 30 a minute · unpriced" in line(tally)
+    tally.spend = lambda: replace(spent, cost_usd=1.5, projected_usd=6.0)
+    assert "4 calls, 30 a minute · $1.50 of about $6.00" in line(tally)
