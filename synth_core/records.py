@@ -122,6 +122,21 @@ class Usage(Record):
     cost_usd: float | None = None
 
 
+class Sizes(Record):
+    """Sizes for a GPU of a program that is proved at small ones: other values of the same constants.
+
+    They are re-checked for shapes and dtypes under FakeTensor, never run.
+    """
+
+    constants: dict[str, int] = Field(description="Constant at module level -> its value on a GPU")
+    flops: int = Field(
+        description="2 a multiply-add of products and convolutions, 1 an element that any other call writes"
+    )
+    bytes: int = Field(description="Inputs, parameters and outputs, each moved once")
+    intensity: float = Field(description="flops / bytes")
+    shape_sets: tuple[dict[str, int], ...] = Field(default=(), description="Further values that it takes")
+
+
 class Completion(Record):
     """The provider's answer."""
 
@@ -132,6 +147,7 @@ class Completion(Record):
     finish_reason: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
     error: str = ""
+    sizes: Sizes | None = Field(default=None, description="GPU sizes, where they were asked for and exist")
 
 
 class Program(Record):

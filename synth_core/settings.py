@@ -84,6 +84,13 @@ class ProviderSettings(Record):
     batch: bool = Field(
         default=False, description="Use the provider's half-price batch mode (gemini, openai); takes hours"
     )
+    sizes: Literal["small", "both"] = Field(
+        default="small",
+        description="both: also find GPU sizes for each program, kept in ledger and export (constructive)",
+    )
+    shape_sets: int = Field(
+        default=0, ge=0, le=16, description="Further GPU shape sets to find for each program, with both sizes"
+    )
 
 
 class ValidationSettings(Record):

@@ -39,7 +39,9 @@ _HOW_TO_VALIDATE = tuple(
 MATTERS: dict[Stage, tuple[str, ...]] = {
     Stage.SAMPLE: ("seed", "model_name", "max_retries", "on_failure"),
     Stage.PROMPT: ("model_name",),
-    Stage.LLM: ("provider.model_id", "provider.base_url", "provider.api", "provider.max_tokens"),
+    Stage.LLM: tuple(
+        f"provider.{name}" for name in ("model_id", "base_url", "api", "max_tokens", "sizes", "shape_sets")
+    ),
     Stage.EXTRACT: (),
     Stage.VALIDATE_EAGER: _HOW_TO_VALIDATE,
     Stage.VALIDATE_COMPILE: _HOW_TO_VALIDATE,

@@ -43,7 +43,7 @@ class Operator:
         request for it: a BatchNorm2d is a BatchNorm.
     patterns: of a motif, the sub-graphs that realise it (operators/patterns.py).
     no_op_in_eval: the operator returns its input unchanged in eval mode (Identity, Dropout).
-    unwritable: why the constructive synthesizer cannot write it; empty where it can.
+    unwritable: why no program can hold it itself, so that another row answers for it; empty where one can.
     folds_to: the row it counts as in fingerprints (Gemm folds to Linear); empty for itself.
     """
 

@@ -112,9 +112,12 @@ SUPPORTING: tuple[Operator, ...] = (
     *_ranks(_norm, "InstanceNorm", folds_to="InstanceNorm"),
     _norm("GroupNorm", "F.group_norm torch.group_norm", kinds=(Kind.VECTOR, *SPATIAL)),
     _norm("LocalResponseNorm", "F.local_response_norm", kinds=SPATIAL),
-    # LocalResponseNorm by another implementation, which torch.compile cannot trace; so that one answers it.
     _norm(
-        "CrossMapLRN2d", kinds=(Kind.IMAGE,), answered_by=("LocalResponseNorm",), folds_to="LocalResponseNorm"
+        "CrossMapLRN2d",
+        kinds=(Kind.IMAGE,),
+        answered_by=("LocalResponseNorm",),  # the same sum, by operations that can be traced
+        folds_to="LocalResponseNorm",
+        unwritable="its resize_as_ breaks the graph of torch.compile",
     ),
     _norm("RMSNorm", "F.rms_norm torch.rms_norm"),
     _pool("MaxPool", torch_name="torch.nn.functional.max_pool2d", answered_by=_special_cases("MaxPool")),

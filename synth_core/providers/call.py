@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from synth_core.errors import UsageError
-from synth_core.records import Outcome, Usage
+from synth_core.records import Outcome, Sizes, Usage
 from synth_core.settings import ProviderSettings
 
 # Asking again may help: at once after a pause, and in a later run.
@@ -85,6 +85,7 @@ class Reply:
     serving_model: str = ""
     finish_reason: str = ""
     usage: Usage = field(default_factory=Usage)
+    sizes: Sizes | None = None
     error: str = ""
     status: int = 0
     retry_after: float | None = None

@@ -67,6 +67,7 @@ def completed(candidate: Candidate, request: Request, reply: Reply, telemetry: T
             "seed": request.seed,
         },
         error=reply.error,
+        sizes=reply.sizes,
     )
     return candidate.judged(_verdict(reply), completion=completion, telemetry=telemetry)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from synth_core.errors import EnvironmentFault
+from synth_core.records import Sizes
 
 DEADLINE = 120.0  # seconds for one program, the child's start included; usual is 0.02
 
@@ -30,18 +31,6 @@ class Written:
     lines: int = 0
     glue: int = 0
     chain: bool = False
-
-
-@dataclass(frozen=True)
-class Resized:
-    """A program at other sizes; flops, bytes moved and flops a byte as `synthesis.resize` counts them."""
-
-    source: str
-    constants: dict[str, int]
-    flops: int
-    bytes: int
-    intensity: float
-    shape_sets: list[dict[str, int]]
 
 
 class Synthesizer:
@@ -62,14 +51,13 @@ class Synthesizer:
         reply = self._ask({"operators": list(operators), "seed": seed})
         return str(reply["error"]) if "error" in reply else Written(**reply)
 
-    def resize(self, source: str, profile: str = "bench", *, sets: int = 0, seed: int = 0) -> Resized | str:
-        """A program whose sizes are constants at module level, at the sizes of `profile`.
+    def enlarge(self, source: str, sets: int = 0, seed: int = 0) -> Sizes | str:
+        """GPU sizes for a program that `write` wrote (any other text would run here unconfined).
 
-        profile: `bench` for sizes that suit a GPU, `small` to leave them. sets: how many further shape sets
-        to look for. Returns one line where the program does not run under FakeTensor.
+        sets: how many further shape sets to look for. Returns one line where it has no other sizes.
         """
-        reply = self._ask({"source": source, "profile": profile, "sets": sets, "seed": seed})
-        return str(reply["error"]) if "error" in reply else Resized(**reply)
+        reply = self._ask({"source": source, "sets": sets, "seed": seed})
+        return str(reply["error"]) if "error" in reply else Sizes(**reply)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         child = self._free.get()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from synth_core.providers.call import Complete, Connection, Reply, Request, failed
 from synth_core.providers.constructive import Synthesizer
-from synth_core.records import Outcome
+from synth_core.records import Outcome, Sizes
 
 
 @asynccontextmanager
@@ -18,13 +18,24 @@ async def connect(connection: Connection) -> AsyncIterator[Complete]:
     synthesizer = Synthesizer(connection.workers)
     threads = ThreadPoolExecutor(connection.workers, thread_name_prefix="synthesizer")
 
-    async def complete(request: Request) -> Reply:
-        loop = asyncio.get_running_loop()
-        written = await loop.run_in_executor(threads, synthesizer.write, request.operators, request.seed)
+    def write(operators: tuple[str, ...], seed: int) -> Reply:
+        written = synthesizer.write(operators, seed)
         if isinstance(written, str):
             return failed(Outcome.BAD_REQUEST, written)
+        sizes: Sizes | str = ""
+        if connection.settings.sizes == "both":
+            sizes = synthesizer.enlarge(written.source, connection.settings.shape_sets, seed)
         text = f"{written.plan}\n\n```python\n{written.source}```\n"
-        return Reply(outcome=Outcome.OK, text=text, serving_model="constructive")
+        return Reply(
+            outcome=Outcome.OK,
+            text=text,
+            serving_model="constructive",
+            sizes=sizes if isinstance(sizes, Sizes) else None,
+        )
+
+    async def complete(request: Request) -> Reply:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads, write, request.operators, request.seed)
 
     try:
         yield complete

@@ -133,6 +133,9 @@ def require_key(settings: Settings, given: SecretStr | None = None) -> None:
     if options.batch and not provider.batch_module:
         offered = ", ".join(row.name for row in PROVIDERS.values() if row.batch_module)
         raise UsageError(f"provider {provider.name} has no batch mode; --provider-batch is for {offered}")
+    if options.sizes != "small" and not provider.writes_here:
+        # Other sizes are tried outside of the sandbox: only for texts that were written here.
+        raise UsageError(f"--sizes {options.sizes} is for --model-name constructive, not {provider.name}")
     if provider.name not in PROVIDERS:
         load_connect(provider)
 

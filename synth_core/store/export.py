@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import uuid
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from synth_core.constants import with_constants
 from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.store.ledger import scan_ledger
 
@@ -23,7 +25,9 @@ def export_dataset(output_dir: Path | str, target: Path | str, *, run_id: str | 
     target: `.parquet` or `.jsonl`; written atomically. A program that a user deleted stays out, and one
     that several runs know counts once. Columns: `uuid`, `entry_point`, `module_name`, `python_code`,
     `synthetic`, `licenses`, `repo_name`, `repo_link` as in KernelBook (its Triton columns come with the
-    pairs), then where the program came from. Raises `UsageError` for another ending or an empty folder.
+    pairs), then where the program came from. `bench_code` is the same program at GPU sizes, null in runs
+    without `--sizes both`; its cost stands beside it. Raises `UsageError` for another ending or an empty
+    folder.
     """
     target, output_dir = Path(target), Path(output_dir)
     if target.suffix not in (".parquet", ".jsonl"):
@@ -76,5 +80,11 @@ def _dataset(rows: pl.DataFrame, output_dir: Path) -> pl.DataFrame:
         pl.lit("").alias("repo_link"),
         pl.col("realised").alias("operators"),
         pl.coalesce("serving_model", "requested_model").alias("model"),
+        pl.Series("bench_code", map(_at, texts, rows["bench_constants"]), pl.String()),
+        *("bench_flops", "bench_bytes", "bench_intensity", "shape_sets"),
         *("provider", "strategy", "seed", "program_digest", "tier", "torch", "run_id", "candidate_id"),
     )
+
+
+def _at(text: str, constants: str | None) -> str | None:
+    return None if constants is None else with_constants(text, json.loads(constants))

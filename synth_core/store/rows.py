@@ -6,6 +6,7 @@ needs no parsing. Columnar Parquet makes the two free of each other: a report ne
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,11 @@ SCHEMA: dict[str, pl.DataType] = {
     "thinking_tokens": pl.Int64(),
     "cached_tokens": pl.Int64(),
     "cost_usd": pl.Float64(),
+    "bench_constants": pl.String(),  # JSON: constant -> value; `shape_sets` a list of such
+    "bench_flops": pl.Int64(),
+    "bench_bytes": pl.Int64(),
+    "bench_intensity": pl.Float64(),
+    "shape_sets": pl.String(),
     "calls": pl.Int32(),
     "from_cache": pl.List(pl.String()),
     "tier": pl.String(),
@@ -84,6 +90,20 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "record": candidate.model_dump_json(),
         **_verdict_columns(candidate),
         **_provider_columns(candidate),
+        **_sizes_columns(candidate),
+    }
+
+
+def _sizes_columns(candidate: Candidate) -> dict[str, Any]:
+    sizes = candidate.completion.sizes if candidate.completion else None
+    if sizes is None:
+        return {}
+    return {
+        "bench_constants": json.dumps(sizes.constants),
+        "bench_flops": sizes.flops,
+        "bench_bytes": sizes.bytes,
+        "bench_intensity": sizes.intensity,
+        "shape_sets": json.dumps(sizes.shape_sets),
     }
 
 

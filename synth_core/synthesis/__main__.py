@@ -2,8 +2,8 @@
 
 In:  {"id": any, "operators": [names], "seed": int}
 Out: {"id": same, "source": text, "plan": text, "lines": n, "glue": n, "chain": bool}
-In:  {"id": any, "source": text, "profile": "small" | "bench", "sets": int, "seed": int}
-Out: {"id": same, and the fields of `resize.Resized`}
+In:  {"id": any, "source": text, "sets": int, "seed": int}
+Out: {"id": same, and the fields of `records.Sizes`}
 Or:  {"id": same, "error": one line} where no program was found, or it takes no such sizes.
 An exception is our own fault: it ends the process with a traceback on stderr.
 """
@@ -21,7 +21,7 @@ import torch
 from synth_core.errors import UsageError
 from synth_core.synthesis.build import build
 from synth_core.synthesis.draft import CannotWrite
-from synth_core.synthesis.resize import resize
+from synth_core.synthesis.enlarge import enlarge
 
 
 def main() -> None:
@@ -37,10 +37,11 @@ def main() -> None:
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     identity = request.pop("id")
     try:
-        made = resize(**request) if "source" in request else build(**request)
+        if "source" in request:
+            return {"id": identity, **enlarge(**request).model_dump()}
+        return {"id": identity, **asdict(build(**request))}
     except (CannotWrite, UsageError, ValueError) as error:
         return {"id": identity, "error": str(error)}
-    return {"id": identity, **asdict(made)}
 
 
 if __name__ == "__main__":

@@ -249,8 +249,16 @@ class Draft:
 
     def mark(self) -> Mark:
         """How far the program has come, for `undo`."""
-        lists = (self.inputs, self.attributes, self.lines, self.values, self.heads, self.steps)
-        return Mark(*map(len, lists), len(self.sizes.constants), len(self.sizes.widths))
+        return Mark(
+            inputs=len(self.inputs),
+            attributes=len(self.attributes),
+            lines=len(self.lines),
+            values=len(self.values),
+            heads=len(self.heads),
+            steps=len(self.steps),
+            constants=len(self.sizes.constants),
+            widths=len(self.sizes.widths),
+        )
 
     def undo(self, mark: Mark) -> None:
         """Back to the mark; names that were used since are not used again."""

@@ -6,16 +6,18 @@ that what passes here passes there.
 
 from __future__ import annotations
 
+import ast
 from types import CodeType
 from typing import Any
 
 import torch
+from torch import nn
 
 from synth_core.synthesis.draft import CannotWrite, Draft, Line, Value
 
 NOISE = 0.5  # of a value's own deviation
 LEAST_SPREAD = 2e-3  # of the largest magnitude, along each axis of an output
-LEAST_SHARE = 0.004  # of an output's elements that must move
+LEAST_SHARE = 0.015  # of an output's elements that must move
 RELATIVE = {torch.float32: 4e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
@@ -30,15 +32,12 @@ def prove(d: Draft, outputs: list[Value]) -> None:
     replay = _Replay(d, outputs)
     for given in d.inputs:
         replay.expect_change(given.value, replay.noisy(given.value), 0)
-    by_name = {value.name: value for value in d.values}
     for i, line in enumerate(d.lines):
-        # What joins or reshapes shows if what it was made of shows.
-        for value in line.outs if line.role == "operator" else ():
-            operand = by_name[line.reads[0]]
-            alike = operand.shape == value.shape and operand.tensor.dtype == value.tensor.dtype
-            if alike and not line.idle:
-                replay.expect_change(value, operand.tensor, i + 1)
-            elif value not in outputs:
+        for value in line.outs:
+            operand = None if line.idle else replay.operand(i, value)
+            if operand is not None:
+                replay.expect_change(value, operand, i + 1)
+            elif value not in outputs and line.role != "merge":
                 replay.expect_change(value, replay.noisy(value), i + 1)
 
 
@@ -58,18 +57,33 @@ class _Replay:
         self._values = d.values
         self._outputs = outputs
         self._env: dict[str, Any] = dict(d.env)
-        self._codes: list[CodeType] = [compile(statement(line), "<forward>", "exec") for line in d.lines]
+        trees = [ast.parse(statement(line)) for line in d.lines]
+        self._codes: list[CodeType] = [compile(tree, "<forward>", "exec") for tree in trees]
+        self._operands = [_operands(tree) for tree in trees]
         self._reads = [set(line.reads) for line in d.lines]
         self._outs = [{value.name for value in line.outs} for line in d.lines]
         self._generator = torch.Generator().manual_seed(0)
 
     def noisy(self, value: Value) -> torch.Tensor:
-        """Other numbers of the same scale; an index shows in what it looks up, so it stays as it is."""
+        """Other numbers of the same spread; an index shows in what it looks up, so it stays as it is."""
         tensor = value.tensor
         if not tensor.is_floating_point():
             return tensor
         noise = torch.randn(tensor.shape, generator=self._generator).to(tensor.dtype)
-        return tensor + NOISE * (tensor.float().std(correction=0) + 1e-3).to(tensor.dtype) * noise
+        return tensor + NOISE * tensor.float().std(correction=0).to(tensor.dtype) * noise
+
+    def operand(self, line: int, value: Value) -> torch.Tensor | None:
+        """What the line's outermost operation was given, where it could stand in for the line's value."""
+        for code in self._operands[line]:
+            found = eval(code, self._env)
+            if (
+                isinstance(found, torch.Tensor)
+                and not isinstance(found, nn.Parameter)
+                and found.shape == value.tensor.shape
+                and found.dtype == value.tensor.dtype
+            ):
+                return found
+        return None
 
     def expect_change(self, value: Value, other: torch.Tensor, first: int) -> None:
         if other is value.tensor:
@@ -95,6 +109,17 @@ class _Replay:
         a, b = after.float(), before.float()
         limit = tolerance * (b.abs() + float(b.abs().mean()))
         return float(((a - b).abs() > limit).float().mean()) >= LEAST_SHARE
+
+
+def _operands(tree: ast.Module) -> list[CodeType]:
+    """Code for each operand of the operation that a single assignment ends with."""
+    nodes: list[ast.expr] = []
+    match tree.body:
+        case [ast.Assign(value=ast.BinOp(left=left, right=right))]:
+            nodes = [left, right]
+        case [ast.Assign(value=ast.Call(func=ast.Attribute(value=base), args=args))]:
+            nodes = [base, *args[:2]]
+    return [compile(ast.Expression(node), "<operand>", "eval") for node in nodes]
 
 
 def statement(line: Line) -> str:

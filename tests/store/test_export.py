@@ -7,7 +7,18 @@ import polars as pl
 import pytest
 
 from synth_core.errors import UsageError
-from synth_core.records import Candidate, Category, Graph, Program, Specification, Stage, Verdict
+from synth_core.records import (
+    Candidate,
+    Category,
+    Completion,
+    Graph,
+    Outcome,
+    Program,
+    Sizes,
+    Specification,
+    Stage,
+    Verdict,
+)
 from synth_core.settings import Settings
 from synth_core.store import Run, append_ledger, export_dataset, persist, start_run
 
@@ -55,6 +66,21 @@ def test_identifiers_are_the_program_s_own(run: Run, tmp_path: Path) -> None:
     one, two = (pl.read_parquet(tmp_path / f"{name}.parquet")["uuid"].to_list() for name in ("one", "two"))
     assert one == two
     assert len(set(one)) == 2
+
+
+def test_a_program_at_gpu_sizes_stands_beside_the_proved_one(tmp_path: Path) -> None:
+    run = start_run(Settings(output_dir=str(tmp_path / "out"), seed=7))
+    program = Program.of("A", "class A:\n    pass\n\n\nbatch_size = 4\nwidth = 16\n")
+    sizes = Sizes(constants={"batch_size": 64, "width": 128}, flops=10, bytes=4, intensity=2.5)
+    completion = Completion(outcome=Outcome.OK, requested_model="constructive", sizes=sizes)
+    given = candidate(0, "A").model_copy(update={"program": program, "completion": completion})
+    append_ledger(run, persist([given, candidate(1, "B")], run), round=0, batch=0)
+    assert export_dataset(run.output_dir, tmp_path / "set.parquet") == 2
+    with_sizes, without = pl.read_parquet(tmp_path / "set.parquet").to_dicts()
+    assert with_sizes["python_code"] == program.source
+    assert with_sizes["bench_code"] == "class A:\n    pass\n\n\nbatch_size = 64\nwidth = 128\n"
+    assert (with_sizes["bench_flops"], with_sizes["bench_intensity"]) == (10, 2.5)
+    assert (without["bench_code"], without["bench_bytes"]) == (None, None)
 
 
 def test_a_deleted_program_stays_out_and_one_that_two_runs_know_counts_once(run: Run, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from synth_core.constants import with_constants
 from synth_core.providers.constructive import Synthesizer, Written
 
 
@@ -59,10 +60,10 @@ def test_what_cannot_be_written_is_one_line(synthesizer: Synthesizer) -> None:
     assert "\n" not in refused
 
 
-def test_resize(synthesizer: Synthesizer) -> None:
+def test_gpu_sizes(synthesizer: Synthesizer) -> None:
     written = synthesizer.write(["Linear", "GELU"], 1)
     assert isinstance(written, Written)
-    bench = synthesizer.resize(written.source)
-    assert not isinstance(bench, str)
-    assert bench.source != written.source
-    assert isinstance(synthesizer.resize("x = 1"), str)
+    sizes = synthesizer.enlarge(written.source)
+    assert not isinstance(sizes, str)
+    assert with_constants(written.source, sizes.constants) != written.source
+    assert isinstance(synthesizer.enlarge("x = 1"), str)

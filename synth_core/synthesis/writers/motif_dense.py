@@ -38,6 +38,7 @@ def film(d: Draft, x: Value, operator: str) -> Value:
 
 def softcap(d: Draft, x: Value, operator: str) -> Value:
     cap = max(quantile(x, 0.8, magnitude=True), 0.05)
+    cap = 1.5 if cap == 1.0 else cap  # a cap of one would scale by nothing
     return d.emit(f"{cap} * torch.tanh({x} / {cap})", x.kind, "h")
 
 

@@ -1,4 +1,4 @@
-"""Other sizes for a finished program: GPU-size constants, or further shape sets.
+"""Other sizes for a finished program: GPU-size constants, and further shape sets near them.
 
 A program's sizes are constants at module level, so other sizes are other numbers there. Each is tried under
 FakeTensor on the meta device (shapes and dtypes, no arithmetic, no memory); what the program does not take
@@ -7,10 +7,8 @@ stays as it was.
 
 from __future__ import annotations
 
-import ast
 import logging
 import random
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from synth_core.constants import constants_of, with_constants
+from synth_core.records import Sizes
 
 BENCH = {
     "batch_size": 64,
@@ -34,29 +35,13 @@ BENCH = {
     "num_classes": 1000,
 }
 BENCH_WIDTH = 8  # every other whole number is a width: so many times what it was
+MOST_CALLS = 2000  # a recurrence is unrolled, here as by the compiler: not over thousands of steps
 MOST_BYTES = 8 << 30  # touched by all operators together; beyond, the batch is halved
 EXTENTS = ("batch_size", "height", "width", "depth", "length", "seq_len", "bag_size")
 
 
-@dataclass(frozen=True)
-class Resized:
-    """A program at other sizes, and what it costs there.
-
-    flops: 2 for each multiply-add of products and convolutions, 1 for each element that any other operator
-        writes. bytes: inputs, parameters and outputs, each moved once. intensity: flops a byte.
-    shape_sets: further values of the constants that the program takes.
-    """
-
-    source: str
-    constants: dict[str, int]
-    flops: int
-    bytes: int
-    intensity: float
-    shape_sets: list[dict[str, int]]
-
-
-def resize(source: str, profile: str, sets: int, seed: int) -> Resized:
-    """The program at the sizes of `profile` (`small` leaves it as it is, `bench` suits a GPU).
+def enlarge(source: str, sets: int, seed: int) -> Sizes:
+    """GPU sizes for a program that was written here, and up to `sets` further shape sets near them.
 
     Raises `ValueError` where the program does not even take the sizes it came with.
     """
@@ -64,33 +49,14 @@ def resize(source: str, profile: str, sets: int, seed: int) -> Resized:
     cost = _measure(source, constants)
     if cost is None:
         raise ValueError("the program does not run under FakeTensor")
-    if profile == "bench":
-        constants, cost = _enlarge(source, constants, cost)
-    return Resized(
-        source=with_constants(source, constants),
+    constants, cost = _enlarge(source, constants, cost)
+    return Sizes(
         constants=constants,
         flops=cost.flops,
         bytes=cost.moved,
         intensity=round(cost.flops / max(cost.moved, 1), 3),
-        shape_sets=_vary(source, constants, sets, random.Random(seed)),
+        shape_sets=tuple(_vary(source, constants, sets, random.Random(seed))),
     )
-
-
-def constants_of(source: str) -> dict[str, int]:
-    """Whole numbers assigned to a name at module level."""
-    found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            target, value = node.targets[0], node.value.value
-            if isinstance(target, ast.Name) and type(value) is int:
-                found[target.id] = value
-    return found
-
-
-def with_constants(source: str, constants: Mapping[str, int]) -> str:
-    for name, value in constants.items():
-        source = re.sub(rf"^{name} = \d+$", f"{name} = {value}", source, flags=re.MULTILINE)
-    return source
 
 
 @dataclass(frozen=True)
@@ -159,14 +125,21 @@ def _measure(source: str, constants: Mapping[str, int]) -> _Cost | None:
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the elements that operators without a flop formula write, and the bytes that all touch."""
+    """Counts the elements that operators without a flop formula write, and the bytes that all touch.
+
+    Raises `ValueError` at one call more than `MOST_CALLS`.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.elements = 0
         self.touched = 0
+        self.calls = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        if self.calls > MOST_CALLS:
+            raise ValueError(f"more than {MOST_CALLS} calls")
         result = func(*args, **(kwargs or {}))
         if not func.is_view:
             written = [t for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
