@@ -1,25 +1,10 @@
 """A user's mistake is one clear line on stderr and exit code 2, and nothing is written."""
 
-import os
 import subprocess
 import sys
 
 import pytest
-
-
-def synth(*arguments, cwd, **environment):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SYNTH_", "PREFECT_"))}
-    clean.pop("OPENAI_API_KEY", None)
-    clean.pop("GEMINI_API_KEY", None)
-    return subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
-        cwd=cwd,
-        env={**clean, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+from command import synth
 
 
 @pytest.mark.parametrize(
