@@ -51,7 +51,7 @@ def main() -> None:
 
 
 class Limiter:
-    """600 calls a minute, counted in one of the three ways that providers count."""
+    """600 calls a minute, counted in one of the three ways that providers count, from the first call on."""
 
     def __init__(self, kind: str, hint: bool) -> None:
         self.kind, self.hint = kind, hint
@@ -59,9 +59,12 @@ class Limiter:
         self.refused: list[float] = []
         self._recent: collections.deque[float] = collections.deque()
         self._tokens, self._filled = 60.0, 0.0
-        self._began = time.monotonic()
+        self._began = 0.0
+        self.called = threading.Event()
 
     def __call__(self, seen: Seen) -> Act:
+        self._began = self._began or time.monotonic()
+        self.called.set()
         now = time.monotonic() - self._began
         wait = getattr(self, "_" + self.kind)(now)
         if wait is None:
@@ -99,8 +102,9 @@ def rate(kind: str = "") -> None:
 
     All at once need a quarter of a core, clients and servers together.
     """
+    asked = candidates("openai", 3000)
     threads = [
-        threading.Thread(target=_rate_of, args=(name, hint))
+        threading.Thread(target=_rate_of, args=(name, hint, asked))
         for name in ([kind] if kind else ["fixed", "sliding", "bucket"])
         for hint in (True, False)
     ]
@@ -110,14 +114,15 @@ def rate(kind: str = "") -> None:
         thread.join()
 
 
-def _rate_of(kind: str, hint: bool) -> None:
+def _rate_of(kind: str, hint: bool, asked: list[Candidate]) -> None:
     limiter = Limiter(kind, hint)
     with tempfile.TemporaryDirectory() as folder, Loopback(limiter) as server:
         options = {"base_url": server.base_url("openai"), "retries": 50}
         settings = Settings(model_name="openai", provider=options, cache_dir=folder, output_dir=folder)
         with Dispatcher(settings) as dispatcher:
-            work = threading.Thread(target=_swallow, args=(dispatcher, candidates("openai", 3000)))
+            work = threading.Thread(target=_swallow, args=(dispatcher, asked))
             work.start()
+            limiter.called.wait()
             time.sleep(MINUTES * 60)
             accepted, refused = list(limiter.accepted), list(limiter.refused)
         work.join()

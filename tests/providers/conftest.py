@@ -28,7 +28,7 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
     """Settings for one provider at one address; `groups` are `Settings`' groups, overlaid."""
 
     def make(wire: str, base_url: str, **groups: Any) -> Settings:
-        provider = {"base_url": base_url, "timeout": 2.0, "retries": 0, **groups.pop("provider", {})}
+        provider = {"base_url": base_url, "timeout": 20.0, "retries": 0, **groups.pop("provider", {})}
         return Settings(
             model_name=wire,
             provider=provider,
