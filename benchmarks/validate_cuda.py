@@ -1,61 +1,153 @@
 """On a machine with a GPU: full-size programs through the engine with device="cuda", programs a minute.
 
-    python benchmarks/validate_cuda.py FOLDER [--workers 14] [--limit 100]
+    python benchmarks/validate_cuda.py FOLDER [--workers 14] [--limit 100] [--details FILE] [--smoke]
 
 FOLDER holds program files (`Model` or any one nn.Module class, get_inputs, get_init_inputs), for instance
 KernelBench/level2. Contract rules and the operators' names are off: these files never meant to keep them.
 Both stages run: every program is vetted in a forked, confined CPU process, then checked and compiled in
 long-lived, confined GPU workers. Needs torch and pydantic alone.
+
+--smoke runs a few small programs first, of which each must meet its end: it shows in a minute whether workers
+start in the sandbox, compile, tell errors apart and are replaced. If none starts, weaker sandboxes are tried,
+so that one run says which part is in the way. --details takes one line of JSON for each verdict.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import time
 from collections import Counter
 from pathlib import Path
 
+from synth_core.errors import SynthError
 from synth_core.records import Candidate, Program, Specification, Tier
 from synth_core.settings import ValidationSettings
 from synth_core.validation.engine import Engine
 
+SMOKE = {
+    "sound": ("return torch.relu(self.linear(x)) + x.mean()", "accepted"),
+    "norm": ("return torch.softmax(self.linear(x).std(1, keepdim=True) * x, -1)", "accepted"),
+    "random": ("return self.linear(x) + torch.rand_like(x[:, :1])", "NONDETERMINISTIC or accepted"),
+    "raises": ("raise KeyError('mine')", "EXCEPTION"),
+    "shapes": ("return self.linear(x @ x)", "SHAPE_ERROR"),
+    "constant": ("return torch.zeros_like(self.linear(x)) + 1", "DEGENERATE"),
+    "reads values": ("return self.linear(x) * x.sum().item()", "accepted or GRAPH_BREAK"),
+    "too large": ("return self.linear(x) + torch.zeros(2**36, device=x.device)[:1]", "OUT_OF_MEMORY"),
+    "hangs": ("while x.is_cuda: pass\n        return self.linear(x)", "TIMEOUT"),
+    "dies": ("if x.is_cuda: __import__('ctypes').string_at(0)\n        return self.linear(x)", "CRASH"),
+    "poisons": ("return self.linear(x)[torch.full((4,), 10**6, device=x.device)]", "EXCEPTION"),
+    "sound afterwards": ("return torch.tanh(self.linear(x)) * x", "accepted"),
+}
+"""Name -> (forward, what must come of it)."""
+
 
 def main() -> None:
     options = _options()
-    files = sorted(Path(options.folder).glob("*.py"))[: options.limit]
-    candidates = [_candidate(i, path) for i, path in enumerate(files)]
     settings = ValidationSettings(
         device="cuda", timeout=120.0, memory_mb=65536, skip_checks=("static", "contract", "operators"),
         reject_rules=(),
     )  # fmt: skip
-    with Engine(settings, options.workers) as engine:
-        print(engine.probe(), flush=True)
-        for name, stage in (("eager", engine.validate_eager), ("compile", engine.validate_compile)):
-            started, entered = time.perf_counter(), sum(c.alive for c in candidates)
-            candidates = stage(candidates)
-            seconds = time.perf_counter() - started
-            print(
-                f"{name}: {entered} programs in {seconds:.1f} s = {entered * 60 / seconds:.0f} a minute",
-                flush=True,
-            )
-    verdicts = [verdict for candidate in candidates for verdict in candidate.verdicts]
+    tier = _smoke(settings, options) if options.smoke else Tier.A
+    files = sorted(Path(options.folder).glob("*.py"))[: options.limit]
+    candidates = [_candidate(i, path.stem, path.read_text()) for i, path in enumerate(files)]
+    allowed = settings.model_copy(update={"allow_unsandboxed": tier is Tier.C})
+    with Engine(allowed, options.workers, strongest=tier) as engine:
+        started = time.perf_counter()
+        print(engine.probe(), f"ready after {time.perf_counter() - started:.1f} s", flush=True)
+        done = _through(engine, candidates)
+    verdicts = [verdict for candidate in done for verdict in candidate.verdicts]
     shared = sum(verdict.tier is Tier.SHARED_WORKER for verdict in verdicts)
-    print(
-        f"{sum(c.alive for c in candidates)} accepted; {shared} of {len(verdicts)} verdicts by shared workers"
-    )
-    print(Counter(c.failure.category for c in candidates if c.failure))
-    for candidate in candidates:
-        if candidate.failure and candidate.program:
-            print(candidate.program.name, candidate.failure.category, candidate.failure.detail[:160])
+    print(f"{sum(c.alive for c in done)} accepted; {shared} of {len(verdicts)} verdicts by shared workers")
+    _tell(done, options.details)
 
 
-def _candidate(index: int, path: Path) -> Candidate:
-    text = path.read_text()
+def _through(engine: Engine, candidates: list[Candidate]) -> list[Candidate]:
+    whole = 0.0
+    for name, stage in (("eager", engine.validate_eager), ("compile", engine.validate_compile)):
+        started, entered = time.perf_counter(), sum(c.alive for c in candidates)
+        candidates = stage(candidates)
+        seconds = time.perf_counter() - started
+        whole += seconds
+        rate = entered * 60 / seconds
+        print(f"{name}: {entered} programs in {seconds:.1f} s = {rate:.0f} a minute", flush=True)
+    print(f"both stages: {len(candidates) * 60 / whole:.0f} programs a minute", flush=True)
+    return candidates
+
+
+def _smoke(settings: ValidationSettings, options: argparse.Namespace) -> Tier:
+    """Run the small programs in the strongest sandbox in which workers start, and return its tier."""
+    settings = settings.model_copy(update={"timeout": 45.0, "rejudge_share": 0.5})
+    texts = [_small(forward) for forward, _ in SMOKE.values()]
+    candidates = [_candidate(i, name, text) for i, (name, text) in enumerate(zip(SMOKE, texts, strict=True))]
+    for tier in (Tier.A, Tier.B, Tier.C):
+        allowed = settings.model_copy(update={"allow_unsandboxed": tier is Tier.C})
+        started = time.perf_counter()
+        try:
+            with Engine(allowed, 3, strongest=tier) as engine:
+                facts = engine.probe()
+                print(f"tier {tier}: ready after {time.perf_counter() - started:.1f} s {facts}", flush=True)
+                done = _through(engine, candidates)
+        except SynthError as error:
+            print(f"tier {tier}: {error}", flush=True)
+            continue
+        for (name, (_, wanted)), one in zip(SMOKE.items(), done, strict=True):
+            got = str(one.failure.category) if one.failure else "accepted"
+            print(f"  {'ok ' if got in wanted.split(' or ') else 'BAD'} {name}: {got}, wanted {wanted}")
+        _tell(done, options.details)
+        return tier
+    raise SystemExit("no worker starts in any sandbox")
+
+
+def _small(forward: str) -> str:
+    return f"""import torch
+import torch.nn as nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 64)
+
+    def forward(self, x):
+        {forward}
+
+
+def get_inputs():
+    return [torch.randn(32, 64)]
+
+
+def get_init_inputs():
+    return [[], {{}}]
+"""
+
+
+def _tell(done: list[Candidate], details: str) -> None:
+    """Failures in one line each; every verdict in full into the file."""
+    print(Counter(str(c.failure.category) for c in done if c.failure))
+    for one in done:
+        if one.failure:
+            failure, name = one.failure, one.specification.strategy
+            print(f"  {name} {failure.category} [{failure.check}] {failure.detail[:200]}")
+    if not details:
+        return
+    with open(details, "a") as file:
+        for one in done:
+            for verdict in one.verdicts:
+                about = {"program": one.specification.strategy, "seconds": one.telemetry.seconds}
+                file.write(json.dumps(about | verdict.model_dump(mode="json")) + "\n")
+
+
+def _candidate(index: int, name: str, text: str) -> Candidate:
+    """`strategy` carries the file's name: the engine renames the class."""
     named = re.search(r"^class (\w+)\(", text, re.MULTILINE)
-    specification = Specification(operators=(), strategy="", seed=0, provider="", prompt="", temperature=0.0)
-    program = Program.of(named[1] if named else path.stem, text)
-    return Candidate(index=index, specification=specification, program=program)
+    specification = Specification(
+        operators=(), strategy=name, seed=0, provider="", prompt="", temperature=0.0
+    )
+    return Candidate(
+        index=index, specification=specification, program=Program.of(named[1] if named else "Model", text)
+    )
 
 
 def _options() -> argparse.Namespace:
@@ -63,6 +155,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("folder")
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--details", default="")
+    parser.add_argument("--smoke", action="store_true")
     return parser.parse_args()
 
 

@@ -2,30 +2,31 @@
 
 A context costs seconds, so a worker serves several programs, and one of them could tamper with what the
 next one says. Hence only programs enter whose text a forked, confined CPU process has executed to its end
-(`vet`); verdicts say `shared_worker`; a seeded sample is judged again in a fresh worker; and a worker is
+(vetting.py); verdicts say `shared_worker`; a seeded sample is judged again in a fresh worker; and a worker is
 replaced after a crash, a timeout, a poisoned context or `PROGRAMS_EACH` programs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
+import shutil
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-import torch
-
-from synth_core.validation.evidence import EvidenceWriter, Observation
+from synth_core.errors import EnvironmentFault
+from synth_core.validation.evidence import Observation
 from synth_core.validation.sandbox import process
 from synth_core.validation.sandbox.confine import Limits, Sandbox
-from synth_core.validation.sandbox.process import CHANNEL, Process, anonymous_file
+from synth_core.validation.sandbox.process import Process, anonymous_file
 from synth_core.validation.sandbox.seccomp import Profile
+from synth_core.validation.serving import DONE, ORDER, READY, serve
 
 if TYPE_CHECKING:
     from synth_core.validation.scheduler import Job
@@ -34,11 +35,15 @@ PROGRAMS_EACH: Final = 200
 """Programs a worker serves; each leaves about 3.3 MB behind (measured)."""
 HOST_MB: Final = 65536
 """Host memory of a worker: a CUDA context and pinned buffers count as private memory."""
-SAMPLE: Final = 2**20
-"""Elements of one tensor that go into the evidence; of a larger one every k-th along its longest axes."""
+START_SECONDS: Final = 300.0
+"""A worker that is not ready by then is dead: context, Triton and one compile take 10 to 20 s, all cold."""
+WHOLE: Final = 0.95
+"""Share of the GPU's memory that programs may take together; contexts and libraries take the rest."""
+LEAST: Final = 0.2
+"""Share of one program beside others. More than five workers promise more than there is, as programs seldom
+need their share; one that finds no memory left is tried again with the GPU to itself."""
+_FAILED_STARTS: Final = 3
 _FIRST_SLOT: Final = 300
-_ORDER: Final = b"job!"
-_DONE, _POISONED = b"+", b"!"
 
 Finished = Callable[["Job", list[tuple[int, Observation]]], None]
 
@@ -47,6 +52,7 @@ Finished = Callable[["Job", list[tuple[int, Observation]]], None]
 class _Worker:
     process: Process
     channel: socket.socket
+    ready: bool = False
     job: Job | None = None
     evidence: tuple[int, ...] = ()
     since: float = 0.0
@@ -54,94 +60,142 @@ class _Worker:
     retired: bool = False
     """It takes no further program."""
 
+    @property
+    def free(self) -> bool:
+        return self.ready and not self.job and not self.retired
+
+    def retire(self) -> None:
+        self.retired = True
+        self.process.kill()
+
 
 class Pool:
     """The workers and the jobs that wait for one. `finished` gets a job's evidence, open."""
 
-    def __init__(self, box: Sandbox, workers: int, finished: Finished) -> None:
-        self._box, self._most, self._finished = box, workers, finished
+    def __init__(self, box: Sandbox, workers: int, finished: Finished, device: str = "cuda") -> None:
+        self._box, self._most, self._finished, self._device = box, workers, finished, device
         self._queue: deque[Job] = deque()
         self._workers: dict[int, _Worker] = {}
         self._slots = list(range(_FIRST_SLOT, _FIRST_SLOT + 2 * workers))
+        self._failed_starts = 0
 
     @property
     def idle(self) -> bool:
         return not self._queue and not any(worker.job for worker in self._workers.values())
 
+    def prove(self) -> None:
+        """Start the first worker and wait for it; raise EnvironmentFault where none can live here."""
+        worker = self._start()
+        worker.channel.settimeout(START_SECONDS)
+        with contextlib.suppress(OSError):
+            worker.ready = worker.channel.recv(1) == READY
+        if not worker.ready:
+            worker.process.kill()
+            _, status = os.waitpid(worker.process.pid, 0)
+            raise EnvironmentFault(_no_start(worker.process.reaped(status)))
+        worker.channel.settimeout(None)
+        worker.process.deadline = float("inf")
+
     def submit(self, job: Job) -> None:
-        self._queue.append(job)
+        """Those that want a fresh worker, or the GPU to themselves, come first: workers are few."""
+        if job.alone or job.whole:
+            self._queue.appendleft(job)
+        else:
+            self._queue.append(job)
 
     def watched(self) -> dict[int, Callable[[], object]]:
         calls: dict[int, Callable[[], object]] = {}
         for worker in self._workers.values():
             calls[worker.process.output] = worker.process.drain
-            if worker.job:
-                calls[worker.channel.fileno()] = lambda w=worker: self._listen(w)  # type: ignore[misc]
+            if worker.job or not worker.ready:
+                calls[worker.channel.fileno()] = partial(self._listen, worker)
         return calls
 
     def advance(self, now: float) -> None:
         """Watch limits, hand out waiting jobs, start workers where there is work for them."""
         for worker in self._workers.values():
             worker.process.watch(now)
-        while self._queue and (free := self._free(self._queue[0].alone)):
-            self._hand(free, self._queue.popleft())
+        for job in list(self._queue):
+            if place := self._place(job):
+                self._queue.remove(job)
+                self._hand(place, job)
+            elif job.whole:  # nothing starts beside it, and nothing that would keep it waiting
+                break
+        starting = sum(not worker.ready for worker in self._workers.values())
+        for _ in range(min(len(self._queue) - starting, self._most - len(self._workers), len(self._slots))):
+            self._start()
 
     def ended(self, pid: int, status: int) -> bool:
-        """Deal with a dead worker; False if that process was none. Its death is its program's verdict."""
+        """Deal with a dead worker; False if that process was none. Its death is its program's verdict.
+
+        Raises EnvironmentFault where workers die before they are ready, again and again.
+        """
         worker = self._workers.pop(pid, None)
         if worker is None:
             return False
         observed = worker.process.reaped(status)
         worker.channel.close()
+        shutil.rmtree(f"{self._box.scratch}/{Profile.WORKER}-{worker.process.slot}", ignore_errors=True)
         self._slots.append(worker.process.slot)
         if worker.job:
             if observed.exit_code == 0:  # it left in the middle of a program
                 observed = replace(observed, exit_code=1)
             self._deliver(worker, observed)
+        elif not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _FAILED_STARTS:
+                raise EnvironmentFault(_no_start(observed))
         return True
 
     def close(self) -> None:
         for worker in self._workers.values():
             worker.process.kill()
 
-    def _free(self, fresh: bool) -> _Worker | None:
-        """A worker without a program, started if need be; `fresh`: one that has served none."""
-        free = [w for w in self._workers.values() if not w.job and not w.retired]
+    def _place(self, job: Job) -> _Worker | None:
+        """The worker that may take the job now."""
+        busy = [worker.job for worker in self._workers.values() if worker.job]
+        if busy and (job.whole or any(other.whole for other in busy)):
+            return None
+        free = sorted((w for w in self._workers.values() if w.free), key=lambda w: -w.served)
         for worker in free:
-            if not (fresh and worker.served):
+            if not (job.alone and worker.served):
                 return worker
-        if free and len(self._workers) >= self._most:  # fresh is wanted: one of them makes room
-            free[0].retired = True
-            free[0].process.kill()
-        return self._start() if len(self._workers) < self._most and self._slots else None
+        full = len(self._workers) >= self._most
+        if free and full and not any(w.retired or not w.ready for w in self._workers.values()):
+            free[0].retire()  # a fresh one is wanted: an old one makes room
+        return None
 
     def _start(self) -> _Worker:
         ours, theirs = socket.socketpair()
-        limits = Limits(10**6, HOST_MB, process.data_kb(os.getpid()), process.resident_kb(os.getpid()), 4096)
-        share = max(0.95 / self._most, 0.2)
+        limits = Limits(
+            10**6, HOST_MB, process.data_kb(os.getpid()), process.resident_kb(os.getpid()),
+            files=4096, processes=1024,
+        )  # fmt: skip
         started = process.start(
             self._box,
             Profile.WORKER,
             limits,
             self._slots.pop(),
-            lambda: _serve(share),
+            partial(serve, self._device),
             channel=theirs.fileno(),
         )
         theirs.close()
+        started.deadline = started.started + START_SECONDS
         worker = self._workers[started.pid] = _Worker(started, ours)
         return worker
 
     def _hand(self, worker: _Worker, job: Job) -> None:
+        share = WHOLE if job.whole else max(WHOLE / self._most, LEAST)
         order = anonymous_file("order")
         with os.fdopen(os.dup(order), "wb") as file:
-            file.write(json.dumps({"stage": job.stage, "request": job.request}).encode())
+            file.write(json.dumps({"stage": job.stage, "request": job.request, "share": share}).encode())
         runs = 2 if job.compiles else 1
         worker.job, worker.evidence = job, tuple(anonymous_file("evidence") for _ in range(runs))
         worker.since = time.monotonic()
         worker.process.deadline = worker.since + job.limits.seconds
         job.shared = worker.served > 0
         with contextlib.suppress(OSError):  # a worker that has just died is noticed by its end
-            socket.send_fds(worker.channel, [_ORDER], [order, *worker.evidence])
+            socket.send_fds(worker.channel, [ORDER], [order, *worker.evidence])
         os.close(order)
 
     def _listen(self, worker: _Worker) -> None:
@@ -151,104 +205,22 @@ class Pool:
             said = b""
         if not said:
             return  # it is dead; `ended` will say of what
-        worker.served += 1
-        self._deliver(worker, Observation(exit_code=0, seconds=time.monotonic() - worker.since))
         worker.process.deadline = float("inf")
-        if said != _DONE or worker.served >= PROGRAMS_EACH or worker.retired:
-            worker.retired = True
-            worker.process.kill()
+        if not worker.ready:
+            worker.ready, self._failed_starts = True, 0
+            return
+        worker.served += 1
+        if said != DONE or worker.served >= PROGRAMS_EACH:
+            worker.retire()
+        self._deliver(worker, Observation(exit_code=0, seconds=time.monotonic() - worker.since))
 
     def _deliver(self, worker: _Worker, observed: Observation) -> None:
         job, evidence = worker.job, worker.evidence
         worker.job, worker.evidence = None, ()
         assert job is not None
-        worker.retired |= job.alone
         self._finished(job, [(file, observed) for file in evidence])
 
 
-def vet(request: dict[str, Any], device: str, out: EvidenceWriter) -> None:
-    """Inside a forked, confined process: execute the whole program once, on shapes alone or on the CPU.
-
-    device: `meta` costs milliseconds whatever the size; what it cannot do (values that steer the program)
-    the caller tries again on `cpu`.
-    """
-    from synth_core.validation import probe
-
-    skip = [*request["skip"], "reference", "compiled_reference"]
-    with torch.device(device):
-        probe.run_eager({**request, "device": device, "brief": True, "skip": skip}, _Shapes(out))
-
-
-class _Shapes(EvidenceWriter):
-    """Evidence of a run that computed no values."""
-
-    def __init__(self, out: EvidenceWriter) -> None:
-        self._out = out
-
-    def tensor(self, name: str, tensor: torch.Tensor) -> None:
-        self._out.json(name, list(tensor.shape))
-
-    def json(self, name: str, value: Any) -> None:
-        self._out.json(name, value)
-
-
-class _Sampled(EvidenceWriter):
-    """Evidence of full-size runs: a regular sample of large tensors, which keeps their axes.
-
-    A value that is not finite anywhere shows in the sample.
-    """
-
-    def tensor(self, name: str, tensor: torch.Tensor) -> None:
-        super().tensor(name, tensor if tensor.numel() <= SAMPLE else _thinned(tensor.detach()))
-
-
-def _thinned(tensor: torch.Tensor) -> torch.Tensor:
-    sample = tensor
-    while sample.numel() > SAMPLE:
-        axis = max(range(sample.dim()), key=lambda d: sample.shape[d])
-        steps = [slice(None)] * sample.dim()
-        steps[axis] = slice(None, None, 2)
-        sample = sample[tuple(steps)]
-    sample = sample.clone()
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        sample.view(-1)[0] = float("nan")
-    return sample
-
-
-def _serve(share: float) -> None:
-    """Inside a worker: run what comes until the channel closes or the context is poisoned."""
-    from synth_core.records import Stage
-    from synth_core.validation import kernels, probe
-
-    kernels.compile_here()
-    if torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(share)
-    channel = socket.socket(fileno=CHANNEL)
-    while True:
-        tag, files, _, _ = socket.recv_fds(channel, len(_ORDER), 8)
-        if not tag:
-            return
-        order, *evidence = files
-        job = json.loads(os.pread(order, os.fstat(order).st_size, 0))
-        brief = job["stage"] == Stage.VALIDATE_COMPILE
-        for file, run in zip(evidence, (probe.run_eager, probe.run_compiled), strict=False):
-            with os.fdopen(file, "wb") as stream:
-                writer = _Sampled(stream)
-                run({**job["request"], "brief": brief}, writer)
-                writer.end()
-        os.close(order)
-        channel.sendall(_DONE if _cleaned() else _POISONED)
-
-
-def _cleaned() -> bool:
-    """Free what the program left; False where the CUDA context no longer works."""
-    torch._dynamo.reset()
-    gc.collect()
-    try:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
-            return bool((torch.ones(8, device="cuda") * 2).sum().item() == 16)
-    except RuntimeError:
-        return False
-    return True
+def _no_start(observed: Observation) -> str:
+    words = observed.output.strip() or f"it ended with {observed.exit_code}, {observed.signal}, and no word"
+    return f"a GPU worker does not start: {words}"

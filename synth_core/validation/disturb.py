@@ -7,6 +7,7 @@ the sandbox; judge.py decides what the shares mean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ from synth_core.validation.tolerance import Tolerance, difference
 Outputs = list[torch.Tensor]
 Runner = Callable[[Sequence[Any], AbstractContextManager[Any]], Outputs]
 """Runs the program on these inputs, always from the same random state; forward alone within the context."""
+
+EXHAUSTED = (MemoryError, torch.OutOfMemoryError)
+"""No effect of a change: there was no memory left to see one."""
 
 NOISE = 0.5
 """Standard deviation of a disturbance, relative to that of what it disturbs: large against any tolerance, and
@@ -88,12 +92,25 @@ class Meddler(UnitWalker):
 def noisy(tensor: torch.Tensor, seed: int) -> torch.Tensor:
     """The floating tensor plus noise of its own scale; infinities and NaN stay as they are."""
     generator = torch.Generator(device=tensor.device).manual_seed(seed)
-    values = tensor.double()
-    finite = values[values.isfinite()]
-    spread = float(finite.std()) if finite.numel() > 1 else 0.0
-    spread = spread or float(finite.abs().max() if finite.numel() else 0.0) or 1.0
-    noise = torch.randn(tensor.shape, generator=generator, device=tensor.device, dtype=torch.float64)
-    return torch.where(values.isfinite(), values + NOISE * spread * noise, values).to(tensor.dtype)
+    values = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    finite = values.isfinite()
+    known = values if bool(finite.all()) else values[finite]
+    spread = float(known.std()) if known.numel() > 1 else 0.0
+    if not 0.0 < spread < math.inf:  # all alike, or so large that their squares overflow
+        spread = float(known.abs().max() if known.numel() else 0.0) or 1.0
+    noise = torch.randn(tensor.shape, generator=generator, device=tensor.device, dtype=values.dtype)
+    return torch.where(finite, noise.mul_(NOISE * spread).add_(values), values).to(tensor.dtype)
+
+
+@contextmanager
+def unless_exhausted() -> Iterator[None]:
+    """Pass over what the program raises in here, but for a lack of memory."""
+    try:
+        yield
+    except EXHAUSTED:
+        raise
+    except Exception:
+        return
 
 
 @contextmanager
@@ -116,7 +133,8 @@ def _normal(value: Any, reach: float, seed: int) -> Any:
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return value
     spread = max(1.0, float(value.double().std(correction=0)))
-    numbers = torch.randn(value.shape, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator(device=value.device).manual_seed(seed)
+    numbers = torch.randn(value.shape, generator=generator, device=value.device)
     return (numbers * reach * spread).to(value)
 
 
@@ -196,6 +214,8 @@ class Comparison:
     def _moved(self, inputs: Sequence[Any], within: AbstractContextManager[Any] | None = None) -> float:
         try:
             outputs = self.run(inputs, within or nullcontext())
+        except EXHAUSTED:
+            raise
         except Exception:
             return 1.0
         return moved(outputs, self.baseline, self.tolerances)

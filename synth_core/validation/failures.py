@@ -15,7 +15,9 @@ _SHAPE_WORDS = re.compile(
 )
 _BREAK_KINDS = frozenset({"Unsupported", "UserError"})  # torch._dynamo.exc: what it cannot trace, or guard on
 _MEMORY_KINDS = frozenset({"MemoryError", "OutOfMemoryError"})
-_MEMORY_WORDS = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+_MEMORY_WORDS = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|STATUS_ALLOC_FAILED", re.IGNORECASE
+)  # the last is how cuBLAS and cuDNN say it
 _DENIED = re.compile(r"^\[Errno (1|13|30)\]")  # EPERM, EACCES, EROFS: the sandbox said no
 
 

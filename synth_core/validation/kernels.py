@@ -51,14 +51,6 @@ class Kernel:
 _waiting: list[tuple[Kernel, str]] = []
 
 
-_compile_here: Final = AsyncCompile.cpp_pybinding
-
-
-def compile_here() -> None:
-    """Undo `defer_compilation` in this process."""
-    AsyncCompile.cpp_pybinding = _compile_here  # type: ignore[method-assign]
-
-
 def defer_compilation() -> None:
     """From now on, whatever Inductor compiles in this process and its forks goes through the channel."""
     AsyncCompile.cpp_pybinding = lambda self, argtypes, source_code: Kernel(  # type: ignore[method-assign]

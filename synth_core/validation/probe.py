@@ -11,6 +11,7 @@ evidence passes nothing.
     device        "cpu" or "cuda"; "cpu" where the key is missing
     brief         (run_eager) only what the compile stage compares with: outputs and their fp64 reference
     skip          names of checks that are switched off; what only they need is not run
+    most          elements of an output that are looked at (loading.Runner); all where the key is missing
 
 Records of run_eager: `output.N`, `again.N` (same instance, same seed), `rebuilt.N` (all made anew from the
 same seed), `reference.N` (fp64) or `reference_error`; `facts`, `graph`, `effects`; or `error`. Of
@@ -21,8 +22,9 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,6 +42,7 @@ from synth_core.validation.loading import (
     is_pair,
     load,
     seed_everything,
+    settle,
 )
 from synth_core.validation.tolerance import tolerance_for
 
@@ -66,43 +69,47 @@ def _run_eager(request: Request, out: EvidenceWriter) -> None:
     _quiet_torch()
     skip = frozenset(request.get("skip", ()))
     seed = int(request["seed"])
-    with _phase("builds", out):
+    runner = partial(Runner, seed=seed, most=request.get("most"))
+    with phase("builds", out):
         program = load(request)
-    with _phase("runs", out):
-        run = Runner(program.module, seed)
+    with phase("runs", out):
+        run = runner(program.module)
         result = run.raw(program.inputs)
-        outputs = [tensor.clone() for tensor in tensors_in(result)]
+        outputs = run.kept(result)
         if not outputs:
             raise BrokenContract(f"forward returns {type(result).__name__}, not tensors")
         _record("output", outputs, out)
-        reseeded = Runner(program.module, seed + 1)(program.inputs)
-    _record_reference(program, seed, disturb.same(outputs, reseeded), out)
+        reseeded = runner(program.module, seed=seed + 1)(program.inputs)
+    _record_reference(program, runner, disturb.same(outputs, reseeded), out)
     captured = _capture(program, seed, result, out)
     if request.get("brief"):
         return
     if "deterministic" not in skip:
-        with _phase("runs", out):
+        with phase("runs", out):
             _record("again", run(program.inputs), out)
-        with _phase("builds", out):
+        with phase("builds", out):
             anew = load(request)
-        with _phase("runs", out):
-            _record("rebuilt", Runner(anew.module, seed)(anew.inputs), out)
-    with _phase("builds", out):
+        with phase("runs", out):
+            _record("rebuilt", runner(anew.module)(anew.inputs), out)
+    with phase("builds", out):
         others = program.draw_inputs(seed + 1)
     tolerances = [tolerance_for(t.dtype, (n.target for n in captured.nodes)) for t in outputs]
     compare = disturb.Comparison(run, program.inputs, outputs, tolerances, seed + 1)
     effects: dict[str, Any] = {"random": not disturb.same(outputs, reseeded)}
-    if "inputs_matter" not in skip:
-        effects["inputs"] = [compare.input(i, other) for i, other in enumerate(others)]
-    if "weights_matter" not in skip:
-        effects["weights"] = compare.weights(program.module)
-    if "operators_matter" not in skip:
-        effects["units"] = _effects_of_units(program, captured, compare, seed)
+    with phase("runs", out, disturb.EXHAUSTED):
+        if "inputs_matter" not in skip:
+            effects["inputs"] = [compare.input(i, other) for i, other in enumerate(others)]
+        if "weights_matter" not in skip:
+            effects["weights"] = compare.weights(program.module)
+        if "operators_matter" not in skip:
+            effects["units"] = _effects_of_units(program, captured, compare, runner)
+    with phase("runs", out):
+        settle()
     out.json("effects", effects)
 
 
 def _effects_of_units(
-    program: Loaded, captured: Captured, compare: disturb.Comparison, seed: int
+    program: Loaded, captured: Captured, compare: disturb.Comparison, runner: Callable[..., Runner]
 ) -> list[tuple[str, str, float, float]]:
     """Operator, how it was meddled with, the share that moved here, and elsewhere where none did here."""
     still = max(tolerance.outliers for tolerance in compare.tolerances)
@@ -111,9 +118,9 @@ def _effects_of_units(
     for vary, reach in ((False, 1.0), (True, 4.0)):
         if min(there, default=1.0) > still:
             break
-        with suppress(Exception):  # a program may not bear other arguments, or other inputs
+        with disturb.unless_exhausted():  # a program may not bear other arguments, or other inputs
             module = program.variant() if vary else program.module
-            with compare.elsewhere(module, Runner(module, seed), reach) as other:
+            with compare.elsewhere(module, runner(module), reach) as other:
                 there = [
                     share if share > still else other.unit(unit)[0]
                     for share, (_, unit) in zip(there, captured.units, strict=True)
@@ -128,7 +135,7 @@ def _capture(program: Loaded, seed: int, result: Any, out: EvidenceWriter) -> Ca
     """Run once more under the recorder; write the graph and the facts that rules of the contract ask for."""
     inputs = copies(program.inputs)
     recorder = Recorder(program.module, inputs)
-    with _phase("runs", out), torch.no_grad():
+    with phase("runs", out), torch.no_grad():
         seed_everything(seed)
         with recorder:
             recorded = list(tensors_in(program.module(*inputs)))
@@ -140,33 +147,38 @@ def _capture(program: Loaded, seed: int, result: Any, out: EvidenceWriter) -> Ca
 
 def _run_compiled(request: Request, out: EvidenceWriter) -> None:
     _quiet_torch()
-    with _phase("builds", out):
+    with phase("builds", out):
         program = load(request)
-    with _phase("compiles", out):
+    with phase("compiles", out):
         torch._dynamo.reset()
         compiled = torch.compile(
             program.module, fullgraph="full_graph" not in request.get("skip", ()), dynamic=False
         )
         # With Inductor's own generator a program that draws numbers could never agree with eager.
         with torch._inductor.config.patch(fallback_random=True):
-            outputs = Runner(compiled, int(request["seed"]))(program.inputs)
+            run = Runner(compiled, int(request["seed"]), request.get("most"))
+            outputs = run(program.inputs)
         _record("compiled", outputs, out)
 
 
 def _quiet_torch() -> None:
     """Transformer layers have a fast path in eager, with other kernels than Inductor sees, that trips over
-    transposed inputs; TF32 would blur every comparison on a GPU."""
+    transposed inputs; TF32 would blur every comparison on a GPU, and some of cuDNN's algorithms add up in
+    an order of their own each time."""
     torch.backends.mha.set_fastpath_enabled(False)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
 
 
 @contextmanager
-def _phase(name: str, out: EvidenceWriter) -> Iterator[None]:
+def phase(
+    name: str, out: EvidenceWriter, kinds: tuple[type[BaseException], ...] = (BaseException,)
+) -> Iterator[None]:
     """What the program raises in here ends the run, as evidence."""
     try:
         yield
-    except BaseException as error:
+    except kinds as error:
         out.json("error", {"phase": name, **describe(error)})
         raise Ended from error
 
@@ -184,7 +196,9 @@ def _record(name: str, tensors: disturb.Outputs, out: EvidenceWriter) -> None:
         out.tensor(f"{name}.{position}", tensor)
 
 
-def _record_reference(program: Loaded, seed: int, repeats: bool, out: EvidenceWriter) -> None:
+def _record_reference(
+    program: Loaded, runner: Callable[..., Runner], repeats: bool, out: EvidenceWriter
+) -> None:
     """The same program in double precision; where it insists on another precision there is none.
 
     repeats: whether the outputs stay the same under another seed. A program that draws random numbers would
@@ -204,7 +218,7 @@ def _record_reference(program: Loaded, seed: int, repeats: bool, out: EvidenceWr
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         try:
-            _record("reference", Runner(module, seed)(inputs), out)
+            _record("reference", runner(module)(inputs), out)
         finally:
             torch.set_default_dtype(before)
     except Exception as error:

@@ -22,7 +22,7 @@ from typing import Any
 
 from synth_core.records import Category, Stage, Tier
 from synth_core.validation.builds import UNIT_SIZE, Builder, Client
-from synth_core.validation.cuda import Pool, vet
+from synth_core.validation.cuda import Pool
 from synth_core.validation.evidence import EvidenceWriter, Observation
 from synth_core.validation.judging import VETTING, Judge, Judgement, failure
 from synth_core.validation.sandbox import process
@@ -42,9 +42,11 @@ class Job:
     request: dict[str, Any]
     limits: Limits
     alone: bool = False
-    """Compile its C++ apart from that of other programs."""
+    """Compile its C++ apart from that of other programs; on a GPU, take a worker that has served none."""
+    whole: bool = False
+    """GPU jobs: nothing may run beside it."""
     shared: bool = False
-    """Its C++ was compiled together with others'."""
+    """Its C++ was compiled together with others', or its worker had served others."""
     evidence: list[tuple[int, Observation]] = field(default_factory=list)
     seconds: float = 0.0
     vetted_on: str = ""
@@ -91,7 +93,7 @@ class Scheduler:
         self._eager: deque[Job] = deque()
         self._runs: dict[int, _Run] = {}
         self._slots = list(range(256))
-        self._pool = Pool(box, workers, self._ran_on_gpu)
+        self.pool = Pool(box, workers, self._ran_on_gpu)
         self._born_kb = process.data_kb(os.getpid())
         self._born_resident_kb = process.resident_kb(os.getpid())
 
@@ -111,12 +113,12 @@ class Scheduler:
                 calls[run.client.channel.fileno()] = partial(self._listen, run.client)
         for compiler in self._builder.processes():
             calls[compiler.output] = compiler.drain
-        return calls | self._pool.watched()
+        return calls | self.pool.watched()
 
     @property
     def idle(self) -> bool:
         queued = self._compiling or self._eager
-        return not (self._runs or queued or self._builder.compiling) and self._pool.idle
+        return not (self._runs or queued or self._builder.compiling) and self.pool.idle
 
     def advance(self) -> None:
         """Reap the dead, end what is over its limits, start what there is room for."""
@@ -126,7 +128,7 @@ class Scheduler:
             run.client.process.watch(now, "" if self._box.namespaces else self._folder(run))
         for compiler in self._builder.processes():
             compiler.watch(now)
-        self._pool.advance(now)
+        self.pool.advance(now)
         while self._busy < self._workers:
             if self._worth_building():
                 self._builder.start()
@@ -138,7 +140,7 @@ class Scheduler:
     def close(self) -> None:
         for running in [*(run.client.process for run in self._runs.values()), *self._builder.processes()]:
             running.kill()
-        self._pool.close()
+        self.pool.close()
 
     def _listen(self, client: Client) -> None:
         if client.listen():
@@ -187,7 +189,7 @@ class Scheduler:
                 if run := self._runs.pop(pid, None):
                     self._ended(run, status)
                 else:
-                    self._builder.ended(pid, status) or self._pool.ended(pid, status)
+                    self._builder.ended(pid, status) or self.pool.ended(pid, status)
 
     def _ended(self, run: _Run, status: int) -> None:
         job, client = run.job, run.client
@@ -215,7 +217,7 @@ class Scheduler:
         if judgement["passed"]:
             job.drop_evidence()
             job.vetted_on = ""
-            self._pool.submit(job)
+            self.pool.submit(job)
         elif job.vetted_on == "meta":
             job.drop_evidence()
             self._queue(job).appendleft(job)
@@ -232,10 +234,10 @@ class Scheduler:
 
     def _judged_on_gpu(self, job: Job, judgement: Judgement) -> None:
         """Out of memory beside others may fit alone: that is tried before it is said."""
-        if judgement.get("category") == Category.OUT_OF_MEMORY and not job.alone:
-            job.alone = True
+        if judgement.get("category") == Category.OUT_OF_MEMORY and not job.whole:
+            job.whole = True
             job.drop_evidence()
-            self._pool.submit(job)
+            self.pool.submit(job)
         else:
             self._finish(job, judgement | {"tier": Tier.SHARED_WORKER})
 
@@ -247,6 +249,7 @@ class Scheduler:
 def _probe(job: Job) -> None:
     """Inside the confined process: run the program and write down what it did."""
     from synth_core.validation import probe
+    from synth_core.validation.vetting import vet
 
     gc.disable()  # it would copy the zygote's pages to find nothing worth freeing
     request = job.request | {"brief": job.compiles}  # the eager stage has looked at the rest already

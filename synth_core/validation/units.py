@@ -147,9 +147,10 @@ class Compiler:
         return (os.path.dirname(self.header), *self.toolchain)
 
 
-def find_compiler(cache: str) -> Compiler:
+def find_compiler(cache: str, precompile: bool = True) -> Compiler:
     """Derive the command from Inductor's own, and precompile its header under `cache` once.
 
+    precompile: False where no unit will be compiled, on a GPU: a header costs 10 s and more.
     Raises EnvironmentFault where there is no working C++ compiler.
     """
     flags, link = _inductor_flags()
@@ -161,7 +162,7 @@ def find_compiler(cache: str) -> Compiler:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "prefix.h.gch").exists():
+        if precompile and not (folder / "prefix.h.gch").exists():
             _precompile(compiler, prefix)
     return compiler
 

@@ -5,6 +5,7 @@ A cold Inductor spends about 14 CPU seconds on probing the processor, hashing he
 
 from __future__ import annotations
 
+import importlib
 import platform
 from typing import Any
 
@@ -24,10 +25,13 @@ def require_gpu() -> None:
         raise UsageError("torch sees no CUDA device here; use --device cpu")
 
 
-def up() -> dict[str, Any]:
-    """Import, configure and compile on the CPU with one thread; return the versions of what runs.
+def up(device: str) -> dict[str, Any]:
+    """Import, configure and warm up, with one thread; return the versions of what runs.
 
-    From then on Inductor in this process and its forks hands its C++ out to be compiled (kernels.py).
+    For the CPU one program is compiled, and from then on Inductor in this process and its forks hands its
+    C++ out to be compiled (kernels.py). For a GPU none is: wherever torch sees one, Dynamo asks it for the
+    state of its generator, and a process that has a CUDA context cannot fork workers that use theirs.
+    Programs are vetted on shapes alone then, so that is what is warmed up; workers compile for themselves.
     """
     torch.set_num_threads(1)
     # A fork writes to a scratch that dies with it: caches of graphs on disk would cost hashing for nothing.
@@ -37,11 +41,21 @@ def up() -> dict[str, Any]:
     torch._inductor.config.cpp_cache_precompile_headers = False  # a header of its own, or 10 s for nothing
     # Off by default, and then nn.RNN, nn.GRU and nn.LSTM are graph breaks; Inductor compiles all three well.
     torch._dynamo.config.allow_rnn = True
-    with torch.no_grad():
+    if device == "cpu":
+        compile_sample(device)
+        defer_compilation()
+    else:
+        importlib.import_module("torch._inductor.compile_fx")
+        with torch.device("meta"), torch.no_grad():
+            _Sample().eval()(torch.randn(2, 3, 8, 8))
+    return {"torch": torch.__version__, "python": platform.python_version()}
+
+
+def compile_sample(device: str) -> None:
+    """Compile one small program and run it."""
+    with torch.no_grad(), torch.device(device):
         torch.compile(_Sample().eval(), fullgraph=True, dynamic=False)(torch.randn(2, 3, 8, 8))
     torch._dynamo.reset()
-    defer_compilation()
-    return {"torch": torch.__version__, "python": platform.python_version()}
 
 
 class _Sample(nn.Module):

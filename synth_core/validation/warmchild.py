@@ -20,7 +20,9 @@ from typing import IO, Any, Final
 from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.records import Category
 
-_PASSED_ON: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CXX", "CUDA_HOME", "CUDA_VISIBLE_DEVICES")
+_PASSED_ON: Final = (
+    "PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CC", "CXX", "CUDA_HOME", "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
 """All of our environment that the zygote may see: no key, no PREFECT_*, no SYNTH_*."""
 _ATTEMPTS: Final = 2
 

@@ -114,7 +114,6 @@ class _Zygote:
         os.environ |= {
             "TMPDIR": box.scratch,
             "TORCHINDUCTOR_CACHE_DIR": f"{configuration.cache}/inductor",
-            "TRITON_CACHE_DIR": f"{configuration.cache}/triton",  # the home folder is read-only from here on
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }
@@ -128,12 +127,14 @@ class _Zygote:
 
         if configuration.device == "cuda":
             warm.require_gpu()
-        compiler = find_compiler(f"{configuration.cache}/headers")
-        facts = warm.up()
+        compiler = find_compiler(f"{configuration.cache}/headers", configuration.device == "cpu")
+        facts = warm.up(configuration.device)
         self._judge = Judge(box, _JUDGE_SLOT)
         self._scheduler = Scheduler(
             box, Builder(box, compiler), self._judge, configuration.workers, self._started, self._done
         )
+        if configuration.device == "cuda":
+            self._scheduler.pool.prove()
         gc.collect()
         gc.freeze()
         self._reply(ready={"tier": box.tier, "refusals": list(box.refusals), **facts})

@@ -24,6 +24,8 @@ from synth_core.validation.sandbox.seccomp import Profile
 FIRST_UID: Final = 70_000
 """Slot n runs as this user id plus n, where the engine is root: nobody else's files, processes or limits."""
 SCRATCH_MB: Final = 256
+WORKER_MB: Final = 8192
+"""Scratch of a GPU worker, which holds Triton's and Inductor's files of all programs that it serves."""
 MAX_FILE: Final = 2**31
 
 _SYSTEM: Final = (
@@ -31,6 +33,8 @@ _SYSTEM: Final = (
     "/sys/devices/system/cpu", "/sys/devices/system/node", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
     "/proc/version", "/proc/filesystems", "/proc/sys/vm/overcommit_memory",
 )  # fmt: skip
+_DRIVER_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LD_LIBRARY_PATH", "CC", "CXX")
+"""Of the environment, what a GPU worker keeps: which GPU, and where the driver and the compilers are."""
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 
@@ -67,6 +71,7 @@ class Limits:
     born_resident_kb: int = 0
     """Resident memory of its parent."""
     files: int = 256
+    processes: int = 64
 
 
 def probe(scratch: str, writable: tuple[str, ...], allowed: Tier = Tier.A) -> Sandbox:
@@ -98,8 +103,8 @@ def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable:
     """
     folder, uid = f"{box.scratch}/{profile}-{slot}", box.uid(slot)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    if box.namespaces and profile is Profile.PROGRAM:
-        namespaces.private_scratch(folder, SCRATCH_MB, uid)
+    if box.namespaces and profile is not Profile.COMPILER:  # whose libraries others must see
+        namespaces.private_scratch(folder, WORKER_MB if profile is Profile.WORKER else SCRATCH_MB, uid)
     if box.own_uids:
         os.chown(folder, uid, uid)
         os.setgroups([])
@@ -107,7 +112,7 @@ def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable:
         os.setresuid(uid, uid, uid)
     os.umask(0o077)
     os.chdir(folder)
-    _set_environment(folder)
+    _set_environment(folder, _DRIVER_VARIABLES if profile is Profile.WORKER else ())
     _set_limits(limits, own_uid=box.own_uids)
     if linux.LINUX:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user id cleared it
@@ -143,8 +148,10 @@ def _rules(folder: str, profile: Profile, readable: tuple[str, ...]) -> list[tup
     return [*rules, (folder, landlock.WRITE | landlock.READ)]
 
 
-def _set_environment(folder: str) -> None:
+def _set_environment(folder: str, kept: tuple[str, ...]) -> None:
+    before = {name: os.environ[name] for name in kept if name in os.environ}
     os.environ.clear()
+    os.environ.update(before)
     os.environ.update(
         PATH="/usr/local/bin:/usr/bin:/bin",
         HOME=folder,
@@ -152,6 +159,7 @@ def _set_environment(folder: str) -> None:
         LANG="C.UTF-8",
         USER="nobody",
         TORCHINDUCTOR_CACHE_DIR=f"{folder}/inductor",
+        TRITON_CACHE_DIR=f"{folder}/triton",
         TORCHINDUCTOR_COMPILE_THREADS="1",
         OMP_NUM_THREADS="1",
     )
@@ -167,7 +175,7 @@ def _set_limits(limits: Limits, own_uid: bool) -> None:
         resource.RLIMIT_DATA: limits.born_kb * 1024 + limits.data_mb * 2**20,
     }
     if own_uid:
-        caps[resource.RLIMIT_NPROC] = 64
+        caps[resource.RLIMIT_NPROC] = limits.processes
     for limit, value in caps.items():
         _, hard = resource.getrlimit(limit)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

@@ -40,9 +40,10 @@ def enter(scratch: str, writable: Sequence[str]) -> None:
 
 
 def private_scratch(folder: str, size_mb: int, owner: int) -> None:
-    """Give this process alone a scratch of at most `size_mb` MiB and 16,384 files at `folder`."""
+    """Give this process alone a scratch of at most `size_mb` MiB, and 64 files for each, at `folder`."""
     linux.unshare(linux.CLONE_NEWNS)
-    options = f"mode=0700,size={size_mb}m,nr_inodes=16384,uid={owner},gid={owner}"
+    inodes = size_mb * 64
+    options = f"mode=0700,size={size_mb}m,nr_inodes={inodes},uid={owner},gid={owner}"
     linux.mount("tmpfs", folder, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
 
 
