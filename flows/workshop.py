@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from synth_core.coverage import Seen
 from synth_core.filtering import refuse_held
 from synth_core.records import Candidate, Manifest, Outcome, Stage
 from synth_core.settings import Settings
-from synth_core.store import Run, append_ledger, earlier_attempts, persist
+from synth_core.store import Attempts, Run, append_ledger, persist
 from synth_core.strategies import Strategy, effective_strategies
 from tasks.cache import Batch
 from tasks.stages import Stages, Step
@@ -62,7 +63,7 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
             Stage.PERSIST: functools.partial(keep, run),
         }
         yield Workshop(
-            Stages(functools.partial(start, run), steps),
+            Stages(functools.partial(start, run, seen=_watch(run)), steps),
             dispatcher.snapshot,
             lambda: dispatcher.budget_spent,
             _templates(settings),
@@ -79,16 +80,34 @@ def _templates(settings: Settings) -> dict[Stage, str]:
     return {Stage.PROMPT: "\0".join(path.read_text("utf-8") for path in sorted(own) if path.is_file())}
 
 
-def start(run: Run, batch: Batch, earlier: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates of a batch: first attempts, or further ones at what failed in `earlier`."""
+def start(
+    run: Run, batch: Batch, earlier: Sequence[Candidate], seen: Callable[[], Seen] = Seen
+) -> list[Candidate]:
+    """The candidates of a batch: first attempts, or further ones at what failed in `earlier`.
+
+    seen: what the folder holds by now, which only the sampler `coverage` asks for.
+    """
     settings = run.settings
     if batch.sources:
         attempts = (sampling.again(candidate, settings) for candidate in earlier)
         return [candidate for candidate in attempts if candidate is not None]
     strategy = Strategy.model_validate_json(batch.parameters)
-    seen = Seen.of(earlier_attempts(run)) if strategy.sampler == "coverage" else None
-    sampled = sampling.sample(settings, strategy, range(batch.start, batch.stop), seen)
+    known = seen() if strategy.sampler == "coverage" else None
+    sampled = sampling.sample(settings, strategy, range(batch.start, batch.stop), known)
     return refuse_held(sampled, run.output_dir, run.run_id, settings.skip_filters)
+
+
+def _watch(run: Run) -> Callable[[], Seen]:
+    """What the folder's ledgers hold, this run's included: read when first asked, then only what is new."""
+    attempts, seen, lock = Attempts(run.output_dir), Seen(), threading.Lock()
+
+    def follow() -> Seen:
+        with lock:
+            for operators, accepted in attempts.fresh():
+                seen.add(operators, accepted=accepted)
+        return seen
+
+    return follow
 
 
 def keep(run: Run, candidates: Sequence[Candidate], manifest: Manifest) -> list[Candidate]:

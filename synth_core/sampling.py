@@ -44,7 +44,7 @@ def sample(
 ) -> list[Candidate]:
     """First attempts at the given positions of the run; `settings.seed` must be resolved.
 
-    seen: what the output folder holds from earlier runs, which only the sampler `coverage` asks for.
+    seen: what the output folder holds, which only the sampler `coverage` asks for.
     """
     return [_first_attempt(settings, strategy, index, seen or Seen()) for index in indices]
 

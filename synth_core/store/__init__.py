@@ -1,7 +1,7 @@
 """What is kept on disk: shards between tasks, the ledger of a run, program files, the exported dataset."""
 
 from synth_core.store.export import export_dataset
-from synth_core.store.ledger import append_ledger, earlier_attempts, scan_ledger
+from synth_core.store.ledger import Attempts, append_ledger, scan_ledger
 from synth_core.store.programs import persist
 from synth_core.store.runs import (
     Run,
@@ -17,12 +17,12 @@ from synth_core.store.runs import (
 from synth_core.store.shards import describe_shard, read_shard, write_shard
 
 __all__ = [
+    "Attempts",
     "Run",
     "RunState",
     "append_ledger",
     "continue_run",
     "describe_shard",
-    "earlier_attempts",
     "export_dataset",
     "finish_run",
     "hidden_folder",

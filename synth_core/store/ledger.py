@@ -54,11 +54,25 @@ def scan_ledger(output_dir: Path | str, run_id: str | None = None) -> pl.LazyFra
     files = [file for folder in folders for file in sorted(folder.glob("ledger/*.parquet"))]
     if not files:
         return pl.LazyFrame(schema=LEDGER_SCHEMA)
+    return _scan(files)
+
+
+class Attempts:
+    """The attempts that the ledgers of a folder hold, each file read once however often one asks."""
+
+    def __init__(self, output_dir: Path | str) -> None:
+        self._folder = hidden_folder(output_dir)
+        self._read: set[Path] = set()
+
+    def fresh(self) -> list[tuple[list[str], bool]]:
+        """(operators, accepted) of those that no earlier call returned: realised ones where accepted."""
+        files = sorted(set(self._folder.glob("runs/*/ledger/*.parquet")) - self._read)
+        if not files:
+            return []
+        self._read.update(files)
+        operators = pl.when("accepted").then("realised").otherwise("requested").alias("operators")
+        return list(_scan(files).select(operators, "accepted").collect().iter_rows())
+
+
+def _scan(files: list[Path]) -> pl.LazyFrame:
     return pl.scan_parquet(files, schema=LEDGER_SCHEMA, missing_columns="insert", extra_columns="ignore")
-
-
-def earlier_attempts(run: Run) -> list[tuple[list[str], bool]]:
-    """(operators, accepted) of all attempts of the folder's other runs: realised ones where accepted."""
-    others = scan_ledger(run.output_dir).filter(pl.col("run_id") != run.run_id)
-    operators = pl.when("accepted").then("realised").otherwise("requested").alias("operators")
-    return list(others.select(operators, "accepted").collect().iter_rows())

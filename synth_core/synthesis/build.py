@@ -139,6 +139,7 @@ def _step(d: Draft, x: Value | None, row: Operator) -> Value:
                 soundness.check(y)
                 if x is not None and not row.no_op_in_eval:
                     soundness.check_effect(x, y)
+                    soundness.check_new(y, d.values)
             for head in d.heads:
                 soundness.check(head)
             d.steps.append(row.name)

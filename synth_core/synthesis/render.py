@@ -76,7 +76,8 @@ def _forward(d: Draft, lines: list[Line], outputs: list[Value], named: Callable[
         text = named(statement(line))
         rows += text.split("\n")
         if not line.block and len(text) < 70 and _reshapes(d, line) and d.rng.random() < COMMENTED:
-            rows[-1] += f"  # {axes_of(d, line.outs[0])}"
+            comment = f"  # {axes_of(d, line.outs[0])}"
+            rows[-1] += comment if len(text + comment) < LONGEST - 8 else ""
     last = lines[-1]
     alone = len(outputs) == 1 and not last.block and last.targets == outputs[0].name
     if alone and d.rng.random() < RETURNED:
@@ -96,7 +97,9 @@ def _nest(d: Draft, outputs: list[Value]) -> list[Line]:
     lines: list[Line] = []
     for line in d.lines:
         nested = _nested(lines[-1], line, uses) if lines and lines[-1].targets not in keep else None
-        if nested and len(nested.text) < LONGEST - 12 and d.rng.random() < NESTED:
+        back = nested and f"{lines[-1].targets}.transpose(1, 2)" in line.text
+        certain = back and lines[-1].text.endswith(".transpose(1, 2)")  # there and back: nobody writes that
+        if nested and len(nested.text) < LONGEST - 12 and (certain or d.rng.random() < NESTED):
             lines[-1] = nested
         else:
             lines.append(line)
@@ -110,7 +113,8 @@ def _nested(before: Line, line: Line, uses: Counter[str]) -> Line | None:
         return None
     if not re.search(rf"\b{value}\b", line.text):
         return None
-    return replace(line, text=line.text.replace(value, before.text))
+    text = line.text.replace(value, before.text)
+    return replace(line, text=text.replace(".transpose(1, 2).transpose(1, 2)", ""))
 
 
 def _is_call(text: str) -> bool:
@@ -147,22 +151,26 @@ def _docstring(d: Draft, outputs: list[Value], names: dict[str, str]) -> list[st
     kinds = dict.fromkeys(SUBJECTS[value.kind] for value in floating) or ["Lookup"]
     subject = " and ".join(kinds).capitalize()
     steps = ", ".join(d.steps[:-1]) + (" and " if d.steps[:-1] else "") + d.steps[-1]
-    summary = textwrap.wrap(f'"""{subject} block of {steps}.', LONGEST - 8)
+    summary = d.rng.choice((f"{subject} block of {steps}.", f"{' -> '.join(d.steps)}."))
+    summary_rows = textwrap.wrap(f'"""{summary}', LONGEST - 8, break_on_hyphens=False)
     shapes = [f"{names[item.value.name]}: {axes_of(d, item.value)}" for item in d.inputs]
     returned = ", ".join(axes_of(d, value) for value in outputs)
-    return [f"    {row}".rstrip() for row in (*summary, "", *shapes, f"returns {returned}", '"""')]
+    return [f"    {row}".rstrip() for row in (*summary_rows, "", *shapes, f"returns {returned}", '"""')]
 
 
 def _wrap(row: str) -> str:
-    """A row that is too long, broken at the commas of its outermost brackets, deeper where need be."""
+    """A row that is too long, broken at the commas of its longest brackets, deeper where need be."""
     if len(row) <= LONGEST:
         return row
     pad = row[: len(row) - len(row.lstrip())]
     # Parentheses that only group an expression would make a tuple of it by the comma.
-    opening = re.search(r"\w\(|[\[{]", row)
-    if opening is None:
+    starts, start = [], 0
+    while opening := re.compile(r"\w\(|[\[{]").search(row, start):
+        starts.append(opening.end())
+        start = _commas(row, opening.end())[1]
+    if not starts:
         return row
-    start = opening.end()
+    start = max(starts, key=lambda start: _commas(row, start)[1] - start)
     commas, end = _commas(row, start)
     bounds = [start - 1, *commas, end]
     items = [row[a + 1 : b].strip() for a, b in pairwise(bounds)]

@@ -8,12 +8,15 @@ tightened by a margin.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from synth_core.synthesis.draft import CannotWrite, Value
 
 SMALLEST, LARGEST = 5e-3, 2e3  # of the largest magnitude
 LEAST_SPREAD = 5e-3  # standard deviation over the largest magnitude
+AT_AN_END, MOST_AT_AN_END = 1e-3, 0.8  # so near to the lowest or highest value; share of such elements
 LEAST_DIFFERENCE = 1e-2  # between rows of a batch, over the mean magnitude
 LEAST_EFFECT = 0.02  # share of the elements that an operator must change,
 LEAST_CHANGE = 5e-3  # by so much of the mean magnitude
@@ -33,6 +36,9 @@ def check(value: Value) -> None:
         raise CannotWrite(f"magnitude {largest:.1e}")
     if float(t.std()) < LEAST_SPREAD * largest:
         raise CannotWrite("hardly any spread")
+    margin = AT_AN_END * (high - low)
+    if float(((t - low < margin) | (high - t < margin)).float().mean()) > MOST_AT_AN_END:
+        raise CannotWrite("saturated: hardly any value between the ends")
     rows = t.reshape(t.shape[0], -1)
     difference = float((rows[1:] - rows[:1]).abs().mean())
     if difference < LEAST_DIFFERENCE * float(rows.abs().mean()):
@@ -49,3 +55,11 @@ def check_effect(before: Value, after: Value) -> None:
     changed = (before.tensor - after.tensor).abs() > LEAST_CHANGE * scale
     if float(changed.float().mean()) < LEAST_EFFECT:
         raise CannotWrite("changes hardly any value")
+
+
+def check_new(value: Value, values: Sequence[Value]) -> None:
+    """Raise `CannotWrite` where a value equals an earlier one: shuffled and shuffled back, or made twice."""
+    for other in values:
+        alike = other is not value and other.shape == value.shape and other.tensor.dtype == value.tensor.dtype
+        if alike and torch.equal(other.tensor, value.tensor):
+            raise CannotWrite("an earlier value comes again")

@@ -11,6 +11,7 @@ from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.records import Candidate, Category, Graph, Program, Specification, Stage, Verdict
 from synth_core.settings import Settings
 from synth_core.store import (
+    Attempts,
     Run,
     RunState,
     append_ledger,
@@ -101,6 +102,16 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None
         command = [sys.executable, "-c", script, place]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert f"output_dir {place} cannot be" in done.stdout, done.stderr
+
+
+def test_attempts_are_read_once_each(run: Run) -> None:
+    attempts = Attempts(run.output_dir)
+    assert attempts.fresh() == []
+    append_ledger(run, [candidate(0), candidate(1, failed=True)], round=0, batch=0)
+    assert [accepted for _, accepted in attempts.fresh()] == [False, False]  # none is persisted yet
+    append_ledger(run, persist([candidate(2)], run), round=0, batch=1)
+    assert attempts.fresh() == [(["ReLU"], True)]
+    assert attempts.fresh() == []
 
 
 def test_the_ledger_keeps_every_candidate_with_its_run(run: Run) -> None:
