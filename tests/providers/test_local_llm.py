@@ -18,7 +18,7 @@ import pytest
 from synth_core.extraction import extract_programs
 from synth_core.prompting import render_prompts
 from synth_core.providers.dispatch import Dispatcher
-from synth_core.records import Category
+from synth_core.records import Candidate, Category
 from synth_core.sampling import sample
 from synth_core.settings import Settings
 from synth_core.strategies import effective_strategies
@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="needs the extra local-llm"),
 ]
 _ROOT = Path(__file__).parents[2]
+_FAILURES = {Category.TRUNCATED, Category.NO_CODE, Category.SYNTAX_ERROR, Category.REFUSAL}
 
 
 @pytest.fixture(scope="module")
@@ -41,30 +42,36 @@ def address() -> Iterator[str]:
         process.kill()
 
 
-def test_free_answers_end_in_a_program_or_a_reason(address: str, tmp_path: Path) -> None:
-    options = {"base_url": address, "max_tokens": 300, "timeout": 900, "concurrency": 2}
+def _asked(address: str, cache: Path, max_tokens: int, indices: range) -> list[Candidate]:
+    """Candidates whose full-module prompt the model has answered in free text."""
+    options = {"base_url": address, "max_tokens": max_tokens, "timeout": 900, "concurrency": 2}
     settings = Settings(
-        model_name="local", strategy="high-yield", seed=5, cache_dir=str(tmp_path), provider=options
+        model_name="local", strategy="high-yield", seed=5, cache_dir=str(cache), provider=options
     ).resolved()
     (strategy,) = effective_strategies(settings)
     with Dispatcher(settings) as dispatcher:
-        asked = dispatcher.complete(render_prompts(sample(settings, strategy, range(4))))
-    for candidate in extract_programs(asked):
+        return extract_programs(dispatcher.complete(render_prompts(sample(settings, strategy, indices))))
+
+
+def test_free_answers_end_in_a_program_or_a_reason(address: str, tmp_path: Path) -> None:
+    for candidate in _asked(address, tmp_path, 250, range(2)):
         assert candidate.completion is not None
         assert candidate.telemetry.usage.output_tokens > 0
         assert candidate.program is not None or candidate.failure is not None
         if candidate.failure:
-            assert candidate.failure.category in {
-                Category.TRUNCATED,
-                Category.NO_CODE,
-                Category.SYNTAX_ERROR,
-                Category.REFUSAL,
-            }
+            assert candidate.failure.category in _FAILURES
+            assert candidate.failure.detail
+
+
+def test_answers_too_short_for_a_program_fail_for_a_reason(address: str, tmp_path: Path) -> None:
+    """Thirty tokens hold no program, whatever the model says."""
+    failures = [candidate.failure for candidate in _asked(address, tmp_path, 30, range(2, 3))]
+    assert all(failure and failure.category in _FAILURES and failure.detail for failure in failures)
 
 
 def test_a_weak_model_reaches_twenty_accepted_programs(address: str, tmp_path: Path) -> None:
     command = f"""generate --strategy small-model --base-url {address} --num-accepted 20
-        --num-total-samples 80 --seed 3 --provider-concurrency 2 --provider-timeout 900 --max-tokens 600
+        --num-total-samples 80 --seed 3 --provider-concurrency 2 --provider-timeout 900 --max-tokens 400
         --output-dir {tmp_path / "out"} --cache-dir {tmp_path / "cache"} --json"""
     run = subprocess.run(
         [str(Path(sys.executable).with_name("synth")), *command.split()],
