@@ -123,7 +123,8 @@ def test_a_sound_program_passes_both_stages_under_its_realised_name(engine: Engi
 
 def test_the_name_of_the_class_decides_nothing(engine: Engine) -> None:
     """The file that is kept is judged on the inputs that the candidate was accepted with."""
-    texts = [source().replace("SynthModel_ReLU_Linear", name) for name in ("SynthModel_One", "SynthModel_Two")]
+    names = ("SynthModel_One", "SynthModel_Two")
+    texts = [source().replace("SynthModel_ReLU_Linear", name) for name in names]
     other = source(head="# another program, with inputs of its own\n")
     found = [verdict.verdicts[0].measured for verdict in both(engine, *texts, other)]
     assert found[0]

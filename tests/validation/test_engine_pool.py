@@ -240,7 +240,8 @@ from synth_core.validation import warm
 from synth_core.validation.evidence import EvidenceWriter
 from synth_core.validation.vetting import vet
 warm.up(sys.argv[1])
-vet({"source": sys.stdin.read(), "name": "SynthModel_Program", "seed": 1}, "meta", EvidenceWriter(io.BytesIO()))
+asked = {"source": sys.stdin.read(), "name": "SynthModel_Program", "seed": 1}
+vet(asked, "meta", EvidenceWriter(io.BytesIO()))
 """
 
 
