@@ -48,11 +48,11 @@ def validate(settings: Settings, run_id: str, shards: list[Manifest]) -> int:
         upstream: Sequence[Manifest] = [_local(shard, shelf) for shard in shards]
         eager = tasks[Stage.VALIDATE_EAGER].map(upstream)
         compiled = tasks[Stage.VALIDATE_COMPILE].map(eager)
-        results = compiled.result()
+        results = [*eager.result(), *compiled.result()]  # the cause of a failure first
         if shelf.root:
-            for manifest in [*eager.result(), *results]:
+            for manifest in results:
                 send(Path(manifest.path), settings.validation.pool_storage)
-    return sum(manifest.alive for manifest in results)
+    return sum(manifest.alive for manifest in results if manifest.stage is Stage.VALIDATE_COMPILE)
 
 
 @contextlib.contextmanager
