@@ -100,7 +100,7 @@ class Limiter:
 def rate(kind: str = "") -> None:
     """All ways of counting at once, or one, each against a dispatcher of its own.
 
-    All at once need a quarter of a core, clients and servers together.
+    All at once need a quarter of a core, clients and servers together; a busier machine measures itself.
     """
     asked = candidates("openai", 3000)
     threads = [

@@ -1,4 +1,5 @@
-"""Kill -9 at random moments: what was received is never asked for again. The server counts."""
+"""Kill -9 at random moments: what was received is never asked for again. The server counts what it is asked,
+the ledger what was in flight (benchmarks/dispatch.py lets the server count that, too)."""
 
 from __future__ import annotations
 
