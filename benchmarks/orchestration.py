@@ -43,7 +43,7 @@ def main() -> None:
     cost_options.add_argument("--real", action="store_true")
     overlap_options = commands.add_parser("overlap")
     overlap_options.add_argument("--candidates", type=int, default=400)
-    commands.add_parser("dask").add_argument("--candidates", type=int, default=160)
+    commands.add_parser("dask").add_argument("--candidates", type=int, default=400)
     options = parser.parse_args()
     if options.command == "cost":
         cost(options.candidates, real=options.real)

@@ -40,13 +40,19 @@ def spread(settings: Settings, stages: Sequence[Stage], open_steps: OpenSteps) -
     Connects to `settings.dask_address`, or starts a cluster here with a process for each of `num_worker`.
     Raises `EnvironmentFault` where no scheduler answers or no worker survives.
     """
-    with contextlib.ExitStack() as stack:
-        client = stack.enter_context(_client(settings))
+    with _client(settings) as client:
+        text = settings.model_dump_json()
+        # Engines start while the first candidates are being written; later workers start their own.
+        starting = [
+            client.submit(_start, open_steps, text, workers=[worker], pure=False)
+            for worker in client.nthreads()  # type: ignore[no-untyped-call]
+        ]
 
         def step(stage: Stage) -> Step:
-            return lambda candidates, _: _scatter(client, stage, settings, open_steps, candidates)
+            return lambda candidates, _: _scatter(client, stage, text, open_steps, candidates)
 
         yield {stage: step(stage) for stage in stages}
+        del starting  # kept till here: Dask forgets work whose future nobody holds
 
 
 @contextlib.contextmanager
@@ -80,15 +86,14 @@ def _client(settings: Settings) -> Iterator[distributed.Client]:
 def _scatter(
     client: distributed.Client,
     stage: Stage,
-    settings: Settings,
+    settings: str,
     open_steps: OpenSteps,
     candidates: Sequence[Candidate],
 ) -> list[Candidate]:
     """The alive candidates in chunks to whatever worker is free; all of them back, in order."""
     records = [candidate.model_dump_json() for candidate in candidates if candidate.alive]
     chunks = [records[i : i + _CHUNK] for i in range(0, len(records), _CHUNK)]
-    text = settings.model_dump_json()
-    futures = [client.submit(_work, open_steps, stage, text, chunk, pure=False) for chunk in chunks]
+    futures = [client.submit(_work, open_steps, stage, settings, chunk, pure=False) for chunk in chunks]
     try:
         results: list[list[str]] = client.gather(futures)  # type: ignore[no-untyped-call]
     except (KilledWorker, CommClosedError, distributed.client.FutureCancelledError) as error:
@@ -98,6 +103,11 @@ def _scatter(
         Candidate.model_validate_json(next(worked)) if candidate.alive else candidate
         for candidate in candidates
     ]
+
+
+def _start(open_steps: OpenSteps, settings: str) -> None:
+    """On the worker: open the stages before there is work for them."""
+    _steps(open_steps, settings)
 
 
 def _work(open_steps: OpenSteps, stage: Stage, settings: str, records: Sequence[str]) -> list[str]:

@@ -63,6 +63,13 @@ def synth(settings: Settings) -> RunSummary:
     """Write synthetic PyTorch programs, prove each one sound, keep the good, say why the others fell.
 
     A run by a deployment first goes on with what a kill cut short in the same folder.
+
+    Args:
+        settings: All options of the run. What is left out has the default shown; a field without a value
+            takes the strategy's.
+
+    Returns:
+        What the run came to: attempts, accepted programs, rejections by category, cost, the report's path.
     """
     session = SESSION.get()
     if session.resume:
