@@ -23,8 +23,6 @@ TRIES_A_STEP = 5
 TRIES_A_PROGRAM = 24
 HALF, HALF_UP_TO = 0.12, 7  # share of half-precision programs, among those of so few operators
 HALF_TYPES = ("torch.bfloat16", "torch.bfloat16", "torch.float16")
-STEPS = frozenset({"FakeQuantize", "Threshold", "Hardshrink", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d"})
-# A step turns the rounding of half precision into a jump, so these stay in single precision.
 SOURCES = frozenset({"Embedding", "EmbeddingBag", "PositionalEmbedding"})
 JOINING = 0.12  # chance, after a step, to join with an earlier value
 SIDE_BY_SIDE = 0.12  # chance that two steps read the same value and are joined
@@ -61,7 +59,7 @@ def build(operators: Sequence[str], seed: int) -> Written:
 
 
 def _attempt(rows: list[Operator], rng: random.Random, most_inputs: int) -> Written:
-    smooth = STEPS.isdisjoint(row.name for row in rows)
+    smooth = proof.STEPS.isdisjoint(row.name for row in rows)
     half = smooth and len(rows) <= HALF_UP_TO and rng.random() < HALF
     d = Draft(
         rng=rng, sizes=Sizes(rng), most_inputs=most_inputs, dtype=rng.choice(HALF_TYPES) if half else ""
@@ -147,8 +145,10 @@ def _step(d: Draft, x: Value | None, row: Operator) -> Value:
             d.private |= made - {value.name for value in (y, *d.heads, *(i.value for i in d.inputs))}
             return y
         except CannotWrite as error:
-            reason = error
             d.undo(mark)
+            if str(error) == str(reason):
+                break  # chance has no say in it
+            reason = error
         finally:
             d.operator, d.idle = "", False
     assert reason is not None

@@ -19,24 +19,32 @@ def convert(d: Draft, x: Value, kind: Kind) -> Value:
 
 
 def _ways(x: Value, kind: Kind) -> list[tuple[str, str]]:
+    if len(x.shape) < 2:
+        raise CannotWrite("one number a row")
     if kind is Kind.VECTOR:
         return _to_vector(x)
-    ways: dict[tuple[Kind, Kind], list[str]] = {
-        (Kind.VOLUME, Kind.IMAGE): [f"{x}.mean(dim=2)", f"{x}.flatten(1, 2)", f"{x}.amax(dim=2)"],
-        (Kind.VOLUME, Kind.SIGNAL): [f"{x}.flatten(2)", f"{x}.mean(dim=(3, 4))"],
-        (Kind.VOLUME, Kind.SEQUENCE): [f"{x}.mean(dim=(3, 4)).transpose(1, 2)"],
-        (Kind.IMAGE, Kind.SIGNAL): [f"{x}.flatten(2)", f"{x}.mean(dim=3)"],
-        (Kind.IMAGE, Kind.SEQUENCE): [f"{x}.flatten(2).transpose(1, 2)", f"{x}.mean(dim=3).transpose(1, 2)"],
-        (Kind.SIGNAL, Kind.SEQUENCE): [f"{x}.transpose(1, 2)"],
-        (Kind.SEQUENCE, Kind.SIGNAL): [f"{x}.transpose(1, 2)"],
-        (Kind.SIGNAL, Kind.IMAGE): [f"{x}.unflatten(2, {_grid(x.shape[-1])})"],
-        (Kind.SEQUENCE, Kind.IMAGE): [f"{x}.transpose(1, 2).unflatten(2, {_grid(x.shape[1])})"],
-        (Kind.VECTOR, Kind.SEQUENCE): [f"{x}.unflatten(1, {_grid(x.channels)})"],
-        (Kind.VECTOR, Kind.SIGNAL): [f"{x}.unflatten(1, {_grid(x.channels)})"],
-    }
-    if (x.kind, kind) not in ways:
-        raise CannotWrite(f"no usual way from {x.kind} to {kind}")
-    return [(text, "tokens" if kind is Kind.SEQUENCE else "h") for text in ways[x.kind, kind]]
+    match x.kind, kind:
+        case Kind.VOLUME, Kind.IMAGE:
+            ways = [f"{x}.mean(dim=2)", f"{x}.flatten(1, 2)", f"{x}.amax(dim=2)"]
+        case Kind.VOLUME, Kind.SIGNAL:
+            ways = [f"{x}.flatten(2)", f"{x}.mean(dim=(3, 4))"]
+        case Kind.VOLUME, Kind.SEQUENCE:
+            ways = [f"{x}.mean(dim=(3, 4)).transpose(1, 2)"]
+        case Kind.IMAGE, Kind.SIGNAL:
+            ways = [f"{x}.flatten(2)", f"{x}.mean(dim=3)"]
+        case Kind.IMAGE, Kind.SEQUENCE:
+            ways = [f"{x}.flatten(2).transpose(1, 2)", f"{x}.mean(dim=3).transpose(1, 2)"]
+        case (Kind.SIGNAL, Kind.SEQUENCE) | (Kind.SEQUENCE, Kind.SIGNAL):
+            ways = [f"{x}.transpose(1, 2)"]
+        case Kind.SIGNAL, Kind.IMAGE:
+            ways = [f"{x}.unflatten(2, {_grid(x.shape[-1])})"]
+        case Kind.SEQUENCE, Kind.IMAGE:
+            ways = [f"{x}.transpose(1, 2).unflatten(2, {_grid(x.shape[1])})"]
+        case Kind.VECTOR, Kind.SEQUENCE | Kind.SIGNAL:
+            ways = [f"{x}.unflatten(1, {_grid(x.channels)})"]
+        case _:
+            raise CannotWrite(f"no usual way from {x.kind} to {kind}")
+    return [(text, "tokens" if kind is Kind.SEQUENCE else "h") for text in ways]
 
 
 def _to_vector(x: Value) -> list[tuple[str, str]]:

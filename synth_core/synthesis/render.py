@@ -21,6 +21,7 @@ TYPED = 0.4  # chance that a program has annotations
 BY_KEYWORD = 0.2  # chance that get_init_inputs names its arguments
 COMMENTED = 0.4  # chance that a line which changes the number of axes says the new shape
 LONGEST = 100
+TURNED = frozenset({"", "Flatten", "Unfold"})  # their transpose is for what comes next, not their own
 
 SUBJECTS = {Kind.VECTOR: "Vector", Kind.SEQUENCE: "Sequence", Kind.SIGNAL: "Signal",
             Kind.IMAGE: "Image", Kind.VOLUME: "Volume"}  # fmt: skip
@@ -98,7 +99,8 @@ def _nest(d: Draft, outputs: list[Value]) -> list[Line]:
     for line in d.lines:
         nested = _nested(lines[-1], line, uses) if lines and lines[-1].targets not in keep else None
         back = nested and f"{lines[-1].targets}.transpose(1, 2)" in line.text
-        certain = back and lines[-1].text.endswith(".transpose(1, 2)")  # there and back: nobody writes that
+        # There and back: nobody writes that.
+        certain = back and lines[-1].operator in TURNED and lines[-1].text.endswith(".transpose(1, 2)")
         if nested and len(nested.text) < LONGEST - 12 and (certain or d.rng.random() < NESTED):
             lines[-1] = nested
         else:
@@ -114,7 +116,8 @@ def _nested(before: Line, line: Line, uses: Counter[str]) -> Line | None:
     if not re.search(rf"\b{value}\b", line.text):
         return None
     text = line.text.replace(value, before.text)
-    return replace(line, text=text.replace(".transpose(1, 2).transpose(1, 2)", ""))
+    there_and_back = ".transpose(1, 2).transpose(1, 2)"
+    return replace(line, text=text.replace(there_and_back, "") if before.operator in TURNED else text)
 
 
 def _is_call(text: str) -> bool:
