@@ -43,7 +43,8 @@ def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(
     def options(cache: str) -> dict[str, object]:
         folder = str(tmp_path_factory.mktemp(cache))
         name = f"{__name__}:ask"
-        return {"num_total_samples": 240, "batch_size": 10, "model_name": name, "cache_dir": folder}
+        many = {"sampler": "uniform", "num_core_ops_range": (3, 5), "num_supporting_ops_range": (4, 10)}
+        return {**many, "num_total_samples": 240, "batch_size": 10, "model_name": name, "cache_dir": folder}
 
     runner.bench = Paying()
     summary = runner(**options("cache"), budget={"calls": 25})
@@ -51,8 +52,8 @@ def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(
     assert summary.budget_spent == "the budget of 25 calls is spent"
     assert summary.short
     assert (summary.calls, summary.attempted, run.state) == (25, 25, RunState.BUDGET_SPENT)
-    assert set(summary.rejected) == {"SHAPE_ERROR"}
-    assert summary.accepted + summary.rejected["SHAPE_ERROR"] == 25
+    assert summary.rejected.keys() <= {"SHAPE_ERROR"}  # which 25 were asked is left to chance
+    assert summary.accepted + sum(summary.rejected.values()) == 25
     assert scan_ledger(runner.folder, run.run_id).collect().height == 25
     assert runner.bench.count(Stage.LLM) <= 20  # the window, and not the whole run
 
@@ -62,6 +63,7 @@ def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(
     whole = runner(resume="", budget={"calls": 10_000})
     unlimited = Runner(tmp_path_factory.mktemp("unlimited"), Paying())
     expected = unlimited(**options("other"))
+    assert expected.calls == expected.attempted  # so many operators that no two ask the same
     assert not whole.budget_spent
     assert runner.programs() == unlimited.programs()
     assert (whole.attempted, whole.accepted) == (expected.attempted, expected.accepted)
