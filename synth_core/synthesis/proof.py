@@ -19,10 +19,8 @@ from synth_core.synthesis.draft import CannotWrite, Draft, Line, Value
 NOISE = 0.5  # of a value's own deviation
 LEAST_SPREAD = 2e-3  # of the largest magnitude, along each axis of an output
 LEAST_SHARE = 0.015  # of an output's elements that must move
-TREMOR = 1e-5  # of each input, some hundred rounding errors;
-MOST_GROWTH = (
-    100.0  # times as much an output may move: a rounding error then stays within the tolerance of 1e-4
-)
+TREMOR = 1e-5  # of each input: some hundred rounding errors
+MOST_GROWTH = 100.0  # times as much an output may move; a rounding error then stays within validation's 1e-4
 STEPS = frozenset({"FakeQuantize", "Threshold", "Hardshrink", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d"})
 """Operators that turn a rounding error into a jump."""
 RELATIVE = {torch.float32: 4e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
