@@ -11,7 +11,8 @@ Which problems are flawed is published: robust-kbench ships the results of its f
 NUMERIC failed one that looks at outputs (within 0.01 of zero, of each other over seeds, or along an axis; or
 the input does not matter), REDUNDANT the one that reads the code for operations that could be left out. The
 numeric filters are absolute and were run at full size on an older edition, so some are flaws of the size or
-of that edition: for what is not rejected of them the script prints what it measures at the size it ran.
+of that edition: for what is not rejected of them the script prints what it measures, at the size it ran and
+at LARGER times that size, and which of three reasons the numbers give.
 """
 
 from __future__ import annotations
@@ -33,9 +34,13 @@ from synth_core.settings import ValidationSettings
 from synth_core.validation.engine import Engine
 
 ELEMENTS = 2**19
+LARGER = 16
 FACTORS = [2**n for n in range(14)]
 SIZES = [(factor, floor) for floors in ((8, 16, 4, 32), (2, 1)) for factor in FACTORS for floor in floors]
 """Factors, and what no integer is shrunk below, as they are tried: kernels and groups want different ones."""
+
+ABSOLUTE = 0.01
+"""The published filters' bound on what is zero, or constant."""
 
 NUMERIC = {
     1: frozenset({23, 37, 38, 39, 50, 94, 96, 97, 98}),
@@ -79,7 +84,7 @@ class Shrink(ast.NodeTransformer):
         return node
 
 
-def shrunk(source: str) -> str | None:
+def shrunk(source: str, most: int = ELEMENTS) -> str | None:
     """The text with the smallest shrinking that fits; None where none does. Measured on the meta device."""
     for factor, floor in SIZES:
         tree = ast.parse(source)
@@ -87,7 +92,7 @@ def shrunk(source: str) -> str | None:
         tree.body = [shrink.visit(node) if isinstance(node, ast.Assign) else node for node in tree.body]
         text = ast.unparse(ast.fix_missing_locations(tree))
         size = elements(text)
-        if size is not None and size <= ELEMENTS:
+        if size is not None and size <= most:
             return text
     return None
 
@@ -110,7 +115,21 @@ def elements(source: str) -> int | None:
 
 
 def measured(source: str) -> str:
-    """What the numeric filters look at, but relative to the output's size."""
+    """What the numeric filters look at, absolutely as they do and relative to the output's size, and why the
+    program is accepted all the same."""
+    lines = [_measured(text) for most in (ELEMENTS, LARGER * ELEMENTS) if (text := shrunk(source, most))]
+    largest, flattest = (min(line[n] for line in lines) for n in (0, 1))
+    if largest < ABSOLUTE:
+        why = "small, not zero: a softmax or a norm over many elements"
+    elif flattest < ABSOLUTE:
+        why = f"flat by {ABSOLUTE} absolutely, not relative to its size"
+    else:
+        why = "neither small nor flat at either size: a flaw of the older edition, or of a much larger size"
+    return f"{why}; {'; '.join(line[2] for line in lines)}"
+
+
+def _measured(source: str) -> tuple[float, float, str]:
+    """Largest |output|, least standard deviation (over seeds, along any axis), and both in words."""
     import torch
 
     namespace: dict[str, object] = {"__name__": "problem"}
@@ -120,13 +139,14 @@ def measured(source: str) -> str:
     with torch.no_grad():
         outputs = [program(*namespace["get_inputs"]()).double() for _ in range(5)]  # type: ignore[operator]
     largest = max(float(output.abs().max()) for output in outputs) or 1.0
-    seeds = float(torch.stack(outputs).std(0).max())
-    axes = [
+    spreads = [float(torch.stack(outputs).std(0).max())] + [
         float(outputs[0].std(axis).max()) for axis in range(outputs[0].dim()) if outputs[0].shape[axis] > 1
     ]
+    shape = list(outputs[0].shape)
     return (
-        f"shape {list(outputs[0].shape)}, largest {largest:.3g}; relative to it: std over seeds"
-        f" {seeds / largest:.2g}, along the flattest axis {min(axes, default=seeds) / largest:.2g}"
+        largest,
+        min(spreads),
+        f"{shape} largest {largest:.3g}, flattest {min(spreads) / largest:.2g} of it",
     )
 
 
@@ -141,6 +161,7 @@ class Problem:
     level: int
     number: int
     text: str
+    original: str
 
     @property
     def name(self) -> str:
@@ -164,14 +185,16 @@ def main() -> None:
     options = parser.parse_args()
 
     chosen = [
-        Problem(level, number, text)
+        Problem(level, number, text, text)
         for level in options.levels
         for number, text in sorted(problems(options.kernelbench, level))
     ]
     chosen = [problem for problem in chosen if not options.only or problem.name in options.only]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         texts = list(pool.map(shrunk, [problem.text for problem in chosen]))
-        fit = [Problem(p.level, p.number, text) for p, text in zip(chosen, texts, strict=True) if text]
+        fit = [
+            Problem(p.level, p.number, text, p.text) for p, text in zip(chosen, texts, strict=True) if text
+        ]
         print("could not be shrunk:", [p.name for p, text in zip(chosen, texts, strict=True) if not text])
         candidates = [candidate(i, f"Level{p.level}Problem{p.number}", p.text) for i, p in enumerate(fit)]
         with Engine(ValidationSettings(reject_rules=()), workers=2) as engine:
@@ -201,7 +224,7 @@ def report(judged: list[tuple[Problem, Candidate]], pool: ProcessPoolExecutor) -
         }
     print("\npublished as numerically flawed, accepted:")
     accepted = [problem for problem, one in groups["published as numerically flawed"] if one.alive]
-    for problem, line in zip(accepted, pool.map(measured, [p.text for p in accepted]), strict=True):
+    for problem, line in zip(accepted, pool.map(measured, [p.original for p in accepted]), strict=True):
         print(f"  {problem.name} {line}")
     print(json.dumps(summary))
 
