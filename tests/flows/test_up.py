@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,33 +55,41 @@ def await_workers(api: str) -> list[str]:
         time.sleep(2)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_deployment_runs_and_hands_its_shards_to_the_pool(api: str, tmp_path: Path) -> None:
-    assert await_workers(api) == []
+def run_a_deployment(api: str, folder: Path, storage: str, seed: int) -> Any:
+    """Two candidates by `synth/single-debug`, validated by the pool; its flow run when it has ended."""
     settings = {
         "num_total_samples": 2,
         "num_core_ops_range": [1, 1],
         "num_compound_ops_range": [0, 0],
         "num_supporting_ops_range": [1, 1],
-        "seed": 7,
-        "output_dir": str(tmp_path / "out"),
-        "cache_dir": str(tmp_path / "cache"),
-        "validation": {"pool": "gpu", "pool_wait": 120, "pool_storage": str(tmp_path / "shared")},
+        "seed": seed,
+        "output_dir": str(folder / "out"),
+        "cache_dir": str(folder.parent / "cache"),
+        "validation": {"pool": "gpu", "pool_wait": 120, "pool_fallback": "fail", "pool_storage": storage},
     }
-    with connected({"PREFECT_API_URL": api, "PREFECT_HOME": str(tmp_path / "client")}):
+    with connected({"PREFECT_API_URL": api, "PREFECT_HOME": str(folder / "client")}):
         from prefect.deployments import run_deployment
 
-        run = run_deployment("synth/single-debug", parameters={"settings": settings}, timeout=600)
-    assert run.state.is_completed(), run.state
+        return run_deployment("synth/single-debug", parameters={"settings": settings}, timeout=600)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_deployment_runs_and_hands_its_shards_to_the_pool(api: str, tmp_path: Path) -> None:
+    assert await_workers(api) == []
+    by_path, by_url = tmp_path / "by-path", tmp_path / "by-url"
+    storages = ((by_path, str(by_path / "shared")), (by_url, f"file://{by_url}/shared"))
+    for seed, (folder, storage) in enumerate(storages):
+        run = run_a_deployment(api, folder, storage, seed)
+        assert run.state.is_completed(), run.state
+        assert list((folder / "shared" / "validate-compile").glob("*.parquet"))
+        assert list((folder / "out").glob("*.py"))
     with sqlite3.connect(tmp_path / "home" / "prefect.db") as database:
-        flows = dict(
+        flows = list(
             database.execute("select name, state_name from flow_run where state_name <> 'Scheduled'")
         )
         artifacts = {key for (key,) in database.execute("select key from artifact")}
-    assert any(name.startswith("validate-") for name in flows)
-    assert set(flows.values()) == {"Completed"}
+    assert sum(name.startswith("validate-") for name, _ in flows) == 2
+    assert {state for _, state in flows} == {"Completed"}
     assert {"progress", "yield-per-stage", "failures", "report"} <= artifacts
-    assert list((tmp_path / "shared" / "validate-compile").glob("*.parquet"))
-    assert list((tmp_path / "out").glob("*.py"))
     assert not os.environ.get("PREFECT_API_URL")
