@@ -64,22 +64,27 @@ def _client(settings: Settings) -> Iterator[distributed.Client]:
         "n_workers": settings.num_worker,
         "threads_per_worker": 1,
         "host": "127.0.0.1",
-        "dashboard_address": None,
+        "dashboard_address": "127.0.0.1:0",  # None would mean port 8787 of every interface
         "silence_logs": "CRITICAL",
         "lifetime": "4 hours",
         "lifetime_stagger": "10 minutes",
         "lifetime_restart": True,
     }
-    where = {"address": settings.dask_address} if settings.dask_address else {"cluster_kwargs": here}
+    cluster = {"address": settings.dask_address} if settings.dask_address else {"cluster_kwargs": here}
     options = {
         "distributed.scheduler.allowed-failures": _DEATHS,
         "distributed.comm.timeouts.connect": _CONNECT,
     }
-    with dask.config.set(options), DaskTaskRunner(**where) as runner:
+    with dask.config.set(options), DaskTaskRunner(**cluster) as runner:
         try:
             client = runner.client
-        except OSError as error:
-            raise EnvironmentFault(f"no Dask scheduler at {settings.dask_address}: {error}") from None
+        except (OSError, RuntimeError) as error:  # out of reach; or a worker died while it started
+            what = (
+                f"no Dask scheduler at {settings.dask_address}"
+                if settings.dask_address
+                else "no Dask cluster"
+            )
+            raise EnvironmentFault(f"{what}: {error}") from None
         yield client
 
 
