@@ -101,7 +101,8 @@ class ValidationSettings(Record):
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where programs run")
     skip_checks: Names = Field(default=(), description="Names of checks to switch off")
     reject_rules: Names | None = Field(
-        default=None, description="Downstream contract rules that reject; empty: the default ones"
+        default=None,
+        description="Downstream contract rules that reject; not set: those without which a builder is lost",
     )
     allow_unsandboxed: bool = Field(
         default=False, description="Accept resource limits as the only isolation (tier C)"
@@ -199,11 +200,13 @@ class Settings(Record):
         """The same settings with every value that depends on this machine or on chance filled in.
 
         Draws the seed, counts the cores and makes paths absolute, so that a worker elsewhere, or a
-        resumed run, does exactly what this one would.
+        resumed run, does exactly what this one would. Raises `UsageError` for a folder that cannot be used.
         """
         cache = self.cache_dir or os.path.join(
             os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "synth"
         )
+        if " " in cache:  # Inductor splits its compiler's command there
+            raise UsageError(f"cache_dir {cache!r} holds a space; name another (SYNTH_CACHE_DIR)")
         ceiling = self.num_total_samples
         if self.num_accepted and "num_total_samples" not in self.model_fields_set:
             ceiling = _MOST_ATTEMPTS_AN_ACCEPTED * self.num_accepted

@@ -55,6 +55,12 @@ def test_a_mistyped_variable_is_named(tmp_path):
     assert (done.returncode, "SYNTH_SEDE" in done.stderr) == (2, True)
 
 
+def test_a_cache_folder_that_no_compiler_can_use_is_refused(tmp_path):
+    done = synth("generate", cwd=tmp_path, SYNTH_CACHE_DIR="with a space")
+    assert (done.returncode, "SYNTH_CACHE_DIR" in done.stderr) == (2, True)
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_help_lists_the_seed_systems_options_without_heavy_imports(tmp_path):
     done = synth("generate", "--help", cwd=tmp_path)
     options = ("--num-total-samples", "--num-worker", "--p-value", "--max-retries", "--validation-timeout")

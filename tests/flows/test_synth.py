@@ -16,6 +16,7 @@ from synth_core.errors import EnvironmentFault, HopelessProvider
 from synth_core.records import Candidate, Category, Manifest, Stage, Verdict
 from synth_core.store import RunState, latest_run, scan_ledger
 
+AGAIN = {"skip_filters": ["duplicate-operators"]}  # else what the folder holds is not even asked for again
 BEFORE_FILTER = tuple(stage for stage in Stage if stage not in (Stage.FILTER, Stage.PERSIST))
 
 
@@ -40,25 +41,34 @@ def test_same_seed_gives_the_same_programs(runner: Runner, tmp_path_factory: pyt
 
 
 def test_equal_work_is_cached_from_sampling_to_the_filter(runner: Runner) -> None:
-    runner(num_total_samples=20)
+    runner(num_total_samples=20, **AGAIN)
     before = dict(runner.bench.done)
-    runner(num_total_samples=20, num_worker=7)
+    runner(num_total_samples=20, num_worker=7, **AGAIN)
     again = {stage for (stage, _, _), times in runner.bench.done.items() if times > 1}
     assert again == {Stage.SAMPLE, Stage.FILTER, Stage.PERSIST}  # those that read the folder
     assert before.keys() == runner.bench.done.keys()
 
 
 def test_a_setting_that_matters_recomputes_from_its_stage_on(runner: Runner) -> None:
-    runner(num_total_samples=10, max_retries=0)
-    runner(num_total_samples=10, max_retries=0, validation={"timeout": 9})
+    runner(num_total_samples=10, max_retries=0, **AGAIN)
+    runner(num_total_samples=10, max_retries=0, validation={"timeout": 9}, **AGAIN)
     assert [runner.bench.count(stage) for stage in BEFORE_FILTER] == [2, 1, 1, 1, 2, 2]
 
 
+def test_what_the_folder_holds_is_not_asked_for_again(runner: Runner) -> None:
+    first = runner(num_total_samples=20, max_retries=0)
+    second = runner(num_total_samples=20, max_retries=0)
+    assert second.accepted == 0
+    assert second.rejected["DUPLICATE"] == first.accepted
+    ledger = scan_ledger(runner.folder, second.run_id).collect()
+    assert set(ledger.filter(ledger["category"] == "DUPLICATE")["stage"]) == {Stage.SAMPLE}
+
+
 def test_a_hit_counts_only_while_its_shard_exists(runner: Runner) -> None:
-    runner(num_total_samples=32, max_retries=0)
+    runner(num_total_samples=32, max_retries=0, **AGAIN)
     shard = min((runner.folder / ".synth/shards/llm").glob("*.parquet"))
     shard.unlink()
-    runner(num_total_samples=32, max_retries=0)
+    runner(num_total_samples=32, max_retries=0, **AGAIN)
     counts = [runner.bench.count(stage) for stage in BEFORE_FILTER]
     assert counts == [4, 2, 3, 2, 2, 2]  # made anew, found equal: what follows stays cached
 
