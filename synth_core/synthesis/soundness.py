@@ -27,7 +27,7 @@ def check(value: Value) -> None:
     tensor = value.tensor
     if not tensor.is_floating_point():
         return
-    t = tensor.detach().float()
+    t = tensor.float()
     if t.numel() < 2 or 0 in t.shape:
         raise CannotWrite("next to nothing is left")
     low, high = (float(bound) for bound in torch.aminmax(t))

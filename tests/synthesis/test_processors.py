@@ -22,7 +22,8 @@ from synth_core.synthesis.build import build
 torch.set_num_threads(1)
 settings = Settings(seed=7, strategy="balanced").resolved()
 asked = [c.specification for c in sample(settings, effective_strategies(settings)[0], range({COUNT}))]
-sources = [build(one.operators, one.seed).source for one in asked]
+with torch.no_grad():
+    sources = [build(one.operators, one.seed).source for one in asked]
 print(json.dumps([torch.backends.cpu.get_cpu_capability(), sources]))
 """
 
