@@ -70,7 +70,7 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the zygote and everything it started. The engine may be used again afterwards."""
+        """End the zygote and everything it started. It is of no use afterwards."""
         self._child.close()
 
     @property

@@ -25,6 +25,7 @@ _PASSED_ON: Final = (
 )  # fmt: skip
 """All of our environment that the zygote may see: no key, no PREFECT_*, no SYNTH_*."""
 _ATTEMPTS: Final = 2
+_CLOSED: Final = "the validation engine was closed"
 
 Answer = dict[str, Any]
 """`judgement` (judging.Judgement), `alone`, `seconds`."""
@@ -44,36 +45,45 @@ class WarmChild:
         self._module, self._configuration = module, configuration
         self._lock = threading.Lock()
         self._life: _Life | None = None
+        self._closed = False
         self._errands: dict[int, _Errand] = {}
         self._serial = 0
 
     def facts(self) -> dict[str, Any]:
         """What the zygote said of itself when it was ready. Starts it; raises what a failed start raises."""
         with self._lock:
-            return self._alive().ready.result()
+            life = self._alive()
+        return life.ready.result()
 
     def submit(self, job: dict[str, Any]) -> Future[Answer]:
         """Hand over a job. Its answer comes even if the zygote dies of it."""
-        with self._lock:
-            life = self._alive()
-            life.ready.result()
-            self._serial += 1
-            errand = _Errand(json.dumps({"id": self._serial, **job}).encode() + b"\n")
-            self._errands[self._serial] = errand
-        life.send(errand.line)  # outside the lock: the zygote may have to speak before it can listen
+        while True:
+            with self._lock:
+                life = self._alive()
+            life.ready.result()  # outside the lock, like all that takes time: `close` must not wait for it
+            with self._lock:
+                if self._life is life:
+                    self._serial += 1
+                    errand = _Errand(json.dumps({"id": self._serial, **job}).encode() + b"\n")
+                    self._errands[self._serial] = errand
+                    break
+        life.send(errand.line)
         return errand.answer
 
     def close(self) -> None:
-        """End the zygote. What it has not answered fails."""
+        """End the zygote, for good. What it has not answered fails, and so does what is still asked of it."""
         with self._lock:
+            self._closed = True
             life, self._life = self._life, None
             errands, self._errands = list(self._errands.values()), {}
         if life:
             life.close()
         for errand in errands:
-            errand.answer.set_exception(EnvironmentFault("the validation engine was closed"))
+            errand.answer.set_exception(EnvironmentFault(_CLOSED))
 
     def _alive(self) -> _Life:
+        if self._closed:
+            raise EnvironmentFault(_CLOSED)
         if self._life is None:
             self._life = _Life(self._module, self._configuration, self._heard, self._died)
         return self._life
@@ -132,6 +142,7 @@ class _Life:
         self._heard, self._died = heard, died
         self._sending = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._closing = False
         self._thread = threading.Thread(target=self._live, name=f"{module} reader", daemon=True)
         self._thread.start()
 
@@ -144,19 +155,31 @@ class _Life:
             self._process.stdin.flush()
 
     def close(self) -> None:
+        """Ask the zygote to end and wait for that; one that is still starting would not listen."""
+        with self._sending:
+            self._closing = True
+            self._hang_up()
+        if self._process and not self.ready.done():
+            self._process.kill()
+        self._thread.join()
+
+    def _hang_up(self) -> None:
         if self._process and self._process.stdin:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
-        self._thread.join()
 
     def _live(self) -> None:
         with _scratch() as scratch, tempfile.TemporaryFile() as log:
             configuration = {**self._configuration, "scratch": scratch, "parent": os.getpid()}
             try:
-                self._process = _start(self._module, log)
+                process = _start(self._module, log)
             except OSError as error:
                 self.ready.set_exception(EnvironmentFault(f"cannot start the validator: {error}"))
                 return
+            with self._sending:
+                self._process = process
+                if self._closing:  # before there was anything to close
+                    self._hang_up()
             self.send(json.dumps(configuration).encode() + b"\n")
             assert self._process.stdout
             for line in self._process.stdout:

@@ -14,11 +14,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from synth_core.errors import UsageError
+from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.records import Candidate, Category, Program, Specification, Stage, Tier, Verdict
 from synth_core.settings import ValidationSettings
 from synth_core.validation.engine import Engine
@@ -221,6 +222,19 @@ def test_programs_survive_the_death_of_the_zygote(engine: Engine) -> None:
     thread.join()
     assert answers[0].verdicts[0].category is not Category.CRASH
     assert both(engine, source())[0].alive
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.3, 2.0])
+def test_an_engine_can_be_closed_while_it_starts(seconds: float) -> None:
+    closing = Engine(settings(), workers=1)
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(closing.validate_eager, [candidate(source("return self.linear(x) / 3"))])
+        time.sleep(seconds)
+        closing.close()
+        with pytest.raises(EnvironmentFault, match=r"closed|did not start"):
+            asked.result(TIMEOUT)
+    with pytest.raises(EnvironmentFault, match="closed"):
+        closing.probe()
 
 
 def test_verdicts_are_remembered_but_not_those_of_a_busy_hour() -> None:
