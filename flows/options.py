@@ -109,10 +109,11 @@ def _parameter(name: str, path: tuple[str, ...], field: FieldInfo) -> inspect.Pa
 
 
 def _type_for(field: FieldInfo) -> Any:
-    """The type shown in --help; a range stays text, since the settings model alone reads it."""
+    """The type shown in --help; a range or a whole number stays text, since the settings model alone reads
+    it (the parser would round 1.5)."""
     annotation = field.annotation
     options = [part for part in get_args(annotation) if part is not type(None)]
-    for plain in (bool, int, float):
+    for plain in (bool, float):
         if annotation is plain or plain in options:
             return plain
     if get_origin(annotation) is Literal:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from synth_core.errors import UsageError
@@ -26,12 +26,10 @@ _MOST_ATTEMPTS_AN_ACCEPTED = 20  # ceiling of a run that was asked for num_accep
 
 def _parse_range(value: Any) -> Any:
     """`1,5`, `[1,5]` and `[1, 5]` all mean the pair (1, 5)."""
-    if not isinstance(value, str):
-        return value
-    parts = value.strip().strip("[]()").split(",")
+    parts = value.strip().strip("[]()").split(",") if isinstance(value, str) else value
     try:
         low, high = (int(part) for part in parts)
-    except ValueError:
+    except (TypeError, ValueError):
         raise ValueError(f"{value!r} is not a range; write it as MIN,MAX, for example 1,5") from None
     return low, high
 
@@ -243,6 +241,7 @@ def load_settings(options: dict[str, Any] | None = None, config: Path | None = N
     """
     _refuse_unknown_environment()
     file_values = _read_toml(config) if config else {}
+    _refuse_flags(file_values, Settings)
     try:
         environment = _Sources().model_dump(exclude_unset=True)
         return Settings.model_validate(_overlay(_overlay(file_values, environment), options or {}))
@@ -278,9 +277,23 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid TOML: {error}") from None
 
 
+def _refuse_flags(table: dict[str, Any], model: type[BaseModel], above: str = "") -> None:
+    """`seed = true` in a file would count as 1."""
+    for name, value in table.items():
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        if isinstance(value, dict) and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            _refuse_flags(value, annotation, f"{name}.")
+        elif isinstance(value, bool) and annotation and annotation is not bool:
+            raise UsageError(f"{above}{name}: true and false are for switches, and this is none")
+
+
 def _refuse_unknown_environment() -> None:
     """pydantic-settings passes over a mistyped SYNTH_ variable; a user would never learn why."""
-    for name in [*dotenv_values(".env"), *os.environ]:
+    try:
+        names = list(dotenv_values(".env"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read .env: {error}") from None
+    for name in [*names, *os.environ]:
         if name.upper().startswith(ENV_PREFIX):
             field = name[len(ENV_PREFIX) :].lower().split("__")[0]
             if field not in Settings.model_fields:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from synth_core.errors import UsageError
+from synth_core.operators.catalog import find
 from synth_core.records import Record
 from synth_core.settings import Names, Probability, Range, Settings, describe
 
@@ -80,6 +81,8 @@ def effective_strategies(settings: Settings) -> list[Strategy]:
     for part in parts:
         if not any(high for _, high in part.ranges):
             raise UsageError(f"strategy {part.name!r} asks for no operator: every range ends at 0")
+        for operator in part.operators:
+            find(operator)
     return parts
 
 
@@ -99,6 +102,8 @@ def _parse(name: str, text: str) -> list[Strategy]:
     try:
         table: dict[str, Any] = tomllib.loads(text)
         parts = table.pop("parts", None) or [{}]
+        if not (isinstance(parts, list) and all(isinstance(part, dict) for part in parts)):
+            raise UsageError(f"strategy {name!r}: parts are tables, each under [[parts]]")
         return [Strategy.model_validate({"name": name, **table, **part}) for part in parts]
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"strategy {name!r} is not valid TOML: {error}") from None

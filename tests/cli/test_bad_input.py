@@ -12,6 +12,10 @@ from command import synth
     [
         (["generate", "--num-total-sample", "5"], "--num-total-sample"),
         (["generate", "--p-value", "0"], "p_value"),
+        (["generate", "--num-total-samples", "1.5"], "num_total_samples"),
+        (["generate", "--num-total-samples", "0"], "num_total_samples"),
+        (["generate", "--num-worker", "many"], "num_worker"),
+        (["generate", "--seed", "-1"], "seed"),
         (["generate", "--p-value", "1.5"], "p_value"),
         (["generate", "--p_value", "much"], "p_value"),
         (["generate", "--num-core-ops-range", "5,1"], "min 5 is above max 1"),
@@ -53,6 +57,53 @@ def test_a_mistake_in_a_settings_file_names_the_nested_key(tmp_path):
 def test_a_mistyped_variable_is_named(tmp_path):
     done = synth("generate", cwd=tmp_path, SYNTH_SEDE="3")
     assert (done.returncode, "SYNTH_SEDE" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed = true", "seed"),
+        ("num_core_ops_range = [5, 1]", "min 5 is above max 1"),
+        ("num_core_ops_range = [1, 2, 3]", "MIN,MAX"),
+        ("num_core_ops_range = 3", "MIN,MAX"),
+        ("p_value = 0", "p_value"),
+        ("[validation]\ntimeout = true", "validation.timeout"),
+        ("seed = ", "TOML"),
+    ],
+)
+def test_a_mistake_in_a_settings_file_is_one_line(tmp_path, text, says):
+    (tmp_path / "mine.toml").write_text(text + "\n")
+    done = synth("generate", "--config", "mine.toml", cwd=tmp_path)
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+RANGES = 'num_core_ops_range = "1,2"\nnum_compound_ops_range = "0,0"\nnum_supporting_ops_range = "0,0"\n'
+STRATEGY = f'p_value = 0.5\ntemperature = 0.5\nprompt = "free"\n{RANGES}'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (STRATEGY + 'operators = ["Conv2b"]', "unknown operator 'Conv2b'; did you mean Conv2d"),
+        (STRATEGY + "parts = 3", "[[parts]]"),
+        (STRATEGY + "parts = [1]", "[[parts]]"),
+        (STRATEGY + "colour = 1", "colour"),
+        ("p_value = ", "TOML"),
+    ],
+)
+def test_a_mistake_in_a_strategy_file_is_one_line(tmp_path, text, says):
+    (tmp_path / "mine.toml").write_text(text + "\n")
+    done = synth("generate", "--strategy", "mine.toml", cwd=tmp_path)
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_an_env_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
+    done = synth("generate", cwd=tmp_path)
+    assert (done.returncode, ".env" in done.stderr) == (2, True)
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_cache_folder_that_no_compiler_can_use_is_refused(tmp_path):
