@@ -1,19 +1,21 @@
 """Half-price batch mode: questions handed over as one job, whose answers come within a day.
 
-The job is on disk at once (`batches/` in the cache folder), under the digest of what it asks: a run that is
-killed finds it again days later. Its label is noted before the hand-over, so that one killed between the
-hand-over and the note of the job's name finds it among the provider's jobs. Besides the row's id, a mark that
-the prompt asks to repeat tells which question an answer belongs to, because providers have returned rows out
-of order. Rows that failed or expired are asked again alone.
+The job is on disk at once (`batches/` in the cache folder), with the rows it asks, until all its answers are
+kept: a run that is killed finds it again days later, also by some of its rows. Its label is noted before the
+hand-over, so that one killed between the hand-over and the note of the job's name finds it among the
+provider's jobs. Besides the row's id, a mark that the prompt asks to repeat tells which question an answer
+belongs to, because providers have returned rows out of order. Rows that failed or expired are asked again
+alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from uuid import uuid4
 
 from synth_core.errors import EnvironmentFault, HopelessProvider
 from synth_core.providers.call import HOPELESS, RETRYABLE, Connection, Reply, Request, classify, failed
-from synth_core.records import Outcome, sha256
+from synth_core.records import Outcome
 
 _FIRST_POLL, _LONGEST_POLL = 15.0, 300.0  # seconds between looks at a job, doubled each time
 _MOST_FAILURES = 10  # looks at a job that may fail in a row
@@ -59,22 +61,23 @@ class JobFolder:
 
     path: Path
 
-    def find(self, digest: str) -> tuple[str, str] | None:
-        """Label and name of the job that asks this; the name is empty if it was never noted."""
-        try:
-            note = json.loads((self.path / f"{digest}.json").read_text())
-            return note["label"], note["job"]
-        except (OSError, ValueError, KeyError):
-            return None
+    def find(self, rows: Collection[str]) -> tuple[str, str] | None:
+        """Label and name of a job that asks all these rows; the name is empty if it was never noted."""
+        for path in self.path.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                note = json.loads(path.read_text())
+                if set(rows) <= set(note["rows"]):
+                    return path.stem, note["job"]
+        return None
 
-    def note(self, digest: str, label: str, job: str) -> None:
+    def note(self, label: str, job: str, rows: Collection[str]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        temporary = self.path / f".{digest}.tmp"
-        temporary.write_text(json.dumps({"label": label, "job": job, "noted": time.time()}))
-        temporary.replace(self.path / f"{digest}.json")
+        temporary = self.path / f".{label}.tmp"
+        temporary.write_text(json.dumps({"job": job, "noted": time.time(), "rows": list(rows)}))
+        temporary.replace(self.path / f"{label}.json")
 
-    def forget(self, digest: str) -> None:
-        (self.path / f"{digest}.json").unlink(missing_ok=True)
+    def forget(self, label: str) -> None:
+        (self.path / f"{label}.json").unlink(missing_ok=True)
 
 
 async def ask_in_batches(
@@ -96,48 +99,58 @@ async def ask_in_batches(
             break
         # Sorted: what a job asks is the same whatever the order it is asked in.
         rows = {_row(key): _marked(questions[key], _row(key)) for key in sorted(left)}
-        ended = await _one_job(batches, rows, folder)
+        label, ended = await _one_job(batches, rows, folder)
         error = ended.error or "the batch ended without an answer to this row"
         for key in left:
             replies[key] = ended.replies.get(_row(key)) or failed(Outcome.TRANSIENT, error)
             keep(key, replies[key])
+        folder.forget(label)  # only now: what a kill leaves unkept is collected again, not asked again
 
 
-async def _one_job(batches: Batches, rows: Mapping[str, Request], folder: JobFolder) -> Ended:
-    digest = sha256("\n".join(rows))[:24]
-    job = await _hand_over(batches, rows, folder, digest)
+async def _one_job(batches: Batches, rows: Mapping[str, Request], folder: JobFolder) -> tuple[str, Ended]:
+    label, job = await _hand_over(batches, rows, folder)
     pause, failures = _FIRST_POLL, 0
     while True:
         try:
             ended, failures = await batches.collect(job), 0
         except Exception as error:
             ended, failures = None, failures + 1
+            outcome = _outcome(error)
+            if outcome is Outcome.UNKNOWN_MODEL:  # 404: to ask for it again would find it gone each time
+                folder.forget(label)
+                raise EnvironmentFault(f"the batch {job} is gone; a resumed run asks its rows anew") from None
+            if outcome in HOPELESS:
+                raise HopelessProvider(f"the batch {job} cannot be collected: {error}") from None
             if failures == _MOST_FAILURES:
                 raise EnvironmentFault(f"lost touch with the batch {job}: {error}") from None
         if ended is not None:
-            folder.forget(digest)
-            return replace(ended, replies=_by_mark(ended.replies))
+            return label, replace(ended, replies=_by_mark(ended.replies))
         await asyncio.sleep(pause)
         pause = min(_LONGEST_POLL, pause * 2)
 
 
-async def _hand_over(batches: Batches, rows: Mapping[str, Request], folder: JobFolder, digest: str) -> str:
-    """The name of the job that asks these rows: one handed over before, or a new one."""
+async def _hand_over(batches: Batches, rows: Mapping[str, Request], folder: JobFolder) -> tuple[str, str]:
+    """Label and name of the job that asks these rows: one handed over before, or a new one."""
     try:
-        if noted := folder.find(digest):
+        if noted := folder.find(rows.keys()):
             label, job = noted
             if job := job or await batches.find(label) or "":
-                return job
+                return label, job
+            folder.forget(label)
         label = f"synth-{uuid4().hex[:24]}"
-        folder.note(digest, label, "")
+        folder.note(label, "", rows)
         job = await batches.submit(label, rows)
     except Exception as error:  # whatever the SDK raises
-        status = getattr(error, "status_code", None) or getattr(error, "code", None)
-        hopeless = isinstance(status, int) and classify(status, "", str(error)) in HOPELESS
-        kind = HopelessProvider if hopeless else EnvironmentFault
+        kind = HopelessProvider if _outcome(error) in HOPELESS else EnvironmentFault
         raise kind(f"the provider did not take the batch: {error}") from None
-    folder.note(digest, label, job)
-    return job
+    folder.note(label, job, rows)
+    return label, job
+
+
+def _outcome(error: Exception) -> Outcome | None:
+    """What an SDK's exception means by the status it carries, if it carries one."""
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    return classify(status, "", str(error)) if isinstance(status, int) else None
 
 
 def _row(key: str) -> str:

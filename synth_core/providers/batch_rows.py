@@ -38,6 +38,8 @@ async def ask_rows(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep:
     def receive(key: str, reply: Reply) -> None:
         row = rows[key]
         keep(key, row.candidate, row.lane, reply)
+        if row.asked.calls:  # its first round took the reservation with it
+            row.lane.reserve_row(row.request)
         reply = row.lane.account_row(row.request, row.candidate.id, reply)
         usage = add_usage(row.asked.usage, reply.usage)
         row.asked = Asked(reply, usage, row.asked.calls + 1, 0.0)

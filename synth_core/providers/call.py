@@ -112,10 +112,10 @@ def classify(status: int, code: str, message: str) -> Outcome:
         sign in said for sign in ("api_key_invalid", "api key not valid", "api key expired")
     ):
         return Outcome.AUTH
-    if status == 402 or any(
-        sign in said
-        for sign in ("insufficient_quota", "billing", "perday", "credit balance", "spending limit")
-    ):
+    spent = ["insufficient_quota", "perday", "credit balance", "spending limit"]
+    if status != 429:  # Gemini's 429 for a minute's limit speaks of "billing details" as well
+        spent.append("billing")
+    if status == 402 or any(sign in said for sign in spent):
         return Outcome.QUOTA if status in {400, 402, 403, 429} else Outcome.TRANSIENT
     if status == 403:
         return Outcome.AUTH

@@ -140,8 +140,11 @@ def _status_error(error: errors.APIError) -> Reply:
         if not isinstance(detail, dict):
             continue
         codes.append(str(detail.get("reason", "")))
-        codes += (str(v.get("quotaId", "")) for v in detail.get("violations", []) if isinstance(v, dict))
-        hint = parse_retry_after(detail.get("retryDelay")) if "retryDelay" in detail else hint
+        violations = detail.get("violations")
+        quotas = [v for v in violations if isinstance(v, dict)] if isinstance(violations, list) else []
+        codes += (str(quota.get("quotaId", "")) for quota in quotas)
+        if "retryDelay" in detail:
+            hint = parse_retry_after(str(detail["retryDelay"]))
     headers = getattr(error.response, "headers", {})
     if hint is None:
         hint = parse_retry_after(headers.get("retry-after"))

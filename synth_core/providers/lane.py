@@ -119,8 +119,10 @@ class Lane:
             reply = self._tidy(await self._call(request))
         finally:
             now = time.monotonic()
-            keep(reply)
-            reply = self.account(number, reserved, reply, now - started)
+            try:
+                keep(reply)
+            finally:
+                reply = self.account(number, reserved, reply, now - started)
         self._learn(reply, started, now)
         return reply
 

@@ -71,7 +71,7 @@ async def _ask(
             return read(await client.completions.create(**body))
         return read(await client.chat.completions.create(**body))
     except openai.APIStatusError as error:
-        if error.status_code == 400 and error.param in OPTIONAL - refused:
+        if error.status_code == 400 and error.param in OPTIONAL and error.param in body:
             refused.add(error.param)
             return failed(Outcome.TRANSIENT, f"{error.message} (from now on asked without it)", status=400)
         return _status_error(error)

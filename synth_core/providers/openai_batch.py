@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 import openai
 from openai.types.chat import ChatCompletion
+from pydantic import ValidationError
 
 from synth_core.providers.batch import Batches, Ended
 from synth_core.providers.call import Connection, Reply, Request, classify, failed
@@ -66,9 +68,10 @@ class _OpenAIBatches:
         for file in (state.output_file_id, state.error_file_id):
             if file:
                 content = await self._client.files.content(file)
-                for line in content.text.splitlines():
-                    row = json.loads(line)
-                    replies[row["custom_id"]] = self._reply(row)
+                for line in content.text.split("\n"):  # splitlines would cut inside a text, too
+                    with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):  # asked again, alone
+                        row = json.loads(line)
+                        replies[row["custom_id"]] = self._reply(row)
         said = (state.errors and state.errors.data) or []
         error = "; ".join(f"{one.code}: {one.message}" for one in said[:3])
         return Ended(replies, f"the batch {state.status}: {error}" if error else "")
@@ -77,12 +80,15 @@ class _OpenAIBatches:
         response = row.get("response") or {}
         status, body = response.get("status_code", 0), response.get("body") or {}
         if status == 200:
-            return read(ChatCompletion.model_validate(body))
+            try:
+                return read(ChatCompletion.model_validate(body))
+            except ValidationError as odd:
+                return failed(Outcome.BAD_RESPONSE, f"the answer cannot be read: {odd}", status=200)
         error = row.get("error") or body.get("error") or {}
         message = error.get("message") or "the row was not asked"
         if not status:  # it expired or was cancelled before its turn
             return failed(Outcome.TRANSIENT, message)
-        if status == 400 and error.get("param") in OPTIONAL - self._refused:
+        if status == 400 and error.get("param") in OPTIONAL:
             self._refused.add(error["param"])
             return failed(Outcome.TRANSIENT, f"{message} (from now on asked without it)", status=400)
         outcome = classify(status, str(error.get("code", "")), message)

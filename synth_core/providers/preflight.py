@@ -37,6 +37,7 @@ def probe(settings: Settings, provider: Provider, *, key: SecretStr | None = Non
     """Ask the provider one tiny question, with no retry; never raises for what the provider does."""
     options: dict[str, Any] = {
         "retries": 0,
+        "batch": False,
         "max_tokens": _PROBE_TOKENS,
         "timeout": min(30.0, settings.provider.timeout),
     }

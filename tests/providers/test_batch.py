@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from loopback import Act, Loopback, Seen, answer, error
 
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.providers import batch
+from synth_core.providers.answers import AnswerStore
 from synth_core.providers.calls import read_totals
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.providers.table import require_key
@@ -265,3 +266,68 @@ def test_a_provider_without_batch_mode_says_so(make_settings: Make) -> None:
     settings = make_settings("local", "http://127.0.0.1:1/v1", provider={"batch": True})
     with pytest.raises(UsageError, match="no batch mode; --provider-batch is for gemini, openai"):
         require_key(settings)
+
+
+@pytest.mark.parametrize("wire", ["openai", "gemini"])
+def test_what_a_crash_left_unkept_is_collected_again_and_not_paid_again(
+    wire: str, make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = JobServer(wire)
+    kept = 0
+    put = AnswerStore.put
+
+    def put_until_the_disk_is_full(*arguments: Any, **more: Any) -> None:
+        nonlocal kept
+        kept += 1
+        if kept == 4:
+            raise EnvironmentFault("the disk is full")
+        put(*arguments, **more)
+
+    with Loopback(jobs) as server:
+        settings = _settings(make_settings, jobs, server)
+        with monkeypatch.context() as patch:
+            patch.setattr(AnswerStore, "put", put_until_the_disk_is_full)
+            with pytest.raises(EnvironmentFault, match="disk is full"):
+                _complete(settings, candidates(wire, 8))
+        done = _complete(settings, candidates(wire, 8))
+    assert all(candidate.alive for candidate in done)
+    assert len(jobs.jobs) == 1
+
+
+def test_a_row_that_cannot_be_read_costs_that_row_alone(make_settings: Make) -> None:
+    """A job of ten thousand answers must not be lost for one of them; a text may hold any line separator."""
+    jobs = JobServer("openai", result=lambda number, prompt: f"one\u2028two\x85of job {number}")
+
+    def behave(seen: Seen) -> Act:
+        act = jobs(seen)
+        if seen.path.endswith("/content") and len(jobs.jobs) == 1:
+            first, *others = act.body.decode().split("\n")
+            lines = [first.replace('"choices": [', '"choices": [7, '), "{no json", *others]
+            return replace(act, body="\n".join(lines).encode())
+        return act
+
+    with Loopback(behave) as server:
+        done = _complete(_settings(make_settings, jobs, server), candidates("openai", 6))
+    assert all(candidate.alive for candidate in done), [c.failure for c in done]
+    assert [len(rows) for _, rows in jobs.jobs] == [6, 1]
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, HopelessProvider), (404, EnvironmentFault)])
+def test_a_job_that_cannot_be_collected_is_said_at_once(
+    status: int, kind: type[Exception], make_settings: Make
+) -> None:
+    jobs = JobServer("openai")
+
+    def behave(seen: Seen) -> Act:
+        if seen.method == "GET" and "/batches/" in seen.path and refusing:
+            return error("openai", status, "no")
+        return jobs(seen)
+
+    refusing = True
+    with Loopback(behave) as server:
+        settings = _settings(make_settings, jobs, server)
+        with pytest.raises(kind, match="batch"):
+            _complete(settings, candidates("openai", 3))
+        refusing = False
+        assert all(candidate.alive for candidate in _complete(settings, candidates("openai", 3)))
+    assert len(jobs.jobs) == (2 if status == 404 else 1)

@@ -206,7 +206,8 @@ def test_the_salvage_round_saves_what_a_passing_trouble_outlasted(make_settings:
     assert [v.stage for v in done.verdicts] == [Stage.PROMPT, Stage.LLM]
 
 
-def test_a_refused_temperature_is_left_out_from_then_on(make_settings: Make) -> None:
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_refused_temperature_is_left_out_from_then_on(concurrency: int, make_settings: Make) -> None:
     def behave(seen: Seen) -> Act:
         if "temperature" not in seen.body:
             return _well(seen)
@@ -214,11 +215,11 @@ def test_a_refused_temperature_is_left_out_from_then_on(make_settings: Make) -> 
         return Act(400, body)
 
     with Loopback(behave) as server:
-        options = {"retries": 1, "concurrency": 1}
+        options = {"retries": 1, "concurrency": concurrency}
         settings = make_settings("openai", server.base_url("openai"), provider=options)
         done = _complete(settings, candidates("openai", 4))
     assert all(candidate.alive for candidate in done)
-    assert len(server.seen) == 5
+    assert len(server.seen) <= 4 + concurrency  # only those in flight meet the refusal
 
 
 @pytest.mark.parametrize("status", [401, 404])

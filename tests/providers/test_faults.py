@@ -41,6 +41,16 @@ def _retry_info(wire: str) -> Act:
     return error(wire, 429, "slow down", details=[{"@type": "RetryInfo", "retryDelay": "0.05s"}])
 
 
+def _a_minutes_quota(wire: str) -> Act:
+    """Google's words are those of a spent day's quota; only the id tells."""
+    details = [
+        {"violations": [{"quotaId": "GenerateRequestsPerMinutePerProjectPerModel-FreeTier"}, None]},
+        {"@type": "RetryInfo", "retryDelay": "0.05s"},
+    ]
+    message = "You exceeded your current quota, please check your plan and billing details."
+    return error(wire, 429, message, code="RESOURCE_EXHAUSTED", details=details)
+
+
 def _finish(openai: str, gemini: str, text: str | None = "half") -> Callable[[str], Act]:
     return lambda wire: Act(body=answer(wire, text, finish=gemini if wire == "gemini" else openai))
 
@@ -89,6 +99,11 @@ FAULTS: dict[str, tuple[Outcome, Callable[[str], Act]]] = {
     "redirect": (Outcome.BAD_REQUEST, lambda wire: Act(302, b"", {"location": "/elsewhere"})),
     "429 with a header": (Outcome.RATE_LIMITED, _error(429, headers={"retry-after": "0.05"})),
     "429 with RetryInfo": (Outcome.RATE_LIMITED, _retry_info),
+    "429 of a minute's quota": (Outcome.RATE_LIMITED, _a_minutes_quota),
+    "429 with odd details": (
+        Outcome.RATE_LIMITED,
+        _error(429, details=[{"violations": None}, {"retryDelay": {"seconds": 1}}, 7]),
+    ),
     "429 without a hint": (Outcome.RATE_LIMITED, _error(429)),
     "408": (Outcome.TRANSIENT, _error(408)),
     "500": (Outcome.TRANSIENT, _error(500)),
