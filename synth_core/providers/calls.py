@@ -39,7 +39,7 @@ class CallTotals:
     active_s: float = 0.0
 
     def spending(self) -> Spending:
-        """All of it, lost calls at their worst case."""
+        """All of it, at their worst case the calls that were lost or never said what they used."""
         tokens = self.input_tokens + self.output_tokens + self.thinking_tokens
         spent = Spending(usd=self.cost_usd, tokens=tokens, calls=self.calls, wall_s=self.active_s)
         spent.add(Spending(usd=self.worst_lost.usd, tokens=self.worst_lost.tokens))
@@ -73,8 +73,8 @@ class CallLedger:
         )
         return self._number
 
-    def end(self, number: int, reply: Reply) -> None:
-        """Note how the call ended and what it took."""
+    def end(self, number: int, reply: Reply, unsaid: Spending | None = None) -> None:
+        """Note how the call ended and what it took; `unsaid` is its worst case where nobody said."""
         values: dict[str, Any] = {
             "end": number,
             "outcome": reply.outcome.value,
@@ -83,6 +83,8 @@ class CallLedger:
             "error": reply.error,
             **vars(reply.usage),
         }
+        if unsaid:
+            values |= {"worst_tokens": unsaid.tokens, "worst_usd": unsaid.usd}
         _add(self.totals, values)
         self._write(**values)
 
@@ -130,6 +132,8 @@ def read_totals(run_dir: Path) -> CallTotals:
 
 def _add(totals: CallTotals, values: dict[str, Any]) -> None:
     totals.outcomes[values["outcome"]] += 1
+    if "worst_tokens" in values:
+        totals.worst_lost.add(Spending(usd=values["worst_usd"], tokens=values["worst_tokens"]))
     totals.input_tokens += values["input_tokens"]
     totals.output_tokens += values["output_tokens"]
     totals.thinking_tokens += values["thinking_tokens"]

@@ -26,6 +26,7 @@ Keep = Callable[[Reply], None]
 _BYTES_PER_TOKEN = 3.0  # code and English run at 3.5 to 4.5; lower, so that a reservation is no underestimate
 _SPENT_QUOTA = 600.0  # a server that asks for a longer pause than this many seconds means a spent quota
 _LONGEST_TEXT = 2_000_000  # characters; more than any max_tokens gives, so the server is broken
+_ANSWERS = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.EMPTY, Outcome.BLOCKED})
 _OVERLOADED = frozenset({503, 529})
 
 
@@ -95,8 +96,10 @@ class Lane:
             cost = price(self.provider, self.model, reply.usage, batch=batch)
         usage = reply.usage.model_copy(update={"cost_usd": cost})
         reply = replace(reply, usage=usage, seconds=seconds)
-        self._ledger.end(number, reply)
-        self._budget.settle(reserved, Spending(usd=cost or 0.0, tokens=_tokens(reply), calls=1))
+        unsaid = not self.provider.writes_here and _may_be_billed_unsaid(reply)
+        self._ledger.end(number, reply, reserved if unsaid else None)
+        spent = Spending(usd=cost or 0.0, tokens=_tokens(reply), calls=1)
+        self._budget.settle(reserved, reserved if unsaid else spent)
         return reply
 
     def reserve_row(self, request: Request) -> str:
@@ -114,7 +117,7 @@ class Lane:
             return failed(Outcome.OVER_BUDGET, reason)
         number = self._ledger.start(candidate, self.provider.name, self.model, reserved)
         started = time.monotonic()
-        reply = failed(Outcome.TRANSIENT, "the call was given up")
+        reply = failed(Outcome.TIMEOUT, "the call was given up")
         try:
             reply = self._tidy(await self._call(request))
         finally:
@@ -183,6 +186,12 @@ class Lane:
             error = f"{reply.error} (asks to wait {reply.retry_after:g} s)"
             reply = replace(reply, outcome=Outcome.QUOTA, error=error)
         return replace(reply, error=scrub(reply.error, self.key)) if reply.error else reply
+
+
+def _may_be_billed_unsaid(reply: Reply) -> bool:
+    """A server that was cut short may have worked and bill it, and some answers do not say what they used."""
+    answered = reply.outcome in _ANSWERS or reply.status == 200
+    return reply.outcome is Outcome.TIMEOUT or (answered and not _tokens(reply))
 
 
 def _tokens(reply: Reply) -> int:

@@ -322,6 +322,24 @@ def test_a_resumed_run_goes_on_counting(make_settings: Make, tmp_path: Path) -> 
     assert len(server.seen) == 10
 
 
+@pytest.mark.parametrize("budget", [{"usd": 0.004}, {"tokens": 10_000}])
+def test_what_a_call_never_said_counts_at_its_worst_case(
+    budget: dict[str, float], make_settings: Make, tmp_path: Path
+) -> None:
+    """A server that answers too late, or leaves out what it used, may bill the call all the same."""
+    silent = {k: v for k, v in answer("openai", "fine").items() if k != "usage"}
+    for fault, name in ((Act(body=silent), "silent"), (Act(body=silent, delay=60), "late")):
+        with Loopback(lambda _, act=fault: act) as server:
+            options = {"model_id": "gpt-4.1-mini", "max_tokens": 1000, "timeout": 0.5, "retries": 20}
+            settings = make_settings("openai", server.base_url("openai"), provider=options, budget=budget)
+            _complete(settings, candidates("openai", 20), tmp_path / name)
+            asked = len(server.seen)
+            assert 1 <= asked <= 10
+            assert read_totals(tmp_path / name).spending().tokens >= 1000 * asked
+            _complete(settings, candidates("openai", 40)[20:], tmp_path / name)  # a resumed run knows it too
+            assert len(server.seen) == asked
+
+
 def test_an_unpriced_model_is_not_free(make_settings: Make, tmp_path: Path) -> None:
     with Loopback(_well) as server:
         address = server.base_url("openai")
