@@ -58,7 +58,7 @@ def _see_through(settings: Settings, resumed: str | None, *, as_json: bool) -> R
     else:
         _sum_up(summary, settings)
     if summary.budget_spent:
-        command = shlex.join(["synth", "resume", "--output-dir", summary.output_dir, "--run", summary.run_id])
+        command = _resume_command(summary.output_dir, summary.run_id)
         text = f"the run ended early: {summary.budget_spent}. With a larger one (--budget-usd …) it goes on:"
         print(f"synth: {text}\n{command}", file=sys.stderr)
     return summary
@@ -80,5 +80,9 @@ def _how_to_go_on(settings: Settings) -> str:
     run = latest_unfinished_run(settings.output_dir)
     if run is None:
         return "interrupted before the run began"
-    command = shlex.join(["synth", "resume", "--output-dir", settings.output_dir, "--run", run.run_id])
+    command = _resume_command(settings.output_dir, run.run_id)
     return f"interrupted; everything finished is kept. Go on with:\n{command}"
+
+
+def _resume_command(output_dir: str, run_id: str) -> str:
+    return shlex.join(["synth", "resume", "--output-dir", output_dir, "--run", run_id])

@@ -26,9 +26,11 @@ _MOST_ATTEMPTS_AN_ACCEPTED = 20  # ceiling of a run that was asked for num_accep
 
 def _parse_range(value: Any) -> Any:
     """`1,5`, `[1,5]` and `[1, 5]` all mean the pair (1, 5)."""
-    parts = value.strip().strip("[]()").split(",") if isinstance(value, str) else value
     try:
-        low, high = (int(part) for part in parts)
+        if isinstance(value, str):
+            low, high = (int(part) for part in value.strip().strip("[]()").split(","))
+        else:
+            low, high = value
     except (TypeError, ValueError):
         raise ValueError(f"{value!r} is not a range; write it as MIN,MAX, for example 1,5") from None
     return low, high

@@ -86,15 +86,18 @@ async def ask_in_batches(
     folder: JobFolder,
     retries: int,
     keep: Callable[[str, Reply], None],
+    admit: Callable[[str], bool],
 ) -> None:
     """Ask the questions, given by key; `keep` is handed each reply the moment it is there.
 
-    retries: how often the rows that failed are handed over again; `keep` gets their later replies too.
+    retries: how often the rows that failed are handed over again, as far as `admit` lets them in; `keep`
+        gets their later replies too.
     Raises `EnvironmentFault` where the provider does not take the job or loses touch; the job stays noted.
     """
     replies: dict[str, Reply] = {}
     for _ in range(retries + 1):
-        left = [key for key in questions if key not in replies or replies[key].outcome in RETRYABLE]
+        failed_rows = [key for key, reply in replies.items() if reply.outcome in RETRYABLE]
+        left = [key for key in failed_rows if admit(key)] if replies else list(questions)
         if not left:
             break
         # Sorted: what a job asks is the same whatever the order it is asked in.

@@ -38,11 +38,12 @@ async def ask_rows(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep:
     def receive(key: str, reply: Reply) -> None:
         row = rows[key]
         keep(key, row.candidate, row.lane, reply)
-        if row.asked.calls:  # its first round took the reservation with it
-            row.lane.reserve_row(row.request)
         reply = row.lane.account_row(row.request, row.candidate.id, reply)
         usage = add_usage(row.asked.usage, reply.usage)
         row.asked = Asked(reply, usage, row.asked.calls + 1, 0.0)
+
+    def has_room(key: str) -> bool:
+        return not rows[key].lane.reserve_row(rows[key].request)
 
     by_provider = sorted(rows, key=lambda key: rows[key].lane.provider.name)
     for _, keys in groupby(by_provider, key=lambda key: rows[key].lane.provider.name):
@@ -50,6 +51,7 @@ async def ask_rows(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep:
         lane = rows[next(iter(questions))].lane
         assert lane.batches is not None
         try:
-            await ask_in_batches(lane.batches, questions, JobFolder(cache_dir / FOLDER), retries, receive)
+            folder = JobFolder(cache_dir / FOLDER)
+            await ask_in_batches(lane.batches, questions, folder, retries, receive, has_room)
         except EnvironmentFault as error:
             raise type(error)(scrub(str(error), lane.key)) from None

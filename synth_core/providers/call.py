@@ -27,6 +27,8 @@ from synth_core.errors import UsageError
 from synth_core.records import Outcome, Sizes, Usage
 from synth_core.settings import ProviderSettings
 
+# The server answered, whatever it said.
+ANSWERED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.EMPTY, Outcome.BLOCKED})
 # Asking again may help: at once after a pause, and in a later run.
 RETRYABLE = frozenset(
     {Outcome.RATE_LIMITED, Outcome.TRANSIENT, Outcome.TIMEOUT, Outcome.BAD_RESPONSE, Outcome.EMPTY}

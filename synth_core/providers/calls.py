@@ -23,7 +23,10 @@ FILE_NAME = "calls.jsonl"
 
 @dataclass
 class CallTotals:
-    """What the ledger of a run adds up to; `lost` are calls in flight when a process was killed."""
+    """What the ledger of a run adds up to; `lost` are calls in flight when a process was killed.
+
+    worst_unsaid: the worst case of those, and of calls that ended and never said what they used.
+    """
 
     calls: int = 0
     lost: int = 0
@@ -35,14 +38,14 @@ class CallTotals:
     cost_usd: float = 0.0
     unpriced: int = 0
     failed_cost_usd: float = 0.0
-    worst_lost: Spending = field(default_factory=Spending)
+    worst_unsaid: Spending = field(default_factory=Spending)
     active_s: float = 0.0
 
     def spending(self) -> Spending:
         """All of it, at their worst case the calls that were lost or never said what they used."""
         tokens = self.input_tokens + self.output_tokens + self.thinking_tokens
         spent = Spending(usd=self.cost_usd, tokens=tokens, calls=self.calls, wall_s=self.active_s)
-        spent.add(Spending(usd=self.worst_lost.usd, tokens=self.worst_lost.tokens))
+        spent.add(Spending(usd=self.worst_unsaid.usd, tokens=self.worst_unsaid.tokens))
         return spent
 
 
@@ -125,7 +128,7 @@ def read_totals(run_dir: Path) -> CallTotals:
             _add(totals, values)
     totals.lost = len(open_calls)
     for worst in open_calls.values():
-        totals.worst_lost.add(worst)
+        totals.worst_unsaid.add(worst)
     totals.active_s = sum(active.values())
     return totals
 
@@ -133,7 +136,7 @@ def read_totals(run_dir: Path) -> CallTotals:
 def _add(totals: CallTotals, values: dict[str, Any]) -> None:
     totals.outcomes[values["outcome"]] += 1
     if "worst_tokens" in values:
-        totals.worst_lost.add(Spending(usd=values["worst_usd"], tokens=values["worst_tokens"]))
+        totals.worst_unsaid.add(Spending(usd=values["worst_usd"], tokens=values["worst_tokens"]))
     totals.input_tokens += values["input_tokens"]
     totals.output_tokens += values["output_tokens"]
     totals.thinking_tokens += values["thinking_tokens"]

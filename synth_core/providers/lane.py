@@ -14,7 +14,7 @@ from synth_core.errors import SynthError
 from synth_core.providers.batch import Batches
 from synth_core.providers.breaker import Breaker
 from synth_core.providers.budget import Budget, Spending
-from synth_core.providers.call import Complete, Connection, Reply, Request, failed, scrub
+from synth_core.providers.call import ANSWERED, Complete, Connection, Reply, Request, failed, scrub
 from synth_core.providers.calls import CallLedger
 from synth_core.providers.limits import Pace, TokenAllowance, Width
 from synth_core.providers.pricing import price
@@ -26,7 +26,6 @@ Keep = Callable[[Reply], None]
 _BYTES_PER_TOKEN = 3.0  # code and English run at 3.5 to 4.5; lower, so that a reservation is no underestimate
 _SPENT_QUOTA = 600.0  # a server that asks for a longer pause than this many seconds means a spent quota
 _LONGEST_TEXT = 2_000_000  # characters; more than any max_tokens gives, so the server is broken
-_ANSWERS = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.EMPTY, Outcome.BLOCKED})
 _OVERLOADED = frozenset({503, 529})
 
 
@@ -190,7 +189,7 @@ class Lane:
 
 def _may_be_billed_unsaid(reply: Reply) -> bool:
     """A server that was cut short may have worked and bill it, and some answers do not say what they used."""
-    answered = reply.outcome in _ANSWERS or reply.status == 200
+    answered = reply.outcome in ANSWERED or reply.status == 200
     return reply.outcome is Outcome.TIMEOUT or (answered and not _tokens(reply))
 
 

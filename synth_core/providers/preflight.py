@@ -9,13 +9,13 @@ from pydantic import SecretStr
 
 from synth_core.errors import SynthError
 from synth_core.prompting import render_prompts
+from synth_core.providers.call import ANSWERED
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.providers.table import PROVIDERS, Provider, find_provider, key_of, require_key
-from synth_core.records import Candidate, Outcome, Specification
+from synth_core.records import Candidate, Specification
 from synth_core.settings import Settings
 
 _PROBE_TOKENS = 16
-_REACHED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.EMPTY, Outcome.BLOCKED})
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def probe(settings: Settings, provider: Provider, *, key: SecretStr | None = Non
     completion = done.completion
     assert completion is not None
     seconds = done.telemetry.seconds["llm"]
-    if completion.outcome not in _REACHED:
+    if completion.outcome not in ANSWERED:
         return Probe(provider.name, False, f"{completion.outcome}: {completion.error}")
     cost = done.telemetry.usage.cost_usd
     priced = "no price known" if cost is None else f"${cost:.6f}"

@@ -21,6 +21,7 @@ TYPED = 0.4  # chance that a program has annotations
 BY_KEYWORD = 0.2  # chance that get_init_inputs names its arguments
 COMMENTED = 0.4  # chance that a line which changes the number of axes says the new shape
 LONGEST = 100
+_OPENING = re.compile(r"\w\(|[\[{]")
 TURNED = frozenset({"", "Flatten", "Unfold"})  # their transpose is for what comes next, not their own
 
 SUBJECTS = {Kind.VECTOR: "Vector", Kind.SEQUENCE: "Sequence", Kind.SIGNAL: "Signal",
@@ -167,14 +168,12 @@ def _wrap(row: str) -> str:
         return row
     pad = row[: len(row) - len(row.lstrip())]
     # Parentheses that only group an expression would make a tuple of it by the comma.
-    starts, start = [], 0
-    while opening := re.compile(r"\w\(|[\[{]").search(row, start):
-        starts.append(opening.end())
-        start = _commas(row, opening.end())[1]
-    if not starts:
+    spans: list[tuple[int, list[int], int]] = []
+    while opening := _OPENING.search(row, spans[-1][-1] if spans else 0):
+        spans.append((opening.end(), *_commas(row, opening.end())))
+    if not spans:
         return row
-    start = max(starts, key=lambda start: _commas(row, start)[1] - start)
-    commas, end = _commas(row, start)
+    start, commas, end = max(spans, key=lambda span: span[2] - span[0])
     bounds = [start - 1, *commas, end]
     items = [row[a + 1 : b].strip() for a, b in pairwise(bounds)]
     broken = [_wrap(f"{pad}    {item},") for item in items]

@@ -116,6 +116,8 @@ class Pool:
         for worker in self._workers.values():
             worker.process.watch(now)
         for job in list(self._queue):
+            if not any(worker.free for worker in self._workers.values()):
+                break
             if place := self._place(job):
                 self._queue.remove(job)
                 self._hand(place, job)

@@ -7,6 +7,14 @@ import pytest
 from command import synth
 
 
+def assert_refused(says, *arguments, cwd, **environment):
+    done = synth(*arguments, cwd=cwd, **environment)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stdout == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -40,32 +48,23 @@ from command import synth
 )
 def test_a_mistake_is_one_line_and_exit_2(tmp_path, arguments, says):
     (tmp_path / "a-file").write_text("")
-    done = synth(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert says in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert done.stdout == ""
+    assert_refused(says, *arguments, cwd=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
 
 
-def test_a_mistake_in_a_settings_file_names_the_nested_key(tmp_path):
-    (tmp_path / "mine.toml").write_text("[validation]\ntimeot = 3\n")
-    done = synth("generate", "--config", "mine.toml", cwd=tmp_path)
-    assert (done.returncode, "validation.timeot" in done.stderr) == (2, True)
-
-
 def test_a_mistyped_variable_is_named(tmp_path):
-    done = synth("generate", cwd=tmp_path, SYNTH_SEDE="3")
-    assert (done.returncode, "SYNTH_SEDE" in done.stderr) == (2, True)
+    assert_refused("SYNTH_SEDE", "generate", cwd=tmp_path, SYNTH_SEDE="3")
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("[validation]\ntimeot = 3", "validation.timeot"),
         ("seed = true", "seed"),
         ("num_core_ops_range = [5, 1]", "min 5 is above max 1"),
         ("num_core_ops_range = [1, 2, 3]", "MIN,MAX"),
         ("num_core_ops_range = 3", "MIN,MAX"),
+        ("num_core_ops_range = [1.5, 2]", "num_core_ops_range"),
         ("p_value = 0", "p_value"),
         ("[validation]\ntimeout = true", "validation.timeout"),
         ("seed = ", "TOML"),
@@ -73,9 +72,7 @@ def test_a_mistyped_variable_is_named(tmp_path):
 )
 def test_a_mistake_in_a_settings_file_is_one_line(tmp_path, text, says):
     (tmp_path / "mine.toml").write_text(text + "\n")
-    done = synth("generate", "--config", "mine.toml", cwd=tmp_path)
-    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert_refused(says, "generate", "--config", "mine.toml", cwd=tmp_path)
 
 
 RANGES = 'num_core_ops_range = "1,2"\nnum_compound_ops_range = "0,0"\nnum_supporting_ops_range = "0,0"\n'
@@ -94,22 +91,16 @@ STRATEGY = f'p_value = 0.5\ntemperature = 0.5\nprompt = "free"\n{RANGES}'
 )
 def test_a_mistake_in_a_strategy_file_is_one_line(tmp_path, text, says):
     (tmp_path / "mine.toml").write_text(text + "\n")
-    done = synth("generate", "--strategy", "mine.toml", cwd=tmp_path)
-    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert_refused(says, "generate", "--strategy", "mine.toml", cwd=tmp_path)
 
 
 def test_an_env_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
-    done = synth("generate", cwd=tmp_path)
-    assert (done.returncode, ".env" in done.stderr) == (2, True)
-    assert len(done.stderr.splitlines()) == 1
+    assert_refused(".env", "generate", cwd=tmp_path)
 
 
 def test_a_cache_folder_that_no_compiler_can_use_is_refused(tmp_path):
-    done = synth("generate", cwd=tmp_path, SYNTH_CACHE_DIR="with a space")
-    assert (done.returncode, "SYNTH_CACHE_DIR" in done.stderr) == (2, True)
-    assert len(done.stderr.splitlines()) == 1
+    assert_refused("SYNTH_CACHE_DIR", "generate", cwd=tmp_path, SYNTH_CACHE_DIR="with a space")
 
 
 def test_help_lists_the_seed_systems_options_without_heavy_imports(tmp_path):

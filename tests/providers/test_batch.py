@@ -252,6 +252,16 @@ def test_the_budget_holds_for_rows(make_settings: Make) -> None:
     assert outcomes.count(Outcome.OVER_BUDGET) == 3
 
 
+def test_the_budget_holds_for_rows_that_are_asked_again(make_settings: Make) -> None:
+    jobs = JobServer("openai", result=lambda number, prompt: None if number == 1 else "text")
+    with Loopback(jobs) as server:
+        settings = _settings(make_settings, jobs, server)
+        settings = settings.model_copy(update={"budget": settings.budget.model_copy(update={"calls": 4})})
+        done = _complete(settings, candidates("openai", 3))
+    assert [len(rows) for _, rows in jobs.jobs] == [3, 1]
+    assert sum(candidate.alive for candidate in done) == 1
+
+
 @pytest.mark.parametrize("wire", ["openai", "gemini"])
 def test_a_bad_key_stops_the_run_and_stays_secret(wire: str, make_settings: Make) -> None:
     message = f"Incorrect API key {KEYS[wire]}"

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from command import SYNTH, environment
 
 _NAMESPACE = ["unshare", "--mount"] if os.getuid() == 0 else ["unshare", "--map-root-user", "--mount"]
 _SCRIPT = """
     set -u
-    run() { "$PYTHON" -c 'from flows.cli import main; main()' "$@"; }
+    run() { eval "$SYNTH" '"$@"'; }
 
     mount -t tmpfs -o size=2m none disk
     run generate --output-dir disk/out > early.out 2> early.err; echo $? > early.rc
@@ -49,10 +50,9 @@ def _can_mount() -> bool:
 @pytest.mark.skipif(not _can_mount(), reason="needs a mount namespace")
 def test_a_disk_that_fills_up_costs_one_line_and_no_program(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SYNTH_", "PREFECT_"))}
-    environment = {**clean, "PYTHON": sys.executable, "HOME": str(tmp_path / "home")}
     script = ["bash", "-c", textwrap.dedent(_SCRIPT)]
-    subprocess.run([*_NAMESPACE, *script], cwd=tmp_path, env=environment, check=True)
+    own = environment(SYNTH=shlex.join(SYNTH), HOME=str(tmp_path / "home"))
+    subprocess.run([*_NAMESPACE, *script], cwd=tmp_path, env=own, check=True)
 
     def said(name: str) -> tuple[str, list[str]]:
         lines = (tmp_path / f"{name}.err").read_text().splitlines()
