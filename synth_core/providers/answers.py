@@ -1,8 +1,9 @@
 """Answers paid for once: a content-addressed store in the user's cache folder, shared by all runs.
 
 The key is what was asked (operators, prompt, provider, server, model, parameters, sample number), so it is
-the same whatever the batch or the run. `max_tokens` is no part of it: only complete answers are kept, and
-those stay good when the limit is raised. One SQLite file in WAL mode: many processes may read and write at
+the same whatever the batch or the run. `max_tokens` is no part of it, since a complete answer stays good when
+the limit is raised; one that was cut short was paid for too, and is kept for questions under the very limit
+that cut it. One SQLite file in WAL mode: many processes may read and write at
 once, and an answer is durable before it counts as received.
 """
 
@@ -12,14 +13,17 @@ import json
 import sqlite3
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from synth_core.errors import EnvironmentFault
-from synth_core.records import Usage, sha256
+from synth_core.records import Outcome, Usage, sha256
 
 FILE_NAME = "answers.sqlite"
+_ROWS_A_PIECE, _PAGES_A_PIECE = 100, 500  # what `prune` does at once: a few milliseconds
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -31,12 +35,13 @@ CREATE TABLE IF NOT EXISTS answers (
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete answer as it was received, with what it cost then."""
+    """An answer as it was received, with what it cost then; `outcome` is OK or TRUNCATED."""
 
     text: str
     serving_model: str
     finish_reason: str
     usage: Usage
+    outcome: Outcome = Outcome.OK
 
 
 @dataclass(frozen=True)
@@ -67,18 +72,26 @@ class AnswerStore:
         except (OSError, sqlite3.Error) as error:
             raise EnvironmentFault(f"cannot open the answer cache {folder / FILE_NAME}: {error}") from None
 
-    def get(self, key: str) -> Answer | None:
-        """The answer kept under `key`, or None."""
-        row = self._database.execute("SELECT body FROM answers WHERE key = ?", (key,)).fetchone()
+    def get(self, key: str, max_tokens: int) -> Answer | None:
+        """The answer kept under `key`, a complete one or else what was cut at `max_tokens`; None without."""
+        row = self._database.execute(
+            "SELECT body FROM answers WHERE key IN (?1, ?2) ORDER BY key = ?1 DESC LIMIT 1",
+            (key, _cut_key(key, max_tokens)),
+        ).fetchone()
         if row is None:
             return None
         values = json.loads(zlib.decompress(row[0]))
-        return Answer(**{**values, "usage": Usage.model_validate(values["usage"])})
+        usage, outcome = Usage.model_validate(values["usage"]), Outcome(values.get("outcome", Outcome.OK))
+        return Answer(**{**values, "usage": usage, "outcome": outcome})
 
-    def put(self, key: str, answer: Answer, *, provider: str, model: str, signature: str) -> None:
+    def put(
+        self, key: str, answer: Answer, *, max_tokens: int, provider: str, model: str, signature: str
+    ) -> None:
         """Keep an answer; durable when this returns. An answer that is there already stays."""
         values = {**vars(answer), "usage": answer.usage.model_dump()}
         body = zlib.compress(json.dumps(values).encode(), 6)
+        if answer.outcome is Outcome.TRUNCATED:
+            key = _cut_key(key, max_tokens)
         row = (key, provider, model, signature, time.time(), body)
         try:
             self._database.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -94,22 +107,63 @@ class AnswerStore:
         return [Stored(*row) for row in rows]
 
     def prune(self, *, older_than_s: float = 0.0, model: str = "") -> int:
-        """Forget answers older than an age, of one model if named; returns how many."""
-        cursor = self._database.execute(
-            "DELETE FROM answers WHERE created <= ? AND (? = '' OR model = ?)",
-            (time.time() - older_than_s, model, model),
-        )
-        self._database.execute("VACUUM")
-        return cursor.rowcount
+        """Forget answers older than an age, of one model if named; returns how many.
+
+        A run that writes meanwhile waits on its event loop, so this works in pieces of a few milliseconds and
+        rests as long after each.
+        """
+        which = "key > ? AND created <= ? AND (? = '' OR model = ?)"
+        last, rest, forgotten = "", (time.time() - older_than_s, model, model), 0
+        try:
+            while True:
+                keys = self._database.execute(
+                    f"SELECT key FROM answers WHERE {which} ORDER BY key LIMIT {_ROWS_A_PIECE}", (last, *rest)
+                ).fetchall()
+                if not keys:
+                    break
+                with _resting():
+                    self._database.execute(
+                        f"DELETE FROM answers WHERE {which} AND key <= ?", (last, *rest, keys[-1][0])
+                    )
+                last, forgotten = keys[-1][0], forgotten + len(keys)
+            self._give_room_back()
+        except sqlite3.Error as error:
+            raise EnvironmentFault(f"cannot write to the answer cache: {error}") from None
+        return forgotten
+
+    def _give_room_back(self) -> None:
+        """Shrink the file. One from before it was made to shrink in pieces only uses the room again."""
+        before, left = None, self._free_pages()
+        while left and left != before:
+            with _resting():
+                self._database.execute(f"PRAGMA incremental_vacuum({_PAGES_A_PIECE})").fetchall()
+            before, left = left, self._free_pages()
+        self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _free_pages(self) -> int:
+        return int(self._database.execute("PRAGMA freelist_count").fetchone()[0])
 
     def close(self) -> None:
         self._database.close()
+
+
+def _cut_key(key: str, max_tokens: int) -> str:
+    return f"{key} cut at {max_tokens}"
+
+
+@contextmanager
+def _resting() -> Iterator[None]:
+    """Rest as long as what is done inside took, so that half of all moments are others' to write in."""
+    began = time.monotonic()
+    yield
+    time.sleep(max(0.001, time.monotonic() - began))
 
 
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=60.0, isolation_level=None)
     for tries_left in range(50, -1, -1):
         try:
+            database.execute("PRAGMA auto_vacuum=INCREMENTAL")  # heeded in a new file only
             # Switching to WAL ignores the busy timeout, so two processes that create the file may collide.
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")  # survives kill -9; a power cut may lose the last

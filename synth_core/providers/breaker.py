@@ -10,27 +10,29 @@ from synth_core.providers.call import HOPELESS, Reply
 from synth_core.providers.table import Provider
 from synth_core.records import Outcome
 
-_HOPELESS_IN_A_ROW = (
-    3  # a gateway may answer one 401 by mistake; three with no success between are no mistake
-)
+# A gateway may answer one 401 by mistake; three with no success between are no mistake.
+_HOPELESS_IN_A_ROW = 3
 _FAILED_IN_A_ROW, _FAILED_FOR = 20, 20.0  # no call ever went well: that many failures over that many seconds
-_REJECTED_IN_A_ROW = 10  # no call ever went well and the server rejects what we ask
+_ALIKE_IN_A_ROW = (
+    10  # no call ever went well, and the server rejects what we ask or the code that asks raises
+)
 _ANSWERED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.BLOCKED})
 
 
 class Breaker:
     """Trips on hopeless outcomes (key, quota, model): at the first one if no call ever went well, else at
-    three in a row. A server that never gave one answer trips it too, after patience. Rate limits never do."""
+    three in a row. Where no call ever went well, rejections or exceptions of the provider's own code trip it
+    within seconds, and any other failures after patience. Rate limits never do, and break no row."""
 
     def __init__(self, provider: Provider, model: str) -> None:
         self._provider = provider
         self._model = model
-        self._counts: Counter[Outcome] = Counter()
-        self._in_a_row = 0
-        self._hopeless_in_a_row = 0
-        self._first_error = ""
+        self._calls = self._answered = 0  # rate limits are no calls here
+        self._row: Counter[Outcome] = Counter()  # failures since the last answer
+        self._alike = 0  # the last so many failures are of one kind
+        self._kind: tuple[bool, bool, bool] | None = None
+        self._first_error = ""  # of that kind
         self._first_failure = 0.0
-        self._answered = False
         self.reason = ""
 
     def check(self) -> None:
@@ -40,40 +42,48 @@ class Breaker:
 
     def observe(self, reply: Reply) -> None:
         """Count one call."""
-        self._counts[reply.outcome] += 1
-        if reply.outcome in _ANSWERED:
-            self._answered = True
-            self._in_a_row = self._hopeless_in_a_row = 0
-            self._first_error = ""
-            return
         if reply.outcome is Outcome.RATE_LIMITED:
             return
-        if not self._in_a_row:
+        self._calls += 1
+        if reply.outcome in _ANSWERED:
+            self._answered += 1
+            self._row.clear()
+            self._kind = None
+            return
+        if not self._row:
             self._first_failure = time.monotonic()
-        self._in_a_row += 1
-        self._hopeless_in_a_row = self._hopeless_in_a_row + 1 if reply.outcome in HOPELESS else 0
-        self._first_error = self._first_error or reply.error
-        if self._is_hopeless(reply):
-            self.reason = self.reason or self._explain(reply)
+        self._row[reply.outcome] += 1
+        kind = (reply.outcome in HOPELESS, reply.outcome is Outcome.BAD_REQUEST, reply.raised)
+        if kind != self._kind:
+            self._kind, self._alike, self._first_error = kind, 0, reply.error
+        self._alike += 1
+        if not self.reason and self._is_hopeless(reply):
+            self.reason = self._explain(reply)
 
     def _is_hopeless(self, reply: Reply) -> bool:
-        if self._answered:
-            return self._hopeless_in_a_row >= _HOPELESS_IN_A_ROW
         if reply.outcome in HOPELESS:
-            return True
-        if reply.outcome is Outcome.BAD_REQUEST:
-            return self._in_a_row >= _REJECTED_IN_A_ROW
-        return self._in_a_row >= _FAILED_IN_A_ROW and time.monotonic() - self._first_failure >= _FAILED_FOR
+            return not self._answered or self._alike >= _HOPELESS_IN_A_ROW
+        if self._answered:
+            return False
+        if reply.outcome is Outcome.BAD_REQUEST or reply.raised:
+            return self._alike >= _ALIKE_IN_A_ROW
+        patience_over = time.monotonic() - self._first_failure >= _FAILED_FOR
+        return self._row.total() >= _FAILED_IN_A_ROW and patience_over
 
     def _explain(self, reply: Reply) -> str:
-        total = self._counts.total()
-        counted = ", ".join(f"{count} {outcome}" for outcome, count in self._counts.most_common())
+        row = self._row.total()
+        counted = ", ".join(f"{count} {outcome}" for outcome, count in self._row.most_common())
+        earlier = self._calls - row
+        before = f"; of the {earlier} before them {self._answered} were answered" if earlier else ""
         advice = {
             Outcome.AUTH: f"check {self._provider.key_variable or 'the key'}",
             Outcome.QUOTA: "raise the quota or wait for it, then run `synth resume`",
             Outcome.UNKNOWN_MODEL: "name a model the server has by --model-id, or check --base-url",
+            Outcome.BAD_REQUEST: "see to what the message says, then run `synth resume`",
         }.get(reply.outcome, "check --base-url and whether the server runs, then run `synth resume`")
+        if reply.raised:
+            advice = "correct the code at that line, then run `synth resume`"
         return (
-            f"stopped calling {self._provider.name} ({self._model}): the last {self._in_a_row} of {total}"
-            f" calls failed ({counted}). First: {self._first_error}. To mend it: {advice}"
+            f"stopped calling {self._provider.name} ({self._model}): the last {row} of {self._calls}"
+            f" calls failed ({counted}{before}). First: {self._first_error}. To mend it: {advice}"
         )

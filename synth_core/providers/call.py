@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import re
 import ssl
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from types import CodeType
 from typing import Any
 
 from pydantic import SecretStr
@@ -80,6 +82,7 @@ class Reply:
     status: HTTP status, 0 where there was none.
     retry_after: seconds the server asked us to wait, None where it did not say.
     seconds: how long the call took; dispatch fills it in.
+    raised: the provider's own code raised, whatever the server did.
     """
 
     outcome: Outcome
@@ -92,6 +95,7 @@ class Reply:
     status: int = 0
     retry_after: float | None = None
     seconds: float = 0.0
+    raised: bool = False
 
 
 Complete = Callable[[Request], Awaitable[Reply]]
@@ -101,6 +105,22 @@ def failed(outcome: Outcome, error: object, **fields: Any) -> Reply:
     """A reply without an answer; the message is put on one line and trimmed."""
     text = " ".join(str(error).split()) or type(error).__name__
     return Reply(outcome=outcome, error=text[:MAX_ERROR], **fields)
+
+
+def raised(error: BaseException, code: CodeType | None = None) -> Reply:
+    """The reply of a call whose code raised: file and line, then the exception.
+
+    code: of the function that was called; its file's innermost line is named, not the one of a library
+        below, and its first line where it never began. Without it the innermost line of all is named.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+    if own or not code:
+        where = (own or frames)[-1]
+        place = f"{where.filename}:{where.lineno}"
+    else:
+        place = f"{code.co_filename}:{code.co_firstlineno}"
+    return failed(Outcome.BAD_RESPONSE, f"{place}: {type(error).__name__}: {error}", raised=True)
 
 
 def classify(status: int, code: str, message: str) -> Outcome:

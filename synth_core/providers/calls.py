@@ -2,11 +2,12 @@
 
 The start is on disk before the request leaves, so that after a kill the calls that were in flight are known
 and their worst case counts as spent: the budget of a resumed run stays honest. One file a run, `calls.jsonl`,
-only ever appended to; a torn last line is passed over.
+only ever appended to; a line that a kill or a full disk tore is passed over, and the next begins afresh.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -60,7 +61,10 @@ class CallLedger:
         self.totals = read_totals(run_dir) if run_dir else CallTotals()
         if run_dir is not None:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(run_dir / FILE_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            self._file = os.open(run_dir / FILE_NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            size = os.fstat(self._file).st_size
+            if size and os.pread(self._file, 1, size - 1) != b"\n":
+                self._append(b"\n")  # else the next line would be lost with the torn one
 
     def start(self, candidate: str, provider: str, model: str, worst: Spending) -> int:
         """Note that a call leaves now; returns its number, for `end`."""
@@ -100,7 +104,11 @@ class CallLedger:
         if self._file < 0:
             return
         values |= {"session": self._session, "at": round(time.monotonic() - self._began, 3)}
-        os.write(self._file, json.dumps(values).encode() + b"\n")  # one write, so lines never mix
+        self._append(json.dumps(values).encode() + b"\n")
+
+    def _append(self, line: bytes) -> None:
+        if os.write(self._file, line) < len(line):  # one write, so lines never mix
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), FILE_NAME)
 
 
 def read_totals(run_dir: Path) -> CallTotals:
@@ -115,8 +123,8 @@ def read_totals(run_dir: Path) -> CallTotals:
     for line in lines:
         try:
             values = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # torn by a kill
+        except ValueError:  # no JSON, or no text at all
+            continue
         session = values["session"]
         active[session] = max(active.get(session, 0.0), values["at"])
         if "start" in values:

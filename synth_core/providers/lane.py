@@ -14,7 +14,17 @@ from synth_core.errors import SynthError
 from synth_core.providers.batch import Batches
 from synth_core.providers.breaker import Breaker
 from synth_core.providers.budget import Budget, Spending
-from synth_core.providers.call import ANSWERED, Complete, Connection, Reply, Request, failed, scrub
+from synth_core.providers.call import (
+    ANSWERED,
+    RETRYABLE,
+    Complete,
+    Connection,
+    Reply,
+    Request,
+    failed,
+    raised,
+    scrub,
+)
 from synth_core.providers.calls import CallLedger
 from synth_core.providers.limits import Pace, TokenAllowance, Width
 from synth_core.providers.pricing import price
@@ -139,8 +149,8 @@ class Lane:
             return failed(Outcome.TIMEOUT, f"no complete answer within {seconds:g} s")
         except SynthError:
             raise
-        except Exception as error:  # an SDK, or a provider of the user's own, choked on what it was sent
-            return failed(Outcome.BAD_RESPONSE, f"{type(error).__name__}: {error}")
+        except Exception as error:  # an SDK choked on what it was sent
+            return raised(error)
 
     async def _wait_turn(self, estimate: int) -> None:
         async with self._turn:
@@ -167,10 +177,10 @@ class Lane:
         self.finished.append(now)
         if reply.outcome is Outcome.RATE_LIMITED:
             self.pace.refuse(now, started, reply.retry_after)
+        elif reply.retry_after is not None and reply.outcome in RETRYABLE:
+            self.pace.pause(now + reply.retry_after)
         if reply.outcome is Outcome.TIMEOUT or reply.status in _OVERLOADED:
             self.width.overload(now, started)
-            if reply.retry_after is not None:
-                self.pace.paused_until = max(self.pace.paused_until, now + reply.retry_after)
         elif reply.outcome is Outcome.OK:
             self.width.succeed(now - started)
             output = reply.usage.output_tokens + reply.usage.thinking_tokens

@@ -87,6 +87,10 @@ class Pace:
             self._next = max(self._next, now - _BURST) + gap
         self._accepted += 1
 
+    def pause(self, until: float) -> None:
+        """No call starts before then, whatever else is said."""
+        self.paused_until = max(self.paused_until, until)
+
     def refuse(self, now: float, started: float, hint: float | None) -> None:
         """The call that started then was refused for its rate; `hint` is the wait the server asks for."""
         self._accepted -= 1
@@ -94,7 +98,7 @@ class Pace:
         self._refusal_takes += off / 4
         self._refusal_varies += (abs(off) - self._refusal_varies) / 4
         if hint is not None:
-            self.paused_until = max(self.paused_until, now + hint)
+            self.pause(now + hint)
         if started <= self._last_refusal:  # one of a volley, whose first has been acted on
             if started <= self._marks[-1].at:
                 self._marks[-1].accepted -= 1

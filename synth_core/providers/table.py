@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
 from synth_core.errors import UsageError
-from synth_core.providers.call import Complete, Connection, Reply, Request, failed
-from synth_core.records import Outcome
+from synth_core.providers.call import Complete, Connection
+from synth_core.providers.own import connect_function
 from synth_core.settings import Settings
 
 Connect = Callable[[Connection], AbstractAsyncContextManager[Complete]]
@@ -23,6 +23,7 @@ class Provider:
     """One row.
 
     module: holds `connect`; imported when the provider is first used, so an SDK nobody uses costs nothing.
+        Empty for a function of the user's own.
     key_variable: environment variable of its key; `key_required`: no call works without it.
     default_model: model asked where the user names none; empty: the user has to.
     needs_base_url: the address of the server has to be given.
@@ -86,24 +87,17 @@ def find_provider(name: str) -> Provider:
     if row := PROVIDERS.get(name):
         return row
     if ":" in name:
-        return Provider(name=name, module=name.partition(":")[0], default_model=name)
+        return Provider(name=name, module="", default_model=name)
     known = ", ".join(PROVIDERS)
     raise UsageError(f"unknown provider {name!r}; known: {known}, or package.module:function of your own")
 
 
 def load_connect(provider: Provider) -> Connect:
     """The provider's `connect`; `UsageError` where a function of the user's own cannot be found."""
-    _, _, function = provider.name.partition(":")
-    if not function:
-        connect: Connect = importlib.import_module(provider.module).connect
-        return connect
-    try:
-        complete = getattr(importlib.import_module(provider.module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"cannot load the provider {provider.name}: {error}") from None
-    if not callable(complete):
-        raise UsageError(f"the provider {provider.name} is no function")
-    return _connect_function(provider.name, complete)
+    if provider.name not in PROVIDERS:
+        return connect_function(provider.name)
+    connect: Connect = importlib.import_module(provider.module).connect
+    return connect
 
 
 def key_of(provider: Provider, given: SecretStr | None = None) -> SecretStr | None:
@@ -138,19 +132,3 @@ def require_key(settings: Settings, given: SecretStr | None = None) -> None:
         raise UsageError(f"--sizes {options.sizes} is for --model-name constructive, not {provider.name}")
     if provider.name not in PROVIDERS:
         load_connect(provider)
-
-
-def _connect_function(name: str, function: Complete) -> Connect:
-    """Make a provider of a plain `async def complete(request) -> Reply`."""
-
-    @asynccontextmanager
-    async def connect(connection: Connection) -> AsyncIterator[Complete]:
-        async def complete(request: Request) -> Reply:
-            reply: object = await function(request)
-            if not isinstance(reply, Reply):
-                return failed(Outcome.BAD_REQUEST, f"{name} returned {type(reply).__name__}, not a Reply")
-            return reply
-
-        yield complete
-
-    return connect

@@ -23,6 +23,15 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     return KEYS
 
 
+@pytest.fixture(autouse=True)
+def warm(request: pytest.FixtureRequest) -> None:
+    """Whole runs, which are the slow tests here, find a warm cache in either place where they look for it."""
+    if request.node.get_closest_marker("slow"):
+        warm_up, tmp_path = request.getfixturevalue("warm_up"), request.getfixturevalue("tmp_path")
+        warm_up(tmp_path / "cache")
+        warm_up(tmp_path / "cache" / "synth")
+
+
 @pytest.fixture
 def make_settings(tmp_path: Path) -> Callable[..., Settings]:
     """Settings for one provider at one address; `groups` are `Settings`' groups, overlaid."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import random
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import candidates
@@ -14,11 +19,11 @@ from loopback import Act, Loopback, Seen, answer, error
 
 from synth_core.errors import HopelessProvider, UsageError
 from synth_core.providers import breaker, dispatch, retry
-from synth_core.providers.answers import AnswerStore
+from synth_core.providers.answers import Answer, AnswerStore
 from synth_core.providers.call import Reply, Request
 from synth_core.providers.calls import read_totals
 from synth_core.providers.dispatch import Dispatcher
-from synth_core.providers.table import require_key
+from synth_core.providers.table import PROVIDERS, require_key
 from synth_core.records import Candidate, Category, Outcome, Stage, Usage
 from synth_core.settings import Settings
 
@@ -133,10 +138,26 @@ def test_a_raised_limit_asks_again_only_for_what_was_cut(make_settings: Make) ->
         address = server.base_url("openai")
         short = make_settings("openai", address, provider={"max_tokens": 500})
         long = make_settings("openai", address, provider={"max_tokens": 2000})
-        _complete(short, candidates("openai", 10))
+        cut = _complete(short, candidates("openai", 10))
+        known = _complete(short, candidates("openai", 10))
+        assert len(server.seen) == 10  # what was cut was paid for as well
         done = _complete(long, candidates("openai", 10))
     assert len(server.seen) == 10 + 8  # of five kinds of prompt, four hold Tanh
     assert all(c.completion and c.completion.outcome is Outcome.OK for c in done)
+    assert [one.content_digest() for one in cut] == [one.content_digest() for one in known]
+    completions = [one.completion for one in known if one.completion]
+    assert [(one.outcome, one.finish_reason) for one in completions[:2]] == [
+        (Outcome.OK, "stop"),
+        (Outcome.TRUNCATED, "length"),
+    ]
+
+
+def test_an_answer_cut_before_its_first_word_is_not_paid_again(make_settings: Make) -> None:
+    with Loopback(lambda seen: Act(body=answer(seen.wire, None, finish="length"))) as server:
+        settings = make_settings("openai", server.base_url("openai"))
+        done = [_complete(settings, candidates("openai", 1))[0] for _ in range(2)]
+    assert len(server.seen) == 1
+    assert [one.failure and one.failure.category for one in done] == [Category.TRUNCATED] * 2
 
 
 def test_refusals_are_not_kept(make_settings: Make) -> None:
@@ -177,6 +198,49 @@ def test_the_store_lists_and_forgets(make_settings: Make) -> None:
         store.close()
 
 
+def _filled(folder: Path, count: int) -> AnswerStore:
+    """A store of answers that do not compress."""
+    store, rng = AnswerStore(folder), random.Random(3)
+    for number in range(count):
+        text = rng.randbytes(8000).hex()
+        answered = Answer(text=text, serving_model="m", finish_reason="stop", usage=Usage())
+        store.put(f"{number:06}", answered, max_tokens=9, provider="openai", model="m", signature="s")
+    return store
+
+
+def test_pruning_gives_the_room_back(tmp_path: Path) -> None:
+    store = _filled(tmp_path, 500)
+    path = tmp_path / "answers.sqlite"
+    assert store.prune(model="m") == 500
+    store.close()
+    assert path.stat().st_size < 100_000
+
+
+def test_a_run_writes_while_another_prunes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of before, which cannot shrink in pieces, is pruned as well."""
+    _filled(tmp_path, 500).close()
+    held = sqlite3.connect(tmp_path / "answers.sqlite", isolation_level=None)
+    held.execute("PRAGMA auto_vacuum=NONE")
+    held.execute("VACUUM")
+    held.close()
+    pruner, writer = AnswerStore(tmp_path), AnswerStore(tmp_path)
+    seen: list[int] = []
+    rest = time.sleep
+
+    def write_in_the_pause(seconds: float) -> None:
+        rest(seconds)
+        new = Answer(text="x", serving_model="m", finish_reason="stop", usage=Usage())
+        writer.put(f"new {len(seen)}", new, max_tokens=9, provider="o", model="m2", signature="s")
+        seen.append(sum(row.answers for row in writer.list() if row.model == "m"))
+
+    monkeypatch.setattr("synth_core.providers.answers.time.sleep", write_in_the_pause)
+    assert pruner.prune(model="m") == 500
+    assert seen[:5] == [400, 300, 200, 100, 0]  # never all of it under one lock
+    assert [row.model for row in writer.list()] == ["m2"]
+    pruner.close()
+    writer.close()
+
+
 # --- retries and the breaker --------------------------------------------------------------------------------
 
 
@@ -192,6 +256,23 @@ def test_the_servers_hint_is_honoured(make_settings: Make) -> None:
     assert done.alive
     assert done.telemetry.calls == 2
     assert server.seen[1].at - server.seen[0].at >= 1.0
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_a_hint_slows_every_call_whatever_the_status(status: int, make_settings: Make) -> None:
+    def behave(seen: Seen) -> Act:
+        if seen.number == 0:
+            return error(seen.wire, status, "restarting", headers={"retry-after": "1"})
+        return _well(seen)
+
+    with Loopback(behave) as server:
+        options = {"retries": 1, "concurrency": 1}
+        settings = make_settings("openai", server.base_url("openai"), provider=options)
+        done = _complete(settings, candidates("openai", 4))
+    assert all(candidate.alive for candidate in done)
+    first, *others = sorted(seen.at for seen in server.seen)
+    assert len(others) == 4
+    assert min(others) - first >= 1.0
 
 
 def test_the_salvage_round_saves_what_a_passing_trouble_outlasted(make_settings: Make) -> None:
@@ -259,7 +340,10 @@ def test_the_breaker_forgives_one_hopeless_answer_among_good_ones(make_settings:
 def test_answers_received_before_the_breaker_trips_are_kept(make_settings: Make) -> None:
     with Loopback(lambda s: _well(s) if s.number < 10 else error(s.wire, 402, "no money")) as server:
         settings = make_settings("openai", server.base_url("openai"))
-        with pytest.raises(HopelessProvider, match="10 ok"):
+        with pytest.raises(
+            HopelessProvider,
+            match=r"3 of 13 calls failed \(3 quota; of the 10 before them 10 were answered\)",
+        ):
             _complete(settings, candidates("openai", 50))
     store = AnswerStore(settings.cache_dir)
     assert store.list()[0].answers == 10
@@ -275,6 +359,25 @@ def test_a_server_that_never_answers_trips_the_breaker(
     settings = make_settings("openai", address, provider={"retries": 50})
     with pytest.raises(HopelessProvider, match="check --base-url and whether the server runs"):
         _complete(settings, candidates("openai", 30))
+
+
+def _reply(outcome: Outcome, message: str = "", **fields: Any) -> Reply:
+    return Reply(outcome=outcome, error=message, **fields)
+
+
+def test_the_breaker_counts_only_what_it_names() -> None:
+    """Rejections trip it by themselves, not by the failures of other kinds among them."""
+    watched = breaker.Breaker(PROVIDERS["openai"], "m")
+    for _ in range(9):
+        watched.observe(_reply(Outcome.TRANSIENT, "down"))
+    watched.observe(_reply(Outcome.BAD_REQUEST, "first rejection"))
+    assert not watched.reason
+    for _ in range(5):
+        watched.observe(_reply(Outcome.RATE_LIMITED, "slow"))
+    for _ in range(9):
+        watched.observe(_reply(Outcome.BAD_REQUEST, "rejected"))
+    assert "the last 19 of 19 calls failed (10 bad_request, 9 transient)" in watched.reason
+    assert "First: first rejection" in watched.reason
 
 
 # --- budgets and the ledger ---------------------------------------------------------------------------------
@@ -382,6 +485,42 @@ def test_a_torn_ledger_line_is_passed_over(make_settings: Make, tmp_path: Path) 
     assert totals.spending().tokens > 2 * 157 + 4096  # the lost call counts at its worst
 
 
+@pytest.mark.parametrize("left", [1, 20, -1])
+def test_a_torn_ledger_line_costs_no_other_line(left: int, make_settings: Make, tmp_path: Path) -> None:
+    with Loopback(_well) as server:
+        settings = make_settings("openai", server.base_url("openai"))
+        _complete(settings, candidates("openai", 3), tmp_path / "run")
+        ledger = tmp_path / "run" / "calls.jsonl"
+        lines = ledger.read_bytes().splitlines(keepends=True)
+        torn = b"".join(lines[:-1]) + lines[-1][:left]
+        ledger.write_bytes(torn)
+        _complete(settings, candidates("openai", 5), tmp_path / "run")
+    assert ledger.read_bytes().startswith(torn + b"\n{")
+    totals = read_totals(tmp_path / "run")
+    whole = left == -1  # then only the end of the line was missing
+    assert (totals.calls, totals.lost, totals.outcomes["ok"]) == (5, 0 if whole else 1, 5 if whole else 4)
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from synth_core.providers.budget import Spending
+from synth_core.providers.calls import CallLedger
+
+ledger = CallLedger(Path(sys.argv[1]))
+ledger.start("a", "openai", "m", Spending())
+resource.setrlimit(resource.RLIMIT_FSIZE, ((Path(sys.argv[1]) / "calls.jsonl").stat().st_size + 20,) * 2)
+ledger.start("b", "openai", "m", Spending())
+"""
+
+
+def test_a_ledger_line_that_did_not_fit_ends_the_run(tmp_path: Path) -> None:
+    """Else the next line would be glued to it."""
+    done = subprocess.run([sys.executable, "-c", _FULL, tmp_path], capture_output=True, text=True)
+    assert "No space left on device: 'calls.jsonl'" in done.stderr
+    assert read_totals(tmp_path).calls == 1
+
+
 # --- keys ---------------------------------------------------------------------------------------------------
 
 
@@ -420,6 +559,8 @@ def test_a_missing_key_is_named(make_settings: Make, monkeypatch: pytest.MonkeyP
         ("claude", "unknown provider 'claude'; known: constructive"),
         ("local", "--base-url"),
         ("os:nothing", "os:nothing"),
+        ("os:", "os:"),
+        (".os:path", r"\.os:path"),
     ],
 )
 def test_bad_provider_settings_are_one_line(provider: str, message: str, make_settings: Make) -> None:
@@ -455,6 +596,61 @@ def test_a_provider_of_the_users_own(make_settings: Make) -> None:
     assert done[0].completion.text == "Conv2d ReLU"
     assert done[3].failure is not None
     assert "RuntimeError: a bug of the user's" in done[3].failure.detail
+
+
+def _module(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's on the path; the name of its function `ask` as a provider."""
+    name = f"users_{folder.name}"
+    (folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(folder)
+    return f"{name}:ask"
+
+
+_OWN = "from synth_core.providers.call import Reply\nfrom synth_core.records import Outcome\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("async def ask(request):\n    return request.nothing\n", r"\.py:4: AttributeError: .*'nothing'"),
+        ("async def ask():\n    pass\n", r"\.py:3: TypeError: .*takes 0 positional"),
+        ("def ask(request):\n    return Reply(outcome=Outcome.OK)\n", r"\.py:3: TypeError: .*await"),
+        ("import sys\nasync def ask(request):\n    sys.exit(3)\n", r"\.py:5: SystemExit: 3"),
+        ("import json\nasync def ask(request):\n    json.loads('{')\n", r"\.py:5: JSONDecodeError"),
+        ("async def ask(request):\n    return 'text'\n", "returned str, not a Reply"),
+        ("async def ask(request):\n    return Reply(outcome='ok')\n", "whose outcome is 'ok'"),
+        ("async def ask(request):\n    return Reply(outcome=Outcome.OK, text=None)\n", "whose text is None"),
+    ],
+    ids=range(8),
+)
+def test_a_function_that_always_fails_stops_the_run(
+    body: str, says: str, make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = _module(tmp_path, _OWN + body, monkeypatch)
+    settings = make_settings(name, "", provider={"retries": 4})
+    with pytest.raises(HopelessProvider, match=rf"calls failed \(\d\d bad_.*First: .*{says}"):
+        _complete(settings, candidates(name, 300), tmp_path / "run")
+    assert read_totals(tmp_path / "run").calls < 40
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def (", "SyntaxError"),
+        ("import nowhere_to_be_found", "nowhere_to_be_found"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit(1)", "SystemExit"),
+        ("ask = 3", "no function"),
+        ("", "no attribute 'ask'"),
+    ],
+)
+def test_a_module_that_cannot_be_loaded_is_one_line(
+    text: str, says: str, make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = _module(tmp_path, text, monkeypatch)
+    with pytest.raises(UsageError, match=says) as caught:
+        require_key(make_settings(name, ""))
+    assert "\n" not in str(caught.value)
 
 
 def test_the_constructive_provider_goes_through_the_same_door(make_settings: Make, tmp_path: Path) -> None:
