@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,10 @@ def _can_mount() -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not _can_mount(), reason="needs a mount namespace")
-def test_a_disk_that_fills_up_costs_one_line_and_no_program(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_costs_one_line_and_no_program(
+    tmp_path: Path, warm_up: Callable[[Path], Path]
+) -> None:
+    warm_up(tmp_path / "home" / ".cache" / "synth")
     (tmp_path / "disk").mkdir()
     script = ["bash", "-c", textwrap.dedent(_SCRIPT)]
     own = environment(SYNTH=shlex.join(SYNTH), HOME=str(tmp_path / "home"))

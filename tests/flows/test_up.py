@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,10 @@ def run_a_deployment(api: str, folder: Path, storage: str, seed: int) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_deployment_runs_and_hands_its_shards_to_the_pool(api: str, tmp_path: Path) -> None:
+def test_a_deployment_runs_and_hands_its_shards_to_the_pool(
+    api: str, tmp_path: Path, warm_up: Callable[[Path], Path]
+) -> None:
+    warm_up(tmp_path / "cache")
     assert await_workers(api) == []
     by_path, by_url = tmp_path / "by-path", tmp_path / "by-url"
     storages = ((by_path, str(by_path / "shared")), (by_url, f"file://{by_url}/shared"))

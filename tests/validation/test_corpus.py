@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -75,9 +75,10 @@ def validated(candidates: Sequence[Candidate], settings: ValidationSettings, cac
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
+def judged(tmp_path_factory: pytest.TempPathFactory, warm_up: Callable[[Path], Path]) -> Judged:
     """Every file after all stages, those of one kind in one batch, as the flow would do it."""
     folder = tmp_path_factory.mktemp("corpus")
+    warm_up(folder / "cache")
     done = {file.name: candidate(index, file) for index, file in enumerate(FILES)}
     done = each(done, answered_by_nobody, lambda one: one.program is None and one.completion is None)
     done = each(done, extract_programs, lambda one: one.completion is not None)

@@ -13,7 +13,7 @@ import textwrap
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -297,7 +297,7 @@ def test_weaker_tiers_judge_alike_and_say_so(tier: Tier) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_outlives_a_killed_owner(tmp_path: Path) -> None:
+def test_nothing_outlives_a_killed_owner(tmp_path: Path, warm_up: Callable[[Path], Path]) -> None:
     """SIGKILL to the process that holds the engine: no process stays, and the next one sweeps its folder."""
     script = """
         import json, os, sys, time
@@ -307,6 +307,7 @@ def test_nothing_outlives_a_killed_owner(tmp_path: Path) -> None:
         print(json.dumps(engine.probe()), flush=True)
         time.sleep(600)
     """
+    warm_up(tmp_path / f"synth-cache-{os.getuid()}")
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     owner = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, env=environment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,13 +48,13 @@ def test_what_is_no_file_is_the_users_mistake(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_files_are_held_to_their_names(tmp_path: Path) -> None:
+def test_files_are_held_to_their_names(tmp_path: Path, warm_up: Callable[[Path], Path]) -> None:
     source = program("return torch.tanh(self.linear(x))", "self.linear = nn.Linear(6, 3)")
     stems = ("SynthModel_Tanh_Linear", "SynthModel_Linear_ReLU", "SynthModel_NoSuchThing", "anything")
     for stem in stems:
         (tmp_path / f"{stem}.py").write_text(source.replace("SynthModel_Program", stem))
     paths = [tmp_path / f"{stem}.py" for stem in stems]
-    found = list(validate_files(paths, ValidationSettings(), 2, str(tmp_path / "cache")))
+    found = list(validate_files(paths, ValidationSettings(), 2, str(warm_up(tmp_path / "cache"))))
     assert [one.category for one in found] == [
         None,
         Category.OPERATORS_MISSING,
