@@ -95,6 +95,8 @@ def write(specifications: list[Specification]) -> list[Candidate]:
     print(f"programs without glue        {share(sum(not p.glue for p in programs), len(programs))}")
     print(f"graphs that are no chain     {share(sum(not p.chain for p in programs), len(programs))}")
     print(f"programs that hold a motif   {share(sum(map(holds_motif, asked)), len(programs))}")
+    shared = sum("weights of" in program.plan for program in programs)
+    print(f"programs that share weights  {share(shared, len(programs))}")
     print(f"rarest operator              {rarest.name}, in {seen[rarest.name]} programs")
     for reason in refused:
         print(f"  refused: {reason}")

@@ -11,7 +11,7 @@ import torch
 from synth_core.operators.catalog import find
 from synth_core.operators.operator import Operator
 from synth_core.records import sha256
-from synth_core.synthesis import glue, proof, soundness
+from synth_core.synthesis import glue, proof, sharing, soundness
 from synth_core.synthesis.arrange import Track, arrange
 from synth_core.synthesis.draft import CannotWrite, Draft, Value
 from synth_core.synthesis.plan import describe
@@ -64,6 +64,7 @@ def _attempt(rows: list[Operator], rng: random.Random, most_inputs: int) -> Writ
     d = Draft(
         rng=rng, sizes=Sizes(rng), most_inputs=most_inputs, dtype=rng.choice(HALF_TYPES) if half else ""
     )
+    d.sharing = sharing.draw(rng)
     x: Value | None = None
     tracks = arrange(rows, rng)
     for track in tracks:
@@ -118,6 +119,8 @@ def _walk(d: Draft, x: Value | None, track: Track) -> Value | None:
             x = _elsewhere(d, x, row)
         if d.rng.random() < JOINING:
             x = _join_earlier(d, x)
+        if d.sharing:
+            x = sharing.share(d, x, waiting)
     return x
 
 
@@ -225,6 +228,7 @@ def _finish(d: Draft, x: Value) -> list[Value]:
             if len(d.heads) >= 3 or not any(other in line.outs for line in d.lines):
                 raise
             d.heads.append(other)
+    x = sharing.tie(d, x)
     made = any(x in line.outs for line in d.lines)
     if not made and not d.heads:
         raise CannotWrite("an input would be returned as it came")

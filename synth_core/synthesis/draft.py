@@ -22,6 +22,7 @@ from torch import nn
 
 from synth_core.operators.operator import Kind
 from synth_core.synthesis.sizes import Sizes
+from synth_core.synthesis.targets import pick
 
 MOST_ELEMENTS = 1 << 15  # of one value: keeps a program at a few milliseconds on one core
 PLACEHOLDER = re.compile(r"\b(?:v|m)\d+_\b")
@@ -74,7 +75,8 @@ class Attribute:
 class Line:
     """A statement of forward. `text` is an expression, or a block of lines where `block` is set.
 
-    role: operator (asked for), merge (joins values), glue (only adapts a shape).
+    role: operator (asked for), merge (joins values), glue (only adapts a shape). step: the place of its
+    operator in `Draft.steps`. again: the value that the same weights made before, if they did.
     """
 
     outs: tuple[Value, ...]
@@ -84,6 +86,8 @@ class Line:
     block: bool = False
     targets: str = ""
     idle: bool = False  # does nothing in eval mode, by its nature
+    step: int = 0
+    again: str = ""
 
     @cached_property
     def reads(self) -> list[str]:
@@ -131,6 +135,8 @@ class Draft:
     role: str = "operator"
     operator: str = ""
     idle: bool = False
+    again: str = ""
+    sharing: str = ""  # weights are to be used again: for a `pair` of inputs, or `twice`; empty once they are
     bridge_to: Kind | None = None  # what the next operator takes, where it differs from the present kind
     counter: int = 0
 
@@ -177,13 +183,13 @@ class Draft:
             results = (results,)
         names = [self._fresh("v") for _ in kinds]
         if targets:
-            results = _pick(results, targets)
+            results = pick(results, targets)
         outs = tuple(
             self._value(name, tensor, kind, hint)
             for name, tensor, kind, hint in zip(names, results, kinds, hints, strict=True)
         )
         left = targets.format(*names) if targets else ", ".join(names)
-        self._line(Line(outs, text, role or self.role, self.operator, targets=left, idle=self.idle))
+        self._line(outs, text, role, targets=left)
         return outs
 
     def block(self, text: str, kind: Kind, hint: str) -> Value:
@@ -195,7 +201,7 @@ class Draft:
         except Exception as error:
             raise CannotWrite(str(error)) from None
         value = self._value(name, self.env[name], kind, hint)
-        self._line(Line((value,), body, self.role, self.operator, block=True))
+        self._line((value,), body, block=True)
         return value
 
     def input(self, kind: Kind, hint: str = "x", like: Value | None = None, width: int = 0) -> Value:
@@ -292,33 +298,18 @@ class Draft:
         self.values.append(value)
         return value
 
-    def _line(self, line: Line) -> None:
+    def _line(
+        self, outs: tuple[Value, ...], text: str, role: str = "", targets: str = "", block: bool = False
+    ) -> None:
+        line = Line(
+            outs,
+            text,
+            role or self.role,
+            self.operator,
+            block=block,
+            targets=targets,
+            idle=self.idle,
+            step=len(self.steps),
+            again=self.again,
+        )
         self.lines.append(line)
-
-
-def _pick(results: Any, targets: str) -> list[Any]:
-    """The results that `{}` stand for in a left side such as `{}, (_, {})`."""
-    flat: list[Any] = []
-
-    def walk(pattern: str, result: Any) -> None:
-        pattern = pattern.strip()
-        if pattern == "{}":
-            flat.append(result)
-        elif pattern != "_":
-            parts = _split(pattern.strip("()") if pattern.startswith("(") else pattern)
-            for part, item in zip(parts, result, strict=True):
-                walk(part, item)
-
-    walk(targets, results)
-    return flat
-
-
-def _split(pattern: str) -> list[str]:
-    """Split at the commas outside parentheses."""
-    parts, depth, start = [], 0, 0
-    for i, character in enumerate(pattern):
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            parts.append(pattern[start:i])
-            start = i + 1
-    return [*parts, pattern[start:]]

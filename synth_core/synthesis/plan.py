@@ -6,7 +6,10 @@ from synth_core.synthesis.draft import Draft, Value
 
 
 def describe(d: Draft, outputs: list[Value]) -> str:
-    """One line a step, `h3 = Conv2d(h1) -> [4, 16, 32, 32]`; values are numbered in forward order."""
+    """One line a step, `Conv2d(h1) -> h3 [4, 16, 32, 32]`; values are numbered in forward order.
+
+    `Conv2d(x1), weights of h3, -> h4 [4, 16, 32, 32]`: the layer that made h3 is called again.
+    """
     names: dict[str, str] = {}
     rows = []
     for i, given in enumerate(d.inputs):
@@ -23,6 +26,7 @@ def describe(d: Draft, outputs: list[Value]) -> str:
             names[value.name] = f"h{len(names)}"
         shapes = ", ".join(f"{names[v.name]} {list(v.shape)}" for v in line.outs)
         what = line.operator if line.role == "operator" else "join" if line.role == "merge" else "reshape"
-        rows.append(f"{what}({', '.join(reads)}) -> {shapes}")
+        shared = f", weights of {names[line.again]}," if line.again else ""
+        rows.append(f"{what}({', '.join(reads)}){shared} -> {shapes}")
     rows.append(f"return {', '.join(names[v.name] for v in outputs)}")
     return "\n".join(rows)

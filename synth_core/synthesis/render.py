@@ -19,7 +19,7 @@ NESTED = 0.35  # chance that a call is written inside the one call that reads it
 RETURNED = 0.5  # chance that the last step stands in the return statement
 TYPED = 0.4  # chance that a program has annotations
 BY_KEYWORD = 0.2  # chance that get_init_inputs names its arguments
-COMMENTED = 0.4  # chance that a line which changes the number of axes says the new shape
+COMMENTED = 0.4  # chance that a line which changes the number of axes, or shares weights, says so
 LONGEST = 100
 _OPENING = re.compile(r"\w\(|[\[{]")
 TURNED = frozenset({"", "Flatten", "Unfold"})  # their transpose is for what comes next, not their own
@@ -74,11 +74,13 @@ def _footer(d: Draft, arguments: list[str]) -> list[str]:
 
 def _forward(d: Draft, lines: list[Line], outputs: list[Value], named: Callable[[str], str]) -> list[str]:
     rows = []
+    repeated = next((line for line in lines if line.again), None)
     for line in lines[:-1]:
         text = named(statement(line))
         rows += text.split("\n")
-        if not line.block and len(text) < 70 and _reshapes(d, line) and d.rng.random() < COMMENTED:
-            comment = f"  # {axes_of(d, line.outs[0])}"
+        says = "" if line.block else "shared weights" if line is repeated else _new_axes(d, line)
+        if says and len(text) < 70 and d.rng.random() < COMMENTED:
+            comment = f"  # {says}"
             rows[-1] += comment if len(text + comment) < LONGEST - 8 else ""
     last = lines[-1]
     alone = len(outputs) == 1 and not last.block and last.targets == outputs[0].name
@@ -87,9 +89,11 @@ def _forward(d: Draft, lines: list[Line], outputs: list[Value], named: Callable[
     return [*rows, *named(statement(last)).split("\n"), f"return {named(', '.join(map(str, outputs)))}"]
 
 
-def _reshapes(d: Draft, line: Line) -> bool:
+def _new_axes(d: Draft, line: Line) -> str:
+    """The shape of what the line makes, where that has more or fewer axes than what it reads."""
     by_name = {value.name: value for value in d.values}
-    return len(line.outs) == 1 and len(by_name[line.reads[0]].shape) != len(line.outs[0].shape)
+    reshapes = len(line.outs) == 1 and len(by_name[line.reads[0]].shape) != len(line.outs[0].shape)
+    return axes_of(d, line.outs[0]) if reshapes else ""
 
 
 def _nest(d: Draft, outputs: list[Value]) -> list[Line]:

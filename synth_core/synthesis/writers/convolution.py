@@ -50,6 +50,8 @@ def _layer(d: Draft, x: Value, operator: str, hint: str, out: int, options: list
 
 
 def out_width(d: Draft, x: Value) -> int:
+    if d.sharing == "twice":
+        return x.channels
     near = [w for w in (x.channels * 2, x.channels, x.channels // 2) if 4 <= w <= 48]
     return d.rng.choice([*near, *WIDTHS[x.kind]])
 

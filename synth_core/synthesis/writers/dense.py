@@ -12,6 +12,8 @@ LARGEST = 512  # features in or out of a dense layer, in the small profile
 
 def new_width(d: Draft, x: Value, most: int = 128) -> int:
     """A width for the next layer: doubled, halved, kept, or another usual one."""
+    if d.sharing == "twice" and x.channels <= most:
+        return x.channels
     near = [w for w in (x.channels * 2, x.channels // 2, x.channels) if 4 <= w <= most]
     return d.rng.choice([*near, *WIDTHS[x.kind]])
 
