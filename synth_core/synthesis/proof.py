@@ -34,6 +34,10 @@ def prove(d: Draft, outputs: list[Value]) -> None:
             raise CannotWrite("an output is a view of an input")
     for output in outputs:
         _expect_variation(output)
+        if d.dtype and output.tensor.is_floating_point() and str(output.tensor.dtype) != d.dtype:
+            raise CannotWrite(
+                "computed in half precision and returned in single: held to what it cannot meet"
+            )
     replay = _Replay(d, outputs)
     for given in d.inputs:
         replay.expect_change(given.value, replay.noisy(given.value), 0)

@@ -128,6 +128,17 @@ def test_bounds_come_from_live_values() -> None:
         assert len(realised) >= 4
 
 
+def test_half_precision_stays_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Angles are computed in single precision, and what they turn becomes so; joined, the rest does too."""
+    monkeypatch.setattr("synth_core.synthesis.build.HALF", 0.5)
+    precisions = set()
+    for seed in range(12):
+        _, inputs, outputs = run(build(["RotaryEmbedding", "Linear", "CausalAttention"], seed).source)
+        precisions.add(inputs[0].dtype)
+        assert {output.dtype for output in outputs} == {inputs[0].dtype}
+    assert torch.float32 in precisions
+
+
 def test_what_cannot_be_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CannotWrite, match="Dropout"):
         build(["Dropout"], 0)
