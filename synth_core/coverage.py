@@ -24,10 +24,12 @@ WORTH = {1: 3.0, 2: 1.0, 3: 0.3}  # of a new operator, pair, triple
 class Seen:
     """What is there already. held: how many accepted programs hold a set of one to three operators.
 
+    worked: the operators of each accepted program, in forward order.
     tried, accepted: attempts with an operator, and how many of them were accepted.
     """
 
     held: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    worked: list[tuple[str, ...]] = field(default_factory=list)
     tried: Counter[str] = field(default_factory=Counter)
     accepted: Counter[str] = field(default_factory=Counter)
 
@@ -38,6 +40,7 @@ class Seen:
         if accepted:
             self.accepted.update(names)
             self.held.update(_subsets(names))
+            self.worked.append(tuple(operators))
 
     @classmethod
     def of(cls, attempts: Iterable[tuple[Sequence[str], bool]]) -> Seen:
@@ -51,6 +54,11 @@ def draw(rng: random.Random, counts: Mapping[Group, int], seen: Seen) -> list[st
     """Names for one program; the same `rng` state, counts and `seen` give the same names."""
     proposals = [coherent.draw(rng, counts) for _ in range(PROPOSALS)]
     return max(proposals, key=lambda names: promise(names, seen))
+
+
+def revisit(rng: random.Random, seen: Seen) -> list[str]:
+    """The operators of an accepted program, to be asked for again in other shapes; empty where none is."""
+    return list(rng.choice(seen.worked)) if seen.worked else []
 
 
 def promise(names: Sequence[str], seen: Seen) -> float:

@@ -82,6 +82,10 @@ class Specification(Record):
     provider: str
     prompt: str = Field(description="Name of the prompt template, or path of the user's own")
     temperature: float
+    revisit: bool = Field(
+        default=False,
+        description="Asks for operators that the folder holds; a duplicate where shapes are alike too",
+    )
     sample: int = Field(default=0, description="How many earlier candidates of this run asked the same")
 
 

@@ -56,9 +56,9 @@ def again(candidate: Candidate, settings: Settings) -> Candidate | None:
         return None
     if settings.on_failure == "drop" or candidate.attempt >= settings.max_retries:
         return None
-    attempt = candidate.attempt + 1
-    specification = candidate.specification.model_copy(
-        update={"seed": _derive_seed(settings, candidate.index, attempt), "sample": attempt}
+    attempt, specification = candidate.attempt + 1, candidate.specification
+    specification = specification.model_copy(
+        update={"seed": _derive_seed(settings, candidate.index, attempt), "sample": specification.sample + 1}
     )
     fresh = Candidate(
         index=candidate.index, attempt=attempt, parent_id=candidate.id, specification=specification
@@ -91,10 +91,14 @@ def _first_attempt(settings: Settings, strategy: Strategy, index: int, seen: See
         counts = {
             group: draw_count(rng, low, high, strategy.p_value) for group, (low, high) in ranges.items()
         }
+    chosen = strategy.revisit and rng.random() < strategy.revisit
+    held = coverage.revisit(rng, seen) if chosen else []
     specification = Specification(
-        operators=tuple(_draw(rng, counts, strategy, seen)),
+        operators=tuple(held or _draw(rng, counts, strategy, seen)),
         strategy=strategy.name,
         seed=seed,
+        revisit=bool(held),
+        sample=index + 1 if held else 0,  # else the answer that was kept would come again
         provider=settings.model_name,
         prompt=strategy.prompt,
         temperature=strategy.temperature,

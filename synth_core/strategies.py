@@ -34,6 +34,12 @@ class Strategy(Record):
     num_supporting_ops_range: Range
     prompt: str
     sampler: Literal["uniform", "coherent", "coverage"] = "uniform"
+    revisit: float = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="Share of candidates that ask again, in other shapes, for what was accepted",
+    )
     operators: Names = Field(default=(), description="Catalog names to draw from; empty: all")
     provider: str = Field(default="", description="Provider this strategy is made for; empty: any")
 
@@ -81,6 +87,9 @@ def effective_strategies(settings: Settings) -> list[Strategy]:
     for part in parts:
         if not any(high for _, high in part.ranges):
             raise UsageError(f"strategy {part.name!r} asks for no operator: every range ends at 0")
+        if part.revisit and (part.sampler != "coverage" or part.operators):
+            needs = 'needs sampler = "coverage" and no list of operators'
+            raise UsageError(f"strategy {part.name!r}: revisit {needs}")
         for operator in part.operators:
             find(operator)
     return parts

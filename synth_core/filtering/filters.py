@@ -31,12 +31,16 @@ Objection = Callable[[Fingerprints, Folder], str]
 
 
 class FilterRule(NamedTuple):
-    """name: what `--skip-filter` calls it. objection: what the program is like, one line; empty for none."""
+    """name: what `--skip-filter` calls it. objection: what the program is like, one line; empty for none.
+
+    revisit: it judges, in the place of the other duplicate rules, a program that was asked for again.
+    """
 
     name: str
     category: Category
     proves: str
     objection: Objection
+    revisit: bool = False
 
 
 def _like_kernelbench(prints: Fingerprints, _: Folder) -> str:
@@ -96,6 +100,13 @@ FILTERS: tuple[FilterRule, ...] = (
         "no program of the folder with the same set of operators has 70% of its text, names and sizes aside",
         _near_duplicate,
     ),
+    FilterRule(
+        "duplicate-shapes",
+        Category.DUPLICATE,
+        "no program of the folder has a revisited one's operators, in the same order, at the same shapes",
+        _held("shapes"),
+        revisit=True,
+    ),
 )
 
 
@@ -139,10 +150,21 @@ class Filter:
 
     def _verdict(self, candidate: Candidate, prints: Fingerprints, claims: Claims) -> Verdict:
         folder = Folder(claims, lambda claim: self._is_own(claim, candidate))
+        revisited = self._is_revisited(candidate, prints, claims)
         for rule in self._rules:
+            if rule.category is Category.DUPLICATE and rule.revisit != revisited:
+                continue
             if detail := rule.objection(prints, folder):
                 return Verdict.fail(Stage.FILTER, rule.category, detail, check=rule.name)
         return Verdict.ok(Stage.FILTER, measured=prints.keys())
+
+    def _is_revisited(self, candidate: Candidate, prints: Fingerprints, claims: Claims) -> bool:
+        """Whether it holds again what the folder was asked for again, in the same order.
+
+        Of a file that no ledger knows the shapes are not known either.
+        """
+        holder = claims.holder("operators", prints.keys().get("operators", ""))
+        return candidate.specification.revisit and bool(holder and holder.run_id)
 
     def _is_own(self, claim: Claim, candidate: Candidate) -> bool:
         if claim.run_id:
@@ -158,7 +180,8 @@ def refuse_held(
 ) -> list[Candidate]:
     """Drop, before any provider is asked, what could not be kept: a sampled set costs no call then.
 
-    That is a list of operators, in this order, that a KernelBench problem has or a program of another run.
+    That is a list of operators, in this order, that a KernelBench problem has or a program of another run,
+    unless it is to be revisited.
     What this run itself wrote so far is left to `filter`: how far it got differs from one time to the next.
     """
     rules = {rule.name for rule in resolve_filters(skip)}
@@ -172,6 +195,8 @@ def _refused(candidate: Candidate, claims: Claims, run_id: str, rules: set[str])
         detail = f"the sampled operators are those of KernelBench {problem}"
         failed = Verdict.fail(Stage.SAMPLE, Category.CONTAMINATED, detail, check="contaminated")
         return candidate.judged(failed)
+    if candidate.specification.revisit:
+        return candidate
     holder = claims.holder("operators", operator_signature(operators))
     if "duplicate-operators" in rules and holder and holder.run_id != run_id:
         detail = f"the sampled operators are those of {holder.program}"

@@ -28,6 +28,7 @@ class Fingerprints:
 
     operators: realised, from the graph; without one, as written. written: from the syntax tree.
     text, form: hashes of the plain and of the bare form. graph: see `graph_hash`. sketch: of the bare form.
+    shapes: hash of the operators, in forward order, with the shapes of their results and of the inputs.
     """
 
     operators: tuple[str, ...] = ()
@@ -35,6 +36,7 @@ class Fingerprints:
     text: str = ""
     form: str = ""
     graph: str = ""
+    shapes: str = ""
     sketch: bytes = b""
 
     @classmethod
@@ -50,13 +52,14 @@ class Fingerprints:
             text=_short(plain),
             form=_short(bare) if bare else "",
             graph=graph_hash(graph) if graph else "",
+            shapes=_shapes_hash(graph) if graph else "",
             sketch=sketch(bare),
         )
 
     def keys(self) -> dict[str, str]:
         """The fingerprints that are new in a folder or held there, by kind."""
         operators = operator_signature(self.operators) if self.operators else ""
-        keys = {"operators": operators, "graph": self.graph}
+        keys = {"operators": operators, "graph": self.graph, "shapes": self.shapes}
         return {kind: key for kind, key in keys.items() if key}
 
     def operator_set(self) -> str:
@@ -94,6 +97,11 @@ def graph_hash(graph: Graph) -> str:
         consumers = sorted(below[user] + slot + above[user] for user, slot in uses[node.name])
         below[node.name] = _short(labels[node.name], *consumers)
     return _short(*sorted(above[node.name] + below[node.name] for node in nodes))
+
+
+def _shapes_hash(graph: Graph) -> str:
+    shaped = [node for node in graph.nodes if node.operator or node.kind == "input"]
+    return _short(*(f"{node.operator} {node.shape}" for node in shaped))
 
 
 def _meaningful(graph: Graph) -> list[Node]:

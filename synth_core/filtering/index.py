@@ -27,6 +27,7 @@ CREATE INDEX IF NOT EXISTS sketches_by_set ON sketches (operator_set);
 CREATE TABLE IF NOT EXISTS synced (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _BUSY_SECONDS = 60.0
+_FORM = 1  # raised whenever programs get another fingerprint: an index of another form is built again
 
 
 class Claim(NamedTuple):
@@ -92,6 +93,7 @@ def claims_of(path: Path) -> Iterator[Claims]:
         with contextlib.closing(_connect(path)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             with connection:
+                _forget_another_form(connection)
                 yield Claims(connection)
     except (sqlite3.Error, OSError) as error:
         raise EnvironmentFault(f"cannot use the index {path}: {error}; deleting it is safe") from None
@@ -103,3 +105,10 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose claims, never corrupt them
     connection.executescript(_SCHEMA)
     return connection
+
+
+def _forget_another_form(connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA user_version").fetchone() != (_FORM,):
+        for table in ("claims", "sketches", "synced"):
+            connection.execute(f"DELETE FROM {table}")
+        connection.execute(f"PRAGMA user_version = {_FORM}")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from synth_core.coverage import Seen
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import find
 from synth_core.operators.operator import Group
@@ -153,3 +154,45 @@ def test_what_is_not_tried_again(category, options):
 
 def test_an_accepted_candidate_is_not_tried_again():
     assert again(sampled(1)[0], settings()) is None
+
+
+def revisiting(tmp_path, **fields: object):
+    lines = [
+        f"{name} = {value!r}" for name, value in {"sampler": "coverage", "revisit": 0.5, **fields}.items()
+    ]
+    balanced = 'p_value = 0.3\ntemperature = 0.6\nprompt = "ordered"\n'
+    ranges = "".join(f"num_{group}_ops_range = [1, 2]\n" for group in ("core", "compound", "supporting"))
+    path = tmp_path / "again.toml"
+    path.write_text(balanced + ranges + "\n".join(lines).replace("'", '"') + "\n")
+    return settings(strategy=str(path))
+
+
+def test_what_worked_is_asked_for_again_at_the_share_that_was_asked(tmp_path):
+    chosen = revisiting(tmp_path)
+    (strategy,) = effective_strategies(chosen)
+    held, failed = ("Conv2d", "ReLU", "Add"), ("LSTM", "GELU")
+    seen = Seen.of([(held, True), (failed, False)])
+    drawn = [one.specification for one in sample(chosen, strategy, range(200), seen)]
+    again = [one for one in drawn if one.revisit]
+    assert 70 <= len(again) <= 130
+    assert {one.operators for one in again} == {held}
+    assert len({(one.seed, one.sample) for one in again}) == len(again)  # no answer that is kept fits
+    assert all(one.sample == 0 and one.operators != held for one in drawn if not one.revisit)
+    assert not any(
+        one.specification.revisit for one in sample(chosen, strategy, range(50))
+    )  # nothing is held
+
+
+def test_a_further_attempt_asks_again_too(tmp_path):
+    chosen = revisiting(tmp_path, revisit=1.0)
+    (first,) = sample(chosen, effective_strategies(chosen)[0], [3], Seen.of([(("Conv2d", "ReLU"), True)]))
+    second = again(first.judged(Verdict.fail(Stage.VALIDATE_EAGER, Category.SHAPE_ERROR, "x")), chosen)
+    assert second is not None
+    assert second.specification.revisit
+    assert second.specification.sample == first.specification.sample + 1
+
+
+@pytest.mark.parametrize("fields", [{"sampler": "coherent"}, {"operators": ["Linear", "ReLU", "MLP"]}])
+def test_asking_again_needs_a_sampler_that_knows_the_folder(tmp_path, fields):
+    with pytest.raises(UsageError, match="coverage"):
+        effective_strategies(revisiting(tmp_path, **fields))

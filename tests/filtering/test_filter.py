@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -27,11 +29,16 @@ from synth_core.store import append_ledger, persist, start_run
 RUN, LATER = "20261125-000000-aaaaaa", "20261126-000000-bbbbbb"
 
 
-def chain(*operators: str) -> Graph:
-    """x -> op -> op -> …, each operator a call of its own name."""
+def chain(*operators: str, size: int = 4) -> Graph:
+    """x -> op -> op -> …, each operator a call of its own name, of values of `size` elements."""
     calls = [
         Node(
-            name=f"n{i}", kind="call", target=f"torch.{op}", inputs=(f"n{i - 1}" if i else "x",), operator=op
+            name=f"n{i}",
+            kind="call",
+            target=f"torch.{op}",
+            inputs=(f"n{i - 1}" if i else "x",),
+            operator=op,
+            shape=(size,),
         )
         for i, op in enumerate(operators)
     ]
@@ -52,6 +59,13 @@ def candidate(index: int, *operators: str, note: str = "") -> Candidate:
         ),
         graph=chain(*operators),
     )
+
+
+def revisit(index: int, *operators: str, size: int) -> Candidate:
+    """A candidate that was asked for what the folder holds, and has it at this size."""
+    one = candidate(index, *operators, note=f"asked again {index}")
+    asked = one.specification.model_copy(update={"revisit": True})
+    return one.model_copy(update={"specification": asked, "graph": chain(*operators, size=size)})
 
 
 def judged(candidates: list[Candidate]) -> list[Category | None]:
@@ -119,6 +133,53 @@ def test_a_kill_between_the_files_and_the_ledger_loses_nothing(tmp_path: Path) -
     assert judged(Filter(tmp_path, run.run_id).apply([candidate(0, *ODD)])) == [None]
 
 
+def test_what_is_asked_for_again_is_a_duplicate_at_equal_shapes_only(tmp_path: Path) -> None:
+    again = [revisit(1, *ODD, size=4), revisit(2, *ODD, size=8), revisit(3, *ODD, size=8)]
+    _, equal, other, other_again = Filter(tmp_path, RUN).apply([candidate(0, *ODD), *again])
+    assert other.alive
+    for refused in (equal, other_again):
+        assert refused.failure
+        assert refused.failure.check == "duplicate-shapes"
+    (plain,) = Filter(tmp_path, LATER).apply(
+        [candidate(0, *ODD).model_copy(update={"graph": chain(*ODD, size=16)})]
+    )
+    assert plain.failure
+    assert plain.failure.check == "duplicate-operators"
+
+
+def test_a_resumed_run_does_not_meet_what_it_asked_for_again(tmp_path: Path) -> None:
+    batch = [candidate(0, *ODD), revisit(1, *ODD, size=8)]
+    for _ in range(2):
+        assert judged(Filter(tmp_path, RUN).apply(batch)) == [None, None]
+
+
+def test_what_came_out_other_than_asked_is_judged_like_any_other(tmp_path: Path) -> None:
+    other = Graph(nodes=chain(*ODD, size=8).nodes, operators=("GLU",))
+    twin = revisit(1, *ODD, size=8).model_copy(update={"graph": other})
+    _, refused = Filter(tmp_path, RUN).apply([candidate(0, *ODD), twin])
+    assert refused.failure
+    assert refused.failure.check == "duplicate-graph"
+
+
+def test_a_file_without_known_shapes_is_not_revisited(tmp_path: Path) -> None:
+    (tmp_path / f"{program_name(ODD)}.py").write_text("class Whatever: ...")
+    (refused,) = Filter(tmp_path, RUN).apply([revisit(0, *ODD, size=8)])
+    assert refused.failure
+    assert refused.failure.check == "duplicate-operators"
+
+
+def test_an_index_of_an_older_form_learns_the_shapes(tmp_path: Path) -> None:
+    run = start_run(Settings(output_dir=str(tmp_path), seed=1))
+    append_ledger(
+        run, persist(Filter(tmp_path, run.run_id).apply([candidate(0, *ODD)]), run), round=0, batch=0
+    )
+    with contextlib.closing(sqlite3.connect(index_path(tmp_path))) as index:
+        index.execute("DELETE FROM claims WHERE kind = 'shapes'")
+        index.execute("PRAGMA user_version = 0")
+        index.commit()
+    assert judged(Filter(tmp_path, LATER).apply([revisit(0, *ODD, size=4)])) == [Category.DUPLICATE]
+
+
 def test_one_graph_under_two_names_is_a_duplicate(tmp_path: Path) -> None:
     relabelled = candidate(1, "Conv2d", "ReLU", "GLU")
     relabelled = relabelled.model_copy(update={"graph": Graph(nodes=chain(*ODD).nodes, operators=("GLU",))})
@@ -169,6 +230,13 @@ def test_a_sampled_set_that_cannot_be_kept_is_refused_before_any_call(tmp_path: 
         None,
         None,
     ]
+
+
+def test_what_is_asked_for_again_may_be_asked(tmp_path: Path) -> None:
+    Filter(tmp_path, RUN).apply([candidate(0, *ODD)])
+    contaminated = revisit(1, "Conv2d", "Mish", "Mish", size=8)
+    asked = refuse_held([revisit(0, *ODD, size=8), contaminated], tmp_path, LATER)
+    assert judged(asked) == [None, Category.CONTAMINATED]
 
 
 def test_a_broken_index_is_our_fault_and_says_what_to_do(tmp_path: Path) -> None:
