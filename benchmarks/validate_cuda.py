@@ -5,7 +5,8 @@
 FOLDER holds program files (`Model` or any one nn.Module class, get_inputs, get_init_inputs), for instance
 KernelBench/level2. Contract rules and the operators' names are off: these files never meant to keep them.
 Both stages run: every program is vetted in a forked, confined CPU process, then checked and compiled in
-long-lived, confined GPU workers. Needs torch and pydantic alone.
+long-lived, confined GPU workers. Starting those costs 10 s of a core each, once a run: small programs start
+them, and that is timed apart. Needs torch and pydantic alone.
 
 --smoke runs a few small programs first, of which each must meet its end: it shows in a minute whether workers
 start in the sandbox, compile, tell errors apart and are replaced. If none starts, weaker sandboxes are tried,
@@ -56,6 +57,10 @@ def main() -> None:
     with Engine(allowed, options.workers, strongest=tier) as engine:
         started = time.perf_counter()
         print(engine.probe(), f"ready after {time.perf_counter() - started:.1f} s", flush=True)
+        print("starting all workers, with small programs:", flush=True)
+        small = [_small(f"return torch.relu(self.linear(x)) * {i + 1}.5") for i in range(3 * options.workers)]
+        _through(engine, [_candidate(i, "small", text) for i, text in enumerate(small)])
+        print("the folder:", flush=True)
         done = _through(engine, candidates)
     verdicts = [verdict for candidate in done for verdict in candidate.verdicts]
     shared = sum(verdict.tier is Tier.SHARED_WORKER for verdict in verdicts)
@@ -78,7 +83,7 @@ def _through(engine: Engine, candidates: list[Candidate]) -> list[Candidate]:
 
 def _smoke(settings: ValidationSettings, options: argparse.Namespace) -> Tier:
     """Run the small programs in the strongest sandbox in which workers start, and return its tier."""
-    settings = settings.model_copy(update={"timeout": 45.0, "rejudge_share": 0.5})
+    settings = settings.model_copy(update={"timeout": 20.0, "rejudge_share": 0.5})
     texts = [_small(forward) for forward, _ in SMOKE.values()]
     candidates = [_candidate(i, name, text) for i, (name, text) in enumerate(zip(SMOKE, texts, strict=True))]
     for tier in (Tier.A, Tier.B, Tier.C):

@@ -91,7 +91,8 @@ class _Unit:
 class Builder:
     """The waiting clients and the living compilers."""
 
-    def __init__(self, box: Sandbox, compiler: units.Compiler) -> None:
+    def __init__(self, box: Sandbox, compiler: units.Compiler | None) -> None:
+        """compiler: none where nothing will ask for C++, on a GPU."""
         self._box, self._compiler = box, compiler
         self._waiting: deque[Client] = deque()
         self._units: dict[int, _Unit] = {}
@@ -138,9 +139,11 @@ class Builder:
             self._waiting.remove(mate)
         self._serial += 1
         texts, functions = _translation_units([client.sources for client in clients], f"u{self._serial}")
+        assert self._compiler
+        command = self._compiler
         compiler = process.start(
-            self._box, Profile.COMPILER, _LIMITS, self._slots.pop(), lambda: _compile(self._compiler, texts),
-            readable=self._compiler.readable,
+            self._box, Profile.COMPILER, _LIMITS, self._slots.pop(), lambda: _compile(command, texts),
+            readable=command.readable,
         )  # fmt: skip
         self._units[compiler.pid] = _Unit(clients, functions, len(texts), compiler)
 

@@ -26,7 +26,8 @@ from synth_core.validation.sandbox import process
 from synth_core.validation.sandbox.confine import Limits, Sandbox
 from synth_core.validation.sandbox.process import Process, anonymous_file
 from synth_core.validation.sandbox.seccomp import Profile
-from synth_core.validation.serving import DONE, ORDER, READY, serve
+from synth_core.validation.serving import DONE, ORDER, serve
+from synth_core.validation.units import toolchain
 
 if TYPE_CHECKING:
     from synth_core.validation.scheduler import Job
@@ -37,11 +38,19 @@ HOST_MB: Final = 65536
 """Host memory of a worker: a CUDA context and pinned buffers count as private memory."""
 START_SECONDS: Final = 300.0
 """A worker that is not ready by then is dead: context, Triton and one compile take 10 to 20 s, all cold."""
-WHOLE: Final = 0.95
-"""Share of the GPU's memory that programs may take together; contexts and libraries take the rest."""
-LEAST: Final = 0.2
-"""Share of one program beside others. More than five workers promise more than there is, as programs seldom
-need their share; one that finds no memory left is tried again with the GPU to itself."""
+CONTEXT_MB: Final = 600
+"""Memory of the GPU that a worker's context and libraries take (measured: 520 on an H100)."""
+WHOLE: Final = 0.97
+"""Share of the GPU's memory that contexts and programs may take together."""
+UNKNOWN: Final = 0.2
+"""Share of a program of which nobody knows what it needs. One that finds no memory left, or has used up its
+own, is tried again with the GPU to itself."""
+SLACK: Final = 1.25
+"""How far above what it was thought to need a program may go: freed blocks do not fit together."""
+LEAST: Final = 0.08
+"""Share that a program may have however little it seemed to need."""
+PATIENCE: Final = 10.0
+"""Seconds that a program which needs much lets those with less pass."""
 _FAILED_STARTS: Final = 3
 _FIRST_SLOT: Final = 300
 
@@ -78,6 +87,8 @@ class Pool:
         self._workers: dict[int, _Worker] = {}
         self._slots = list(range(_FIRST_SLOT, _FIRST_SLOT + 2 * workers))
         self._failed_starts = 0
+        self._readable: tuple[str, ...] = ()
+        self._memory_mb = 0
 
     @property
     def idle(self) -> bool:
@@ -85,10 +96,17 @@ class Pool:
 
     def prove(self) -> None:
         """Start the first worker and wait for it; raise EnvironmentFault where none can live here."""
+        compilers = [
+            os.environ.get("CC"),
+            shutil.which("gcc"),
+            shutil.which("clang"),
+        ]  # as Triton looks for one
+        self._readable = next((toolchain(compiler) for compiler in compilers if compiler), ())
         worker = self._start()
         worker.channel.settimeout(START_SECONDS)
-        with contextlib.suppress(OSError):
-            worker.ready = worker.channel.recv(1) == READY
+        with contextlib.suppress(OSError, ValueError):
+            self._memory_mb = int(worker.channel.recv(64))
+            worker.ready = True
         if not worker.ready:
             worker.process.kill()
             _, status = os.waitpid(worker.process.pid, 0)
@@ -98,6 +116,7 @@ class Pool:
 
     def submit(self, job: Job) -> None:
         """Those that want a fresh worker, or the GPU to themselves, come first: workers are few."""
+        job.queued = time.monotonic()
         if job.alone or job.whole:
             self._queue.appendleft(job)
         else:
@@ -121,8 +140,8 @@ class Pool:
             if place := self._place(job):
                 self._queue.remove(job)
                 self._hand(place, job)
-            elif job.whole:  # nothing starts beside it, and nothing that would keep it waiting
-                break
+            elif not self._fits(job) and (job.whole or now - job.queued > PATIENCE):
+                break  # nothing starts that would keep it waiting
         starting = sum(not worker.ready for worker in self._workers.values())
         for _ in range(min(len(self._queue) - starting, self._most - len(self._workers), len(self._slots))):
             self._start()
@@ -155,8 +174,7 @@ class Pool:
 
     def _place(self, job: Job) -> _Worker | None:
         """The worker that may take the job now."""
-        busy = [worker.job for worker in self._workers.values() if worker.job]
-        if busy and (job.whole or any(other.whole for other in busy)):
+        if not self._fits(job):
             return None
         free = sorted((w for w in self._workers.values() if w.free), key=lambda w: -w.served)
         for worker in free:
@@ -166,6 +184,21 @@ class Pool:
         if free and full and not any(w.retired or not w.ready for w in self._workers.values()):
             free[0].retire()  # a fresh one is wanted: an old one makes room
         return None
+
+    def _fits(self, job: Job) -> bool:
+        """There is memory for it beside what runs; nothing runs beside one that is to have it all."""
+        busy = [worker.job for worker in self._workers.values() if worker.job]
+        if busy and (job.whole or any(other.whole for other in busy)):
+            return False
+        return not busy or sum(map(self._promised_mb, [*busy, job])) <= self._room_mb
+
+    @property
+    def _room_mb(self) -> float:
+        return max(0.0, WHOLE * self._memory_mb - CONTEXT_MB * self._most)
+
+    def _promised_mb(self, job: Job) -> float:
+        known = job.memory_mb if job.memory_mb > 0 else UNKNOWN * self._memory_mb
+        return min(known, self._room_mb)
 
     def _start(self) -> _Worker:
         ours, theirs = socket.socketpair()
@@ -180,6 +213,7 @@ class Pool:
             self._slots.pop(),
             partial(serve, self._device),
             channel=theirs.fileno(),
+            readable=self._readable,
         )
         theirs.close()
         started.deadline = started.started + START_SECONDS
@@ -187,10 +221,16 @@ class Pool:
         return worker
 
     def _hand(self, worker: _Worker, job: Job) -> None:
-        share = WHOLE if job.whole else max(WHOLE / self._most, LEAST)
+        share = WHOLE
+        if not job.whole and self._memory_mb:
+            share = min(WHOLE, max(LEAST, SLACK * self._promised_mb(job) / self._memory_mb))
         order = anonymous_file("order")
         with os.fdopen(os.dup(order), "wb") as file:
-            file.write(json.dumps({"stage": job.stage, "request": job.request, "share": share}).encode())
+            file.write(
+                json.dumps(
+                    {"stage": job.stage, "request": job.request, "share": share, "last": job.whole}
+                ).encode()
+            )
         runs = 2 if job.compiles else 1
         worker.job, worker.evidence = job, tuple(anonymous_file("evidence") for _ in range(runs))
         worker.since = time.monotonic()

@@ -108,7 +108,6 @@ def _eager_run(request: Request, rules: dict[str, bool], evidence: Evidence) -> 
     run = Run(
         outputs=outputs,
         tolerances=[tolerance_for(t.dtype, (node.target for node in nodes)) for t in outputs],
-        reference=_tensors(evidence, "reference"),
         again=_tensors(evidence, "again"),
         rebuilt=_tensors(evidence, "rebuilt"),
         nodes=nodes,
@@ -119,9 +118,6 @@ def _eager_run(request: Request, rules: dict[str, bool], evidence: Evidence) -> 
         requested=tuple(request.get("requested", ())),
     )
     run.measured["tolerance"] = [tolerance.describe() for tolerance in run.tolerances]
-    if not run.reference:
-        reason = evidence.values.get("reference_error", {}).get("message", "switched off")
-        run.measured["no_reference"] = one_line(str(reason))[:200]
     return run
 
 
@@ -135,6 +131,9 @@ def _compiled_run(eager: Evidence, compiled: Evidence) -> Run:
         compiled=_tensors(compiled, "compiled"),
     )
     run.measured["tolerance"] = [tolerance.describe() for tolerance in run.tolerances]
+    if not run.reference:
+        reason = eager.values.get("reference_error", {}).get("message", "")
+        run.measured["no_reference"] = one_line(str(reason))[:200]
     return run
 
 

@@ -26,6 +26,8 @@ from synth_core.validation.sandbox.seccomp import Profile
 
 PATIENCE: Final = 120.0
 """Seconds the judge may take over one program before it is replaced."""
+WORKERS_EACH: Final = 4
+"""Workers that one judge keeps up with: a case takes it up to 0.1 s, and a GPU 0.3 s (measured)."""
 VETTING: Final = "vetting"
 """Stage of a run that only has to reach its end (cuda.py)."""
 _TICKET: Final = b"judge it"
@@ -42,13 +44,42 @@ class _Case:
     since: float = 0.0
 
 
+class Judges:
+    """As many judges as the workers keep busy. A case goes to the one with the fewest before it."""
+
+    def __init__(self, box: Sandbox, slot: int, workers: int) -> None:
+        """slot: the first of as many as there are workers that nobody else uses."""
+        self._judges = [Judge(box, slot + number) for number in range(max(1, workers // WORKERS_EACH))]
+
+    def submit(
+        self,
+        stage: str,
+        request: dict[str, Any],
+        evidence: Sequence[tuple[int, Observation]],
+        answered: Callable[[Judgement], None],
+    ) -> None:
+        """Ask for a judgement; `answered` is called with it. Evidence stays the caller's."""
+        min(self._judges, key=lambda judge: judge.waiting).submit(stage, request, evidence, answered)
+
+    def watched(self) -> dict[int, Callable[[], object]]:
+        return {judge.fileno(): judge.receive for judge in self._judges}
+
+    def watch(self, now: float) -> None:
+        for judge in self._judges:
+            judge.watch(now)
+
+
 class Judge:
-    """The judge as the zygote sees it. Cases are answered in the order they came."""
+    """One judge as the zygote sees it. Cases are answered in the order they came."""
 
     def __init__(self, box: Sandbox, slot: int) -> None:
         self._box, self._slot = box, slot
         self._cases: deque[_Case] = deque()
         self._start()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._cases)
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -60,7 +91,6 @@ class Judge:
         evidence: Sequence[tuple[int, Observation]],
         answered: Callable[[Judgement], None],
     ) -> None:
-        """Ask for a judgement; `answered` is called with it from `receive`. Evidence stays the caller's."""
         brief = {"stage": stage, "request": request, "observed": [asdict(o) for _, o in evidence]}
         case = anonymous_file("case")
         os.write(case, b"")
@@ -158,7 +188,7 @@ def _judge(brief: dict[str, Any], files: list[int]) -> Judgement:
         if not evidence[-1].complete:
             return failure(Category.CRASH, "the process ended without complete evidence", check="complete")
     if brief["stage"] == VETTING and "error" not in evidence[0].values:
-        return {"passed": True, "graph": None}
+        return {"passed": True, "graph": None, "sizes": evidence[0].values.get("sizes")}
     decide: Callable[..., Judgement] = (
         judge.judge_compiled if brief["stage"] == Stage.VALIDATE_COMPILE else judge.judge_eager
     )

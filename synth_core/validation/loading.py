@@ -7,7 +7,7 @@ import linecache
 import random
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType
@@ -53,8 +53,12 @@ def load(request: Request) -> Loaded:
     """
     device = torch.device(request.get("device", "cpu"))
     if device.type != "cpu":
-        with suppress(Exception):
+        try:
             return _load(request, device, device)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            give_back_memory()
     return _load(request, device, nullcontext())
 
 
@@ -198,6 +202,13 @@ def settle() -> None:
     """Wait for the GPU, if one is in use: what broke there is raised here, and not in what comes next."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
+
+
+def give_back_memory() -> None:
+    """Let others have the memory of a GPU that this process has used and keeps: blocks of one precision
+    seldom fit the other, and both would be held."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
 def seed_everything(seed: int) -> None:

@@ -9,13 +9,16 @@ evidence passes nothing.
     name          its class
     seed          start of every random draw
     device        "cpu" or "cuda"; "cpu" where the key is missing
-    brief         (run_eager) only what the compile stage compares with: outputs and their fp64 reference
+    brief         (run_eager) what the compile stage compares with, outputs and their fp64 reference, and
+                  nothing else
     skip          names of checks that are switched off; what only they need is not run
+    last          (run_eager) there is no more memory to be had by another try; if the key is false, a lack
+                  of memory for the reference is the program's error, else it is done without
     most          elements of an output that are looked at (loading.Runner); all where the key is missing
 
 Records of run_eager: `output.N`, `again.N` (same instance, same seed), `rebuilt.N` (all made anew from the
-same seed), `reference.N` (fp64) or `reference_error`; `facts`, `graph`, `effects`; or `error`. Of
-run_compiled: `compiled.N` or `error`.
+same seed); `facts`, `graph`, `effects`; or `error`. Of a brief one: `output.N`, `reference.N` (fp64) or
+`reference_error`, `facts`, `graph`; or `error`. Of run_compiled: `compiled.N` or `error`.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from synth_core.validation.loading import (
     Request,
     Runner,
     copies,
+    give_back_memory,
     is_pair,
     load,
     seed_everything,
@@ -66,7 +70,8 @@ def run_compiled(request: Request, out: EvidenceWriter) -> None:
 
 
 def _run_eager(request: Request, out: EvidenceWriter) -> None:
-    _quiet_torch()
+    brief = bool(request.get("brief"))
+    _quiet_torch(exact=brief)
     skip = frozenset(request.get("skip", ()))
     seed = int(request["seed"])
     runner = partial(Runner, seed=seed, most=request.get("most"))
@@ -80,9 +85,14 @@ def _run_eager(request: Request, out: EvidenceWriter) -> None:
             raise BrokenContract(f"forward returns {type(result).__name__}, not tensors")
         _record("output", outputs, out)
         reseeded = runner(program.module, seed=seed + 1)(program.inputs)
-    _record_reference(program, runner, disturb.same(outputs, reseeded), out)
+    if brief:
+        give_back_memory()
+        fatal = () if request.get("last", True) else disturb.EXHAUSTED
+        with phase("runs", out, fatal):
+            _record_reference(program, runner, _repeats(outputs, reseeded), fatal, out)
+        give_back_memory()
     captured = _capture(program, seed, result, out)
-    if request.get("brief"):
+    if brief:
         return
     if "deterministic" not in skip:
         with phase("runs", out):
@@ -106,6 +116,12 @@ def _run_eager(request: Request, out: EvidenceWriter) -> None:
     with phase("runs", out):
         settle()
     out.json("effects", effects)
+
+
+def _repeats(outputs: disturb.Outputs, reseeded: disturb.Outputs) -> bool:
+    """Whether another seed gives the same: nearly the same, as some of cuDNN's algorithms never repeat."""
+    tolerances = [tolerance_for(tensor.dtype) for tensor in outputs]
+    return disturb.moved(outputs, reseeded, tolerances) == 0.0
 
 
 def _effects_of_units(
@@ -146,7 +162,7 @@ def _capture(program: Loaded, seed: int, result: Any, out: EvidenceWriter) -> Ca
 
 
 def _run_compiled(request: Request, out: EvidenceWriter) -> None:
-    _quiet_torch()
+    _quiet_torch(exact=True)
     with phase("builds", out):
         program = load(request)
     with phase("compiles", out):
@@ -161,14 +177,16 @@ def _run_compiled(request: Request, out: EvidenceWriter) -> None:
         _record("compiled", outputs, out)
 
 
-def _quiet_torch() -> None:
+def _quiet_torch(exact: bool) -> None:
     """Transformer layers have a fast path in eager, with other kernels than Inductor sees, that trips over
-    transposed inputs; TF32 would blur every comparison on a GPU, and some of cuDNN's algorithms add up in
-    an order of their own each time."""
+    transposed inputs. On a GPU, TF32 would blur what is compared with other code or another precision;
+    compared with itself (not `exact`) a program may have it, but then none of cuDNN's algorithms that add up
+    in an order of their own each time. In fp32 those that do not take up to 300 times as long (measured,
+    transposed 3d convolutions)."""
     torch.backends.mha.set_fastpath_enabled(False)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
+    torch.backends.cuda.matmul.allow_tf32 = not exact
+    torch.backends.cudnn.allow_tf32 = not exact
+    torch.backends.cudnn.deterministic = not exact
 
 
 @contextmanager
@@ -197,12 +215,17 @@ def _record(name: str, tensors: disturb.Outputs, out: EvidenceWriter) -> None:
 
 
 def _record_reference(
-    program: Loaded, runner: Callable[..., Runner], repeats: bool, out: EvidenceWriter
+    program: Loaded,
+    runner: Callable[..., Runner],
+    repeats: bool,
+    fatal: tuple[type[BaseException], ...],
+    out: EvidenceWriter,
 ) -> None:
     """The same program in double precision; where it insists on another precision there is none.
 
     repeats: whether the outputs stay the same under another seed. A program that draws random numbers would
         draw others in double precision.
+    fatal: what is raised, and not recorded as the reason that there is no reference.
     """
     try:
         if not repeats:
@@ -222,6 +245,8 @@ def _record_reference(
         finally:
             torch.set_default_dtype(before)
     except Exception as error:
+        if isinstance(error, fatal):
+            raise
         out.json("reference_error", describe(error))
 
 

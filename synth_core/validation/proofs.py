@@ -24,7 +24,7 @@ class Run:
 
     outputs: list[torch.Tensor]
     tolerances: list[Tolerance]
-    reference: list[torch.Tensor]
+    reference: list[torch.Tensor] = field(default_factory=list)
     again: list[torch.Tensor] = field(default_factory=list)
     rebuilt: list[torch.Tensor] = field(default_factory=list)
     compiled: list[torch.Tensor] = field(default_factory=list)
@@ -165,11 +165,11 @@ PROOFS: dict[str, Callable[[Run], str]] = {
     "inputs_matter": lambda run: degeneracy.blind_to_inputs(run.effects["inputs"], run.allowed),
     "weights_matter": lambda run: degeneracy.blind_to_weights(run.effects["weights"], run.allowed),
     "operators_matter": _operators_matter,
-    "reference": _reference,
     "operators": _operators,
     "contract": _contract,
     "compiled_shapes": _compiled_shapes,
     "compiled_finite": lambda run: _not_finite(run.compiled, "compiled output"),
+    "reference": _reference,
     "agreement": _agreement,
     "compiled_reference": _compiled_reference,
 }

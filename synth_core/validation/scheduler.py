@@ -21,10 +21,11 @@ from functools import partial
 from typing import Any
 
 from synth_core.records import Category, Stage, Tier
+from synth_core.validation import vetting
 from synth_core.validation.builds import UNIT_SIZE, Builder, Client
 from synth_core.validation.cuda import Pool
 from synth_core.validation.evidence import EvidenceWriter, Observation
-from synth_core.validation.judging import VETTING, Judge, Judgement, failure
+from synth_core.validation.judging import VETTING, Judgement, Judges, failure
 from synth_core.validation.sandbox import process
 from synth_core.validation.sandbox.confine import Limits, Sandbox
 from synth_core.validation.sandbox.process import HARNESS_FAILED
@@ -51,6 +52,10 @@ class Job:
     seconds: float = 0.0
     vetted_on: str = ""
     """GPU jobs: the device that the vetting process stands on."""
+    memory_mb: float = 0.0
+    """GPU jobs: what it will need at most, 0 where that is unknown (vetting.py)."""
+    queued: float = 0.0
+    """GPU jobs: since when it waits for a worker, on the monotonic clock."""
 
     @property
     def on_gpu(self) -> bool:
@@ -82,12 +87,12 @@ class Scheduler:
         self,
         box: Sandbox,
         builder: Builder,
-        judge: Judge,
+        judges: Judges,
         workers: int,
         started: Callable[[Job], None],
         done: Callable[[Job, Judgement], None],
     ) -> None:
-        self._box, self._builder, self._judge, self._workers = box, builder, judge, workers
+        self._box, self._builder, self._judges, self._workers = box, builder, judges, workers
         self._started, self._done = started, done
         self._compiling: deque[Job] = deque()
         self._eager: deque[Job] = deque()
@@ -206,17 +211,19 @@ class Scheduler:
         if judgement := _seen(observed, job.limits):
             self._finish(job, judgement)
         elif job.on_gpu:
-            self._judge.submit(VETTING, job.request, job.evidence, partial(self._vetted, job))
+            self._judges.submit(VETTING, job.request, job.evidence, partial(self._vetted, job))
         elif job.compiles and len(job.evidence) == 1:
             self._queue(job).appendleft(job)
         else:
-            self._judge.submit(job.stage, job.request, job.evidence, partial(self._finish, job))
+            self._judges.submit(job.stage, job.request, job.evidence, partial(self._finish, job))
 
     def _vetted(self, job: Job, judgement: Judgement) -> None:
         """A program that a confined fork has executed to its end may enter a shared worker."""
         if judgement["passed"]:
             job.drop_evidence()
             job.vetted_on = ""
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # the program may have written it
+                job.memory_mb = vetting.memory_mb(judgement["sizes"], job.compiles)
             self.pool.submit(job)
         elif job.vetted_on == "meta":
             job.drop_evidence()
@@ -230,7 +237,7 @@ class Scheduler:
         if judgement := _seen(evidence[-1][1], job.limits):
             self._judged_on_gpu(job, judgement)
         else:
-            self._judge.submit(job.stage, job.request, job.evidence, partial(self._judged_on_gpu, job))
+            self._judges.submit(job.stage, job.request, job.evidence, partial(self._judged_on_gpu, job))
 
     def _judged_on_gpu(self, job: Job, judgement: Judgement) -> None:
         """Out of memory beside others may fit alone: that is tried before it is said."""
@@ -249,14 +256,13 @@ class Scheduler:
 def _probe(job: Job) -> None:
     """Inside the confined process: run the program and write down what it did."""
     from synth_core.validation import probe
-    from synth_core.validation.vetting import vet
 
     gc.disable()  # it would copy the zygote's pages to find nothing worth freeing
     request = job.request | {"brief": job.compiles}  # the eager stage has looked at the rest already
     with process.open_evidence() as file:
         writer = EvidenceWriter(file)
         if job.on_gpu:
-            vet(request, job.vetted_on, writer)
+            vetting.vet(request, job.vetted_on, writer)
         elif job.compiles and job.evidence:
             probe.run_compiled(request, writer)
         else:

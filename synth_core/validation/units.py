@@ -147,10 +147,9 @@ class Compiler:
         return (os.path.dirname(self.header), *self.toolchain)
 
 
-def find_compiler(cache: str, precompile: bool = True) -> Compiler:
+def find_compiler(cache: str) -> Compiler:
     """Derive the command from Inductor's own, and precompile its header under `cache` once.
 
-    precompile: False where no unit will be compiled, on a GPU: a header costs 10 s and more.
     Raises EnvironmentFault where there is no working C++ compiler.
     """
     flags, link = _inductor_flags()
@@ -158,16 +157,16 @@ def find_compiler(cache: str, precompile: bool = True) -> Compiler:
     prefix = _prefix_header()
     text = "\x1f".join([*flags, version, torch.__version__, prefix])
     folder = Path(cache) / hashlib.sha256(text.encode()).hexdigest()[:16]
-    compiler = Compiler(tuple(flags), tuple(link), str(folder / "prefix.h"), _toolchain(flags[0]))
+    compiler = Compiler(tuple(flags), tuple(link), str(folder / "prefix.h"), toolchain(flags[0]))
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if precompile and not (folder / "prefix.h.gch").exists():
+        if not (folder / "prefix.h.gch").exists():
             _precompile(compiler, prefix)
     return compiler
 
 
-def _toolchain(compiler: str) -> tuple[str, ...]:
+def toolchain(compiler: str) -> tuple[str, ...]:
     """Roots of a compiler that is installed somewhere of its own (conda, /opt), wrapper or not."""
     asked = [[compiler, f"-print-prog-name={part}"] for part in ("cc1plus", "collect2", "as", "ld")]
     answers = [subprocess.run(question, capture_output=True, text=True).stdout.strip() for question in asked]

@@ -93,17 +93,23 @@ class WarmChild:
             if "judgement" in message:
                 errand = self._errands.pop(message["id"], None)
             else:
-                self._errands[message["id"]].attempts += 1
+                if errand := self._errands.get(message["id"]):
+                    errand.attempts += 1
                 return
         if errand:
             errand.answer.set_result(message)
 
     def _died(self, life: _Life, last_words: str) -> None:
-        """Run what was running once more in a new zygote; what dies again is a crash."""
+        """Run what was running once more in a new zygote; what dies again is a crash.
+
+        Whoever takes an errand out of `_errands` answers it, so that each is answered once.
+        """
         with self._lock:
             if self._life is not life:
                 return
             self._life = None
+            if life.ready.exception():  # whoever waits for it to be ready deals with that
+                return
             crashed = [n for n, errand in self._errands.items() if errand.attempts >= _ATTEMPTS]
             lost = [self._errands.pop(number) for number in crashed]
             waiting = list(self._errands.values())
@@ -112,11 +118,9 @@ class WarmChild:
             errand.answer.set_result({"judgement": _crash(last_words), "alone": False, "seconds": 0.0})
         if heir is None:
             return
-        try:
-            heir.ready.result()
-        except (EnvironmentFault, UsageError) as error:
+        if error := heir.ready.exception():
             with self._lock:
-                self._errands.clear()
+                waiting, self._errands = list(self._errands.values()), {}
             for errand in waiting:
                 errand.answer.set_exception(error)
             return
@@ -169,13 +173,26 @@ class _Life:
                 self._process.stdin.close()
 
     def _live(self) -> None:
+        """Whatever ends this thread, those who wait hear of it: a fault of ours in here too."""
+        words = ""
+        try:
+            words = self._serve()
+        except Exception as error:
+            words = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if not self.ready.done():
+                self.ready.set_exception(EnvironmentFault(f"the validator did not start: {words}"))
+            self._died(self, words.splitlines()[-1] if words else "")
+
+    def _serve(self) -> str:
+        """Run a zygote to its end; return its last words."""
         with _scratch() as scratch, tempfile.TemporaryFile() as log:
             configuration = {**self._configuration, "scratch": scratch, "parent": os.getpid()}
             try:
                 process = _start(self._module, log)
             except OSError as error:
-                self.ready.set_exception(EnvironmentFault(f"cannot start the validator: {error}"))
-                return
+                return str(error)
             with self._sending:
                 self._process = process
                 if self._closing:  # before there was anything to close
@@ -186,10 +203,7 @@ class _Life:
                 self._listen(json.loads(line))
             self._process.wait()
             log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
-            words = log.read().decode(errors="replace").strip()
-        if not self.ready.done():
-            self.ready.set_exception(EnvironmentFault(f"the validator did not start: {words}"))
-        self._died(self, words.splitlines()[-1] if words else "")
+            return log.read().decode(errors="replace").strip()
 
     def _listen(self, message: dict[str, Any]) -> None:
         if "failed" in message:

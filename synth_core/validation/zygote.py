@@ -121,17 +121,17 @@ class _Zygote:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Inductor would ask Triton about a GPU that nobody uses
         from synth_core.validation import warm
         from synth_core.validation.builds import Builder
-        from synth_core.validation.judging import Judge
+        from synth_core.validation.judging import Judges
         from synth_core.validation.scheduler import Scheduler
         from synth_core.validation.units import find_compiler
 
         if configuration.device == "cuda":
             warm.require_gpu()
-        compiler = find_compiler(f"{configuration.cache}/headers", configuration.device == "cpu")
+        compiler = find_compiler(f"{configuration.cache}/headers") if configuration.device == "cpu" else None
         facts = warm.up(configuration.device)
-        self._judge = Judge(box, _JUDGE_SLOT)
+        self._judges = Judges(box, _JUDGE_SLOT, configuration.workers)
         self._scheduler = Scheduler(
-            box, Builder(box, compiler), self._judge, configuration.workers, self._started, self._done
+            box, Builder(box, compiler), self._judges, configuration.workers, self._started, self._done
         )
         if configuration.device == "cuda":
             self._scheduler.pool.prove()
@@ -146,15 +146,18 @@ class _Zygote:
         signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while not self._reader.ended:
-            calls = self._scheduler.watched() | {
-                self._reader.descriptor: self._take,
-                wake: lambda: os.read(wake, 65536),
-                self._judge.fileno(): self._judge.receive,
-            }
+            calls = (
+                self._scheduler.watched()
+                | {
+                    self._reader.descriptor: self._take,
+                    wake: lambda: os.read(wake, 65536),
+                }
+                | self._judges.watched()
+            )
             for call in _ready(calls, None if self._scheduler.idle else TICK):
                 with contextlib.suppress(BlockingIOError):
                     call()
-            self._judge.watch(time.monotonic())
+            self._judges.watch(time.monotonic())
             self._scheduler.advance()
         self._scheduler.close()
 

@@ -1,4 +1,4 @@
-# expect: validate-eager/NUMERICAL_MISMATCH
+# expect: validate-compile/NUMERICAL_MISMATCH
 # check: reference
 import torch
 import torch.nn as nn

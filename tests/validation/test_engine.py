@@ -127,7 +127,7 @@ def test_the_name_of_the_class_decides_nothing(engine: Engine) -> None:
     names = ("SynthModel_One", "SynthModel_Two")
     texts = [source().replace("SynthModel_ReLU_Linear", name) for name in names]
     other = source(head="# another program, with inputs of its own\n")
-    found = [verdict.verdicts[0].measured for verdict in both(engine, *texts, other)]
+    found = [judged.verdicts[-1].measured for judged in both(engine, *texts, other)]
     assert found[0]
     assert found[0] == found[1]
     assert found[0] != found[2]
@@ -222,6 +222,32 @@ def test_programs_survive_the_death_of_the_zygote(engine: Engine) -> None:
     thread.join()
     assert answers[0].verdicts[0].category is not Category.CRASH
     assert both(engine, source())[0].alive
+
+
+@pytest.mark.slow
+def test_where_no_zygote_follows_a_dead_one_nobody_waits_for_ever(
+    tmp_path: Path, warm_up: Callable[[Path], Path]
+) -> None:
+    cache = warm_up(tmp_path / "cache")
+    slow = "import time; time.sleep(60); return self.linear(x)"
+    others = zygotes()
+    with Engine(settings(), 2, str(cache)) as engine, ThreadPoolExecutor(4) as threads:
+        if engine.tier is not Tier.A:
+            pytest.skip("finds the zygote by its pid namespace")
+        asked = [
+            threads.submit(engine.validate_eager, [candidate(source(f"{slow} * {i + 1}")) for i in range(3)])
+            for _ in range(3)
+        ]
+        time.sleep(1.0)
+        (cache / "headers").rename(tmp_path / "gone")
+        (cache / "headers").write_text("in the way")
+        for process in zygotes() - others:
+            os.kill(process, signal.SIGKILL)
+        for one in asked:
+            with pytest.raises(EnvironmentFault):
+                one.result(TIMEOUT)
+        with pytest.raises(EnvironmentFault):
+            engine.validate_eager([candidate(source())])
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02, 0.3, 2.0])

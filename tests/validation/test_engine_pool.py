@@ -19,7 +19,7 @@ from synth_core.settings import ValidationSettings
 from synth_core.validation.engine import Engine
 from synth_core.validation.evidence import Evidence, EvidenceWriter, Observation
 from synth_core.validation.loading import sampled
-from synth_core.validation.vetting import vet
+from synth_core.validation.vetting import memory_mb, vet
 from synth_core.validation.warmchild import WarmChild
 
 OWNER = """
@@ -58,7 +58,7 @@ def watched_hand(worker, job):
 pool._hand = watched_hand
 for number, one in enumerate(asked["jobs"]):
     job = Job(number, Stage(one["stage"]), one["request"], confine.Limits(one["seconds"], 1024))
-    job.alone, job.whole = one["alone"], one["whole"]
+    job.alone, job.whole, job.memory_mb = one["alone"], one["whole"], one["memory_mb"]
     pool.submit(job)
 while not pool.idle:
     calls = pool.watched()
@@ -79,7 +79,7 @@ print(json.dumps(ended))
 
 def serve(folder: Path, jobs: list[dict[str, Any]], workers: int) -> dict[int, Any]:
     """What became of each job in a pool of workers."""
-    defaults = {"stage": "validate-eager", "seconds": 60.0, "alone": False, "whole": False}
+    defaults = {"stage": "validate-eager", "seconds": 60.0, "alone": False, "whole": False, "memory_mb": 1}
     done = subprocess.run(
         [sys.executable, "-c", OWNER, str(folder)],
         input=json.dumps({"workers": workers, "jobs": [defaults | job for job in jobs]}),
@@ -113,7 +113,7 @@ def test_a_worker_serves_many_and_is_replaced_when_one_breaks_it(tmp_path: Path)
     assert ended[4]["signal"]
     assert ended[6]["timed_out"]
     assert [i for i in range(10) if ended[i]["shared"]] == [1, 2, 4, 6, 9]
-    assert ended[9]["outputs"] == [4096 * 2560 // 16]
+    assert ended[9]["outputs"] == [4096 * 2560 // 64]
     assert not list(tmp_path.glob("worker-*/*"))  # what a dead worker cached, no other shall read
 
 
@@ -127,6 +127,28 @@ def test_a_fresh_worker_and_a_gpu_to_itself(tmp_path: Path) -> None:
     assert all(4 not in one["beside"] for one in ended.values())
     assert not ended[5]["shared"]
     assert any(one["beside"] for one in ended.values())
+
+
+def test_no_more_run_at_once_than_there_is_memory_for(tmp_path: Path) -> None:
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+    slow = job("import time; time.sleep(0.5); return self.linear(x)")
+    large = {**slow, "memory_mb": 0.6 * whole}
+    forged = {**slow, "memory_mb": float("nan")}  # a program may have written it
+    ended = serve(tmp_path, [large, large, slow, slow, forged], workers=2)
+    assert all(one["complete"] for one in ended.values())
+    assert not {0, 1} & {*ended[0]["beside"], *ended[1]["beside"]}
+    assert any(one["beside"] for one in ended.values())
+
+
+def test_shapes_tell_what_memory_a_program_needs() -> None:
+    source = program(
+        "return torch.relu(self.a(x))", "self.a = nn.Linear(1024, 2048)", "torch.randn(2048, 1024)"
+    )
+    sizes = vetted(source, "meta").json("sizes")
+    assert (sizes["inputs"], sizes["step"]) == (8.0, 8.0 + sizes["state"] + 16.0)
+    assert sizes["state"] == 2048 * 1025 * 4 / 2**20
+    assert sizes == vetted(source, "cpu").json("sizes")
+    assert memory_mb(sizes, compiles=False) > memory_mb(sizes, compiles=True) > sum(sizes.values())
 
 
 @pytest.mark.parametrize(
