@@ -61,7 +61,7 @@ def settings_options(
             given = {name: kwargs.pop(name) for name in [*table] if name in kwargs}
             config = kwargs.pop("config", None)
             nested = _nest({table[name][0]: value for name, value in given.items() if value is not None})
-            return command(with_provider(load_settings(nested, config)), *args, **kwargs)
+            return command(with_provider(load_settings(nested, config, _spell)), *args, **kwargs)
 
         parameters = [
             *own,
@@ -95,6 +95,12 @@ def _walk() -> Iterator[tuple[str, tuple[str, ...], FieldInfo]]:
                 yield _SPELLINGS.get((name, inner), inner), (name, inner), inner_field
         else:
             yield _SPELLINGS.get((name,), name), (name,), field
+
+
+def _spell(keys: tuple[str, ...]) -> str:
+    """An option as the command line has it."""
+    names = (name for name, path, _ in _walk() if path == keys)
+    return "--" + next(names, ".".join(keys)).replace("_", "-")
 
 
 def _parameter(name: str, path: tuple[str, ...], field: FieldInfo) -> inspect.Parameter:

@@ -9,18 +9,34 @@ from __future__ import annotations
 
 import os
 import secrets
-import tomllib
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from synth_core.errors import UsageError
 from synth_core.records import Record
+from synth_core.settings_mistakes import (
+    Spell,
+    describe,
+    first_keys,
+    refuse_flags,
+    spell_dotted,
+    spell_in_file,
+)
+from synth_core.settings_sources import (
+    ENV_PREFIX,
+    holds,
+    overlay,
+    read_toml,
+    refuse_unknown_environment,
+    spell_variable,
+)
 
-ENV_PREFIX = "SYNTH_"
+_MOST, _LONGEST = 10**9, 1e6  # candidates, seconds: what no run needs and a system call may not take
 _MOST_ATTEMPTS_AN_ACCEPTED = 20  # ceiling of a run that was asked for num_accepted alone
 
 
@@ -59,21 +75,48 @@ def _split_names(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 
 
-class ProviderSettings(Record):
+def _check_folder(value: str) -> str:
+    if not value.strip() or "\0" in value:
+        raise ValueError(f"{value!r} is no folder; name one")
+    return value
+
+
+def _check_address(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number
+        good = False
+    if value and not good:
+        raise ValueError(f"{value!r} is no address; write it as http://127.0.0.1:8000/v1")
+    return value
+
+
+class _Options(Record):
+    """No option takes `nan` or `inf`: neither survives the JSON that a run is recorded in."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class ProviderSettings(_Options):
     """How the LLM is called. Keys come from GEMINI_API_KEY and OPENAI_API_KEY, never from here."""
 
     model_id: str = Field(default="", description="Model name at the provider; empty: the provider's default")
-    base_url: str = Field(default="", description="Address of an OpenAI-compatible server (local, openai)")
+    base_url: Annotated[str, AfterValidator(_check_address)] = Field(
+        default="", description="Address of an OpenAI-compatible server (local, openai)"
+    )
     api: Literal["chat", "completions"] = Field(
         default="chat", description="Which OpenAI-style endpoint to call"
     )
     max_tokens: int = Field(default=4096, ge=1, description="Longest answer, in tokens")
-    timeout: float = Field(default=120.0, gt=0, description="Hard deadline of one call, in seconds")
+    timeout: float = Field(
+        default=120.0, gt=0, le=_LONGEST, description="Hard deadline of one call, in seconds"
+    )
     retries: int = Field(
         default=4, ge=0, description="Further tries of one call after a transient error; 0 means none"
     )
     concurrency: int = Field(
-        default=64, ge=1, description="Most calls in flight at once; adapts below this by itself"
+        default=64, ge=1, le=10_000, description="Most calls in flight at once; adapts below this by itself"
     )
     rpm: int = Field(default=0, ge=0, description="Requests a minute allowed; 0 means no limit of our own")
     tpm: int = Field(default=0, ge=0, description="Tokens a minute allowed; 0 means no limit of our own")
@@ -93,11 +136,13 @@ class ProviderSettings(Record):
     )
 
 
-class ValidationSettings(Record):
+class ValidationSettings(_Options):
     """How programs are proved sound."""
 
-    timeout: float = Field(default=60.0, gt=0, description="Seconds one program may run, per stage")
-    memory_mb: int = Field(default=4096, ge=256, description="Memory one program may take, in MiB")
+    timeout: float = Field(
+        default=60.0, gt=0, le=_LONGEST, description="Seconds one program may run, per stage"
+    )
+    memory_mb: int = Field(default=4096, ge=256, le=2**30, description="Memory one program may take, in MiB")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where programs run")
     skip_checks: Names = Field(default=(), description="Names of checks to switch off")
     reject_rules: Names | None = Field(
@@ -113,7 +158,9 @@ class ValidationSettings(Record):
     pool: Literal["local", "gpu"] = Field(
         default="local", description="Validate here, or hand shards to the deployment validate/gpu"
     )
-    pool_wait: float = Field(default=900.0, ge=0, description="Seconds to wait for a worker of the pool")
+    pool_wait: float = Field(
+        default=900.0, ge=0, le=_LONGEST, description="Seconds to wait for a worker of the pool"
+    )
     pool_storage: str = Field(
         default="",
         description="Folder or fsspec URL that the pool's workers reach too; empty: they share output_dir",
@@ -123,7 +170,7 @@ class ValidationSettings(Record):
     )
 
 
-class BudgetSettings(Record):
+class BudgetSettings(_Options):
     """Hard limits of a whole run; 0 means none. Reserved before a call, settled after it."""
 
     usd: float = Field(default=0.0, ge=0, description="US dollars")
@@ -132,16 +179,19 @@ class BudgetSettings(Record):
     wall_s: float = Field(default=0.0, ge=0, description="Wall time of the run, in seconds")
 
 
-class Settings(Record):
+class Settings(_Options):
     """All options of one run. Fields left at None take the strategy's value."""
 
     num_total_samples: int = Field(
-        default=100, ge=1, description="First attempts to make (with num_accepted: the ceiling, if given)"
+        default=100,
+        ge=1,
+        le=_MOST,
+        description="First attempts to make (with num_accepted: the ceiling, if given)",
     )
     num_accepted: int = Field(
-        default=0, ge=0, description="Go on until this many programs are accepted; 0: no target"
+        default=0, ge=0, le=_MOST, description="Go on until this many programs are accepted; 0: no target"
     )
-    num_worker: int = Field(default=0, ge=0, description="Programs validated at once; 0: one a core")
+    num_worker: int = Field(default=0, ge=0, le=4096, description="Programs validated at once; 0: one a core")
     model_name: str = Field(
         default="constructive",
         description="Provider: constructive, gemini, openai, local, or package.module:function of your own",
@@ -169,8 +219,12 @@ class Settings(Record):
         default=0.3, ge=0, le=1, description="Share of attempts accepted below which a run raises an alarm"
     )
     skip_filters: Names = Field(default=(), description="Names of filters to switch off")
-    output_dir: str = Field(default="synth-output", description="Folder of the accepted programs")
-    seed: int | None = Field(default=None, ge=0, description="Seed of the run; none: draw one and record it")
+    output_dir: Annotated[str, AfterValidator(_check_folder)] = Field(
+        default="synth-output", description="Folder of the accepted programs"
+    )
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**63, description="Seed of the run; none: draw one and record it"
+    )
     strategy: str = Field(default="balanced", description="Name of a strategy, or path of a TOML file")
     sampler: Literal["uniform", "coherent", "coverage"] | None = Field(
         default=None, description="How operators are drawn"
@@ -189,12 +243,6 @@ class Settings(Record):
     provider: ProviderSettings = ProviderSettings()
     validation: ValidationSettings = ValidationSettings()
     budget: BudgetSettings = BudgetSettings()
-
-    @model_validator(mode="after")
-    def _check_output_dir(self) -> Self:
-        if not self.output_dir:
-            raise ValueError("output_dir is empty; name a folder")
-        return self
 
     def resolved(self) -> Settings:
         """The same settings with every value that depends on this machine or on chance filled in.
@@ -234,69 +282,26 @@ class _Sources(Settings, BaseSettings):
     )
 
 
-def load_settings(options: dict[str, Any] | None = None, config: Path | None = None) -> Settings:
+def load_settings(
+    options: dict[str, Any] | None = None, config: Path | None = None, spell: Spell = spell_dotted
+) -> Settings:
     """Build `Settings` from all sources; raise `UsageError` with one line for the first mistake.
 
     options: what the command line said, nested like `Settings` (`{"validation": {"timeout": 5}}`); only
         what was really given.
     config: a TOML file with the same names; groups are tables (`[validation]`).
+    spell: how the command line spells an option, for messages.
     """
-    _refuse_unknown_environment()
-    file_values = _read_toml(config) if config else {}
-    _refuse_flags(file_values, Settings)
+    in_dotenv = refuse_unknown_environment(Settings)
+    file_values = read_toml(config) if config else {}
+    refuse_flags(file_values, Settings, spell_in_file(config or ""))
     try:
         environment = _Sources().model_dump(exclude_unset=True)
-        return Settings.model_validate(_overlay(_overlay(file_values, environment), options or {}))
     except ValidationError as error:
-        raise UsageError(describe(error)) from None
-
-
-def describe(error: ValidationError) -> str:
-    """The first problem of a pydantic error as one line that names the option."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "settings"
-    if first["type"] == "extra_forbidden":
-        return f"unknown option {where!r}; `synth generate --help` lists them all"
-    given = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[0].lower()}{message[1:]}{given}"
-
-
-def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for key, value in above.items():
-        old = result.get(key)
-        result[key] = _overlay(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
+        raise UsageError(describe(error, Settings, partial(spell_variable, in_dotenv))) from None
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read the settings file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from None
-
-
-def _refuse_flags(table: dict[str, Any], model: type[BaseModel], above: str = "") -> None:
-    """`seed = true` in a file would count as 1."""
-    for name, value in table.items():
-        annotation = model.model_fields[name].annotation if name in model.model_fields else None
-        if isinstance(value, dict) and isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            _refuse_flags(value, annotation, f"{name}.")
-        elif isinstance(value, bool) and annotation and annotation is not bool:
-            raise UsageError(f"{above}{name}: true and false are for switches, and this is none")
-
-
-def _refuse_unknown_environment() -> None:
-    """pydantic-settings passes over a mistyped SYNTH_ variable; a user would never learn why."""
-    try:
-        names = list(dotenv_values(".env"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read .env: {error}") from None
-    for name in [*names, *os.environ]:
-        if name.upper().startswith(ENV_PREFIX):
-            field = name[len(ENV_PREFIX) :].lower().split("__")[0]
-            if field not in Settings.model_fields:
-                raise UsageError(f"unknown environment variable {name}; no option is called {field!r}")
+        return Settings.model_validate(overlay(overlay(file_values, environment), options or {}))
+    except ValidationError as error:
+        said_here = holds(options or {}, first_keys(error))
+        place = spell if said_here or not config else spell_in_file(config)
+        raise UsageError(describe(error, Settings, place)) from None

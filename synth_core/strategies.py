@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import find
 from synth_core.records import Record
-from synth_core.settings import Names, Probability, Range, Settings, describe
+from synth_core.settings import Names, Probability, Range, Settings
+from synth_core.settings_mistakes import describe, refuse_flags, spell_in_file
 
 _FOLDER = files("deployments") / "strategies"
 
@@ -26,7 +27,9 @@ class Strategy(Record):
 
     name: str
     description: str = ""
-    share: float = Field(default=1.0, gt=0, description="Weight among the parts of a mixed strategy")
+    share: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="Weight among the parts of a mixed strategy"
+    )
     p_value: Probability
     temperature: float = Field(ge=0, le=2)
     num_core_ops_range: Range
@@ -70,13 +73,16 @@ def known_strategies() -> list[str]:
 def load_strategy(name: str) -> list[Strategy]:
     """The parts of a strategy (one part for a plain one), given its name or the path of a TOML file."""
     if name in known_strategies():
-        return _parse(name, (_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+        return _parse(name, (_FOLDER / f"{name}.toml").read_text(encoding="utf-8"), f"{name}.toml")
     path = Path(name).expanduser()
     if path.suffix == ".toml":
         try:
-            return _parse(path.stem, path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the strategy file {name}: {error}") from None
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot read the strategy file {name}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{name} is no text in UTF-8: {error}") from None
+        return _parse(path.stem, text, name)
     raise UsageError(f"unknown strategy {name!r}; known: {', '.join(known_strategies())}, or a .toml file")
 
 
@@ -91,7 +97,10 @@ def effective_strategies(settings: Settings) -> list[Strategy]:
             needs = 'needs sampler = "coverage" and no list of operators'
             raise UsageError(f"strategy {part.name!r}: revisit {needs}")
         for operator in part.operators:
-            find(operator)
+            try:
+                find(operator)
+            except UsageError as error:
+                raise UsageError(f"strategy {settings.strategy!r}: {error}") from None
     return parts
 
 
@@ -107,14 +116,18 @@ def with_provider(settings: Settings) -> Settings:
     return settings.model_copy(update={"model_name": wanted.pop()})
 
 
-def _parse(name: str, text: str) -> list[Strategy]:
+def _parse(name: str, text: str, file: str) -> list[Strategy]:
+    spell = spell_in_file(file)
     try:
         table: dict[str, Any] = tomllib.loads(text)
         parts = table.pop("parts", None) or [{}]
         if not (isinstance(parts, list) and all(isinstance(part, dict) for part in parts)):
-            raise UsageError(f"strategy {name!r}: parts are tables, each under [[parts]]")
-        return [Strategy.model_validate({"name": name, **table, **part}) for part in parts]
+            raise UsageError(f"{file}: parts are tables, each under [[parts]]")
+        wholes = [{"name": name, **table, **part} for part in parts]
+        for whole in wholes:
+            refuse_flags(whole, Strategy, spell)
+        return [Strategy.model_validate(whole) for whole in wholes]
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"strategy {name!r} is not valid TOML: {error}") from None
+        raise UsageError(f"{file} is not valid TOML: {error}") from None
     except ValidationError as error:
-        raise UsageError(f"strategy {name!r}: {describe(error)}") from None
+        raise UsageError(describe(error, Strategy, spell)) from None

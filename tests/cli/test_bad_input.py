@@ -13,19 +13,25 @@ def assert_refused(says, *arguments, cwd, **environment):
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert done.stdout == ""
+    return done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["generate", "--num-total-sample", "5"], "--num-total-sample"),
-        (["generate", "--p-value", "0"], "p_value"),
-        (["generate", "--num-total-samples", "1.5"], "num_total_samples"),
-        (["generate", "--num-total-samples", "0"], "num_total_samples"),
-        (["generate", "--num-worker", "many"], "num_worker"),
-        (["generate", "--seed", "-1"], "seed"),
-        (["generate", "--p-value", "1.5"], "p_value"),
-        (["generate", "--p_value", "much"], "p_value"),
+        (["generate", "--p-value", "0"], "--p-value: "),
+        (["generate", "--num-total-samples", "1.5"], "--num-total-samples: "),
+        (["generate", "--num-total-samples", "0"], "--num-total-samples: "),
+        (["generate", "--num-total-samples", "9" * 24], "--num-total-samples: "),
+        (["generate", "--num-worker", "many"], "--num-worker: "),
+        (["generate", "--seed", "-1"], "--seed: "),
+        (["generate", "--p-value", "1.5"], "--p-value: "),
+        (["generate", "--p_value", "much"], "--p-value: "),
+        (["generate", "--validation-timeout", "inf"], "--validation-timeout: "),
+        (["generate", "--budget-usd", "-1"], "--budget-usd: "),
+        (["generate", "--output-dir", ""], "--output-dir: "),
+        (["generate", "--model-name", "local", "--base-url", "127.0.0.1:80"], "--base-url: '127.0.0.1:80'"),
         (["generate", "--num-core-ops-range", "5,1"], "min 5 is above max 1"),
         (["generate", "--num_core_ops_range", "[5,1]"], "min 5 is above max 1"),
         (["generate", "--strategy", "nope"], "unknown strategy 'nope'"),
@@ -52,15 +58,35 @@ def test_a_mistake_is_one_line_and_exit_2(tmp_path, arguments, says):
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
 
 
-def test_a_mistyped_variable_is_named(tmp_path):
-    assert_refused("SYNTH_SEDE", "generate", cwd=tmp_path, SYNTH_SEDE="3")
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("SYNTH_SEDE", "3", "SYNTH_SEDE: no option has this name; did you mean SYNTH_SEED?"),
+        ("SYNTH_TIMEOUT", "3", "did you mean SYNTH_PROVIDER__TIMEOUT or SYNTH_VALIDATION__TIMEOUT?"),
+        ("SYNTH_SEED__X", "3", "SYNTH_SEED__X: no option has this name"),
+        ("SYNTH_P_VALUE", "7", "SYNTH_P_VALUE: input should be"),
+        ("SYNTH_VALIDATION__TIMEOUT", "x", "SYNTH_VALIDATION__TIMEOUT: input should be"),
+        ("SYNTH_VALIDATION", "3", "set one of them: SYNTH_VALIDATION__TIMEOUT, "),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable(tmp_path, name, value, says):
+    assert_refused(
+        f"synth: {says}" if says.startswith(name) else says, "generate", cwd=tmp_path, **{name: value}
+    )
+    (tmp_path / ".env").write_text(f"{name}={value}\n")
+    assert_refused(f".env: {name}", "generate", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[validation]\ntimeot = 3", "validation.timeot"),
-        ("seed = true", "seed"),
+        ("[validation]\ntimeot = 3", "unknown option 'validation.timeot'; did you mean validation.timeout?"),
+        ("validation_timeout = 3", "did you mean validation.timeout?"),
+        ("timeout = 3", "did you mean provider.timeout or validation.timeout?"),
+        ("validation = 3", "validation is a group of options, got 3; set one of them: validation.timeout, "),
+        ("skip_filters = 7", "skip_filters: input should be a list of names"),
+        ("temperature = nan", "temperature: input should be a finite number"),
+        ("seed = true", "seed: true and false"),
         ("num_core_ops_range = [5, 1]", "min 5 is above max 1"),
         ("num_core_ops_range = [1, 2, 3]", "MIN,MAX"),
         ("num_core_ops_range = 3", "MIN,MAX"),
@@ -72,7 +98,27 @@ def test_a_mistyped_variable_is_named(tmp_path):
 )
 def test_a_mistake_in_a_settings_file_is_one_line(tmp_path, text, says):
     (tmp_path / "mine.toml").write_text(text + "\n")
-    assert_refused(says, "generate", "--config", "mine.toml", cwd=tmp_path)
+    line = assert_refused(says, "generate", "--config", "mine.toml", cwd=tmp_path)
+    assert line.startswith("synth: mine.toml")
+
+
+def test_a_mistake_is_named_where_it_was_made(tmp_path):
+    """The command line goes before the file, so only one of the two can be at fault."""
+    (tmp_path / "mine.toml").write_text("seed = 3\np_value = 7\n")
+    assert_refused(
+        "synth: --seed: ",
+        "generate",
+        "--config",
+        "mine.toml",
+        "--seed",
+        "x",
+        "--p-value",
+        "0.5",
+        cwd=tmp_path,
+    )
+    assert_refused(
+        "synth: mine.toml: p_value: ", "generate", "--config", "mine.toml", "--seed", "4", cwd=tmp_path
+    )
 
 
 RANGES = 'num_core_ops_range = "1,2"\nnum_compound_ops_range = "0,0"\nnum_supporting_ops_range = "0,0"\n'
@@ -85,7 +131,10 @@ STRATEGY = f'p_value = 0.5\ntemperature = 0.5\nprompt = "free"\n{RANGES}'
         (STRATEGY + 'operators = ["Conv2b"]', "unknown operator 'Conv2b'; did you mean Conv2d"),
         (STRATEGY + "parts = 3", "[[parts]]"),
         (STRATEGY + "parts = [1]", "[[parts]]"),
-        (STRATEGY + "colour = 1", "colour"),
+        (STRATEGY + "colour = 1", "mine.toml: unknown option 'colour'; there are: name, description, share,"),
+        (STRATEGY + "[[parts]]\nshare = -1", "mine.toml: share: "),
+        (STRATEGY.replace("p_value = 0.5", "p_value = true"), "mine.toml: p_value: true and false"),
+        ("p_value = 0.5", "mine.toml: temperature is missing"),
         ("p_value = ", "TOML"),
     ],
 )
