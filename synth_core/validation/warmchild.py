@@ -200,7 +200,8 @@ class _Life:
             self.send(json.dumps(configuration).encode() + b"\n")
             assert self._process.stdout
             for line in self._process.stdout:
-                self._listen(json.loads(line))
+                if line.endswith(b"\n"):  # else it was killed while it wrote this
+                    self._listen(json.loads(line))
             self._process.wait()
             log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
             return log.read().decode(errors="replace").strip()
@@ -239,9 +240,10 @@ def _scratch() -> Iterator[str]:
     """A folder for one zygote. What a killed owner left behind is swept away by the next."""
     prefix = f"synth-{os.getuid()}-"
     for old in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        if old.stat().st_uid == os.getuid() and (handle := _locked(old)) is not None:
-            shutil.rmtree(old, ignore_errors=True)
-            os.close(handle)
+        with contextlib.suppress(FileNotFoundError):  # another one sweeps, too
+            if old.stat().st_uid == os.getuid() and (handle := _locked(old)) is not None:
+                shutil.rmtree(old, ignore_errors=True)
+                os.close(handle)
     folder = tempfile.mkdtemp(prefix=prefix)
     handle = _locked(Path(folder))
     try:

@@ -23,6 +23,7 @@ from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.records import Candidate, Category, Program, Specification, Stage, Tier, Verdict
 from synth_core.settings import ValidationSettings
 from synth_core.validation.engine import Engine
+from synth_core.validation.warmchild import WarmChild
 
 TIMEOUT = 30.0  # other tests may keep the machine busy
 
@@ -222,6 +223,21 @@ def test_programs_survive_the_death_of_the_zygote(engine: Engine) -> None:
     thread.join()
     assert answers[0].verdicts[0].category is not Category.CRASH
     assert both(engine, source())[0].alive
+
+
+@pytest.mark.parametrize("heir", [True, False])
+def test_a_zygote_killed_in_the_middle_of_an_answer_keeps_nobody_waiting(tmp_path: Path, heir: bool) -> None:
+    child = WarmChild("tests.validation.torn", {"cache": str(tmp_path), "heir": heir})
+    try:
+        answers = [child.submit({"stage": "validate-eager"}) for _ in range(3)]
+        for answer in answers:
+            if heir:
+                assert answer.result(TIMEOUT)["judgement"]["passed"]
+            else:
+                with pytest.raises(EnvironmentFault, match="no heir"):
+                    answer.result(TIMEOUT)
+    finally:
+        child.close()
 
 
 @pytest.mark.slow

@@ -1,0 +1,38 @@
+"""A zygote that says of itself how it dies: run in place of synth_core.validation.zygote.
+
+Its first life ends in the middle of an answer. Its second answers what it is asked, or, where the
+configuration has `"heir": false`, does not start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    configuration = json.loads(sys.stdin.readline())
+    lived = Path(configuration["cache"]) / "lived"
+    if lived.exists() and not configuration["heir"]:
+        say(json.dumps({"failed": "no heir", "usage": False}) + "\n")
+        return
+    say(json.dumps({"ready": {"tier": "A"}}) + "\n")
+    for line in sys.stdin:
+        number = json.loads(line)["id"]
+        say(json.dumps({"id": number}) + "\n")
+        answer = json.dumps({"id": number, "judgement": {"passed": True}}) + "\n"
+        if not lived.exists():
+            lived.touch()
+            say(answer[:20])
+            os._exit(1)
+        say(answer)
+
+
+def say(text: str) -> None:
+    os.write(1, text.encode())
+
+
+if __name__ == "__main__":
+    main()
