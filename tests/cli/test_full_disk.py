@@ -26,7 +26,7 @@ _SCRIPT = """
     run generate --output-dir disk/out > early.out 2> early.err; echo $? > early.rc
 
     mount -o remount,size=100m disk
-    run generate --output-dir disk/out --num-total-samples 24 --batch-size 4 --seed 3 --strategy high-yield \\
+    run generate --output-dir disk/out --num-total-samples 12 --batch-size 3 --seed 3 --strategy high-yield \\
         > late.out 2> late.err & writer=$!
     until compgen -G 'disk/out/*.py' > /dev/null || ! kill -0 $writer 2> /dev/null; do sleep 0.1; done
     head -c 200m /dev/zero > disk/filler 2> /dev/null
@@ -75,7 +75,7 @@ def test_a_disk_that_fills_up_costs_one_line_and_no_program(
     assert all("def get_init_inputs" in text for text in kept.values())
     assert kept.items() <= programs.items()
     result = json.loads((tmp_path / "resumed.json").read_text())
-    assert (result["attempted"], result["accepted"]) == (24, len(programs))
+    assert (result["attempted"], result["accepted"]) == (12, len(programs))
 
 
 def _texts(folder: Path) -> dict[str, str]:

@@ -78,7 +78,7 @@ def test_what_was_accepted_is_accepted_again_by_whoever_asks(
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_that_works(made: Made) -> None:
-    options = ("--num-total-samples", "16", "--batch-size", "4", "--seed", "8", "--output-dir", "cut")
+    options = ("--num-total-samples", "8", "--batch-size", "2", "--seed", "8", "--output-dir", "cut")
     process = subprocess.Popen(
         [*SYNTH, "generate", *options],
         cwd=made.home,
