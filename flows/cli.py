@@ -164,6 +164,8 @@ def up(
     from flows import up as set_up
     from flows.check import show_findings
 
+    if not 1 <= port <= 65535:
+        raise UsageError(f"--port must be between 1 and 65535, got {port}")
     if only_check:
         return DONE if show_findings(set_up.up_check(), as_json=as_json) else OUR_FAULT
     set_up.up(port=port, home=home, gpu=gpu)
@@ -195,6 +197,8 @@ def prune(
     """Forget what has not been of use for a while; what is asked again is paid again."""
     from flows import caches
 
+    if not older_than_days >= 0:  # nan is not, either
+        raise UsageError(f"--older-than-days must be 0 or more, got {older_than_days:g}")
     caches.prune(settings, older_than_days, model)
     return DONE
 

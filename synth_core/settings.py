@@ -250,11 +250,6 @@ class Settings(_Options):
         Draws the seed, counts the cores and makes paths absolute, so that a worker elsewhere, or a
         resumed run, does exactly what this one would. Raises `UsageError` for a folder that cannot be used.
         """
-        cache = self.cache_dir or os.path.join(
-            os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "synth"
-        )
-        if " " in cache:  # Inductor splits its compiler's command there
-            raise UsageError(f"cache_dir {cache!r} holds a space; name another (SYNTH_CACHE_DIR)")
         ceiling = self.num_total_samples
         if self.num_accepted and "num_total_samples" not in self.model_fields_set:
             ceiling = _MOST_ATTEMPTS_AN_ACCEPTED * self.num_accepted
@@ -264,9 +259,20 @@ class Settings(_Options):
                 "seed": secrets.randbelow(2**32) if self.seed is None else self.seed,
                 "num_worker": self.num_worker or len(os.sched_getaffinity(0)),
                 "output_dir": str(Path(self.output_dir).expanduser().absolute()),
-                "cache_dir": str(Path(cache).expanduser().absolute()),
+                "cache_dir": str(_cache_folder(self.cache_dir)),
             }
         )
+
+
+def _cache_folder(given: str) -> Path:
+    cache = given or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "synth")
+    if " " in cache:  # Inductor splits its compiler's command there
+        raise UsageError(f"cache_dir {cache!r} holds a space; name another (SYNTH_CACHE_DIR)")
+    folder = Path(cache).expanduser().absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"cache_dir {cache!r} cannot be written to; name another (SYNTH_CACHE_DIR)")
+    return folder
 
 
 class _Sources(Settings, BaseSettings):
