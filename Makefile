@@ -9,8 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 run: $(VENV)/.installed
 	$(BIN)/synth generate --num-accepted 24 --strategy balanced --output-dir synth-output
 
+# Two processes, for much of the time is waiting; a file stays in one of them, longest first (tests/conftest.py).
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.installed-test
 	scripts/check

@@ -1,4 +1,4 @@
-"""Shared by all rooms: a cache folder that is warm already."""
+"""Shared by all rooms: a cache folder that is warm already, and the order in which files are run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,28 @@ from synth_core.settings import ValidationSettings
 from synth_core.validation.engine import Engine
 
 WarmUp = Callable[..., Path]
+
+# What takes longest, in that order: started late, it would leave all processes of pytest-xdist but one idle.
+_LONGEST = (
+    "test_full_disk.py",
+    "test_main_job.py",
+    "test_hostile.py",
+    "test_local_llm.py",
+    "test_up.py",
+    "test_engine.py",
+    "test_automations.py",
+    "test_corpus.py",
+    "test_keys_in_a_run.py",
+    "test_engine_pool.py",
+    "test_chaos.py",
+    "test_synth.py",
+    "test_spread.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 def _link(source: str, target: str) -> None:
@@ -48,9 +70,12 @@ def warm_up(_warm: Path) -> WarmUp:
     """
 
     def give(cache: Path, copy: Callable[[str, str], object] = _link) -> Path:
-        for part in ("headers", "inductor"):
+        # Of headers that other releases of torch or other checkouts left there, the one just used.
+        used = max(_warm.glob("headers/*/lock"), key=lambda lock: lock.stat().st_mtime).parent
+        for folder in (used, _warm / "inductor"):
             locks = shutil.ignore_patterns("lock", "locks")
-            shutil.copytree(_warm / part, cache / part, ignore=locks, copy_function=copy)
+            target = cache / folder.relative_to(_warm)
+            shutil.copytree(folder, target, ignore=locks, copy_function=copy)
         return cache
 
     return give

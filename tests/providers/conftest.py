@@ -23,13 +23,15 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     return KEYS
 
 
+# Whole runs, and where below `tmp_path` they have their cache.
+_CACHES = {"test_keys_in_a_run.py": "cache/synth", "test_local_llm.py": "cache"}
+
+
 @pytest.fixture(autouse=True)
 def warm(request: pytest.FixtureRequest) -> None:
-    """Whole runs, which are the slow tests here, find a warm cache in either place where they look for it."""
-    if request.node.get_closest_marker("slow"):
-        warm_up, tmp_path = request.getfixturevalue("warm_up"), request.getfixturevalue("tmp_path")
-        warm_up(tmp_path / "cache")
-        warm_up(tmp_path / "cache" / "synth")
+    """Whole runs find a warm cache."""
+    if cache := _CACHES.get(request.path.name):
+        request.getfixturevalue("warm_up")(request.getfixturevalue("tmp_path") / cache)
 
 
 @pytest.fixture
