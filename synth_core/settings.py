@@ -12,9 +12,8 @@ import secrets
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from synth_core.errors import UsageError
@@ -35,61 +34,10 @@ from synth_core.settings_sources import (
     refuse_unknown_environment,
     spell_variable,
 )
+from synth_core.settings_values import Address, Folder, Names, Probability, Range, Scheduler
 
 _MOST, _LONGEST = 10**9, 1e6  # candidates, seconds: what no run needs and a system call may not take
 _MOST_ATTEMPTS_AN_ACCEPTED = 20  # ceiling of a run that was asked for num_accepted alone
-
-
-def _parse_range(value: Any) -> Any:
-    """`1,5`, `[1,5]` and `[1, 5]` all mean the pair (1, 5)."""
-    try:
-        if isinstance(value, str):
-            low, high = (int(part) for part in value.strip().strip("[]()").split(","))
-        else:
-            low, high = value
-    except (TypeError, ValueError):
-        raise ValueError(f"{value!r} is not a range; write it as MIN,MAX, for example 1,5") from None
-    return low, high
-
-
-def _check_order(value: tuple[int, int]) -> tuple[int, int]:
-    low, high = value
-    if low < 0:
-        raise ValueError(f"a range cannot start below 0, got {low},{high}")
-    if low > high:
-        raise ValueError(f"min {low} is above max {high}; write the smaller number first")
-    return value
-
-
-Range = Annotated[tuple[int, int], BeforeValidator(_parse_range), AfterValidator(_check_order)]
-Probability = Annotated[float, Field(gt=0.0, le=1.0)]
-
-
-def _split_names(value: Any) -> Any:
-    """A comma-separated text is a list of names."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
-
-
-def _check_folder(value: str) -> str:
-    if not value.strip() or "\0" in value:
-        raise ValueError(f"{value!r} is no folder; name one")
-    return value
-
-
-def _check_address(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number
-        good = False
-    if value and not good:
-        raise ValueError(f"{value!r} is no address; write it as http://127.0.0.1:8000/v1")
-    return value
 
 
 class _Options(Record):
@@ -102,7 +50,7 @@ class ProviderSettings(_Options):
     """How the LLM is called. Keys come from GEMINI_API_KEY and OPENAI_API_KEY, never from here."""
 
     model_id: str = Field(default="", description="Model name at the provider; empty: the provider's default")
-    base_url: Annotated[str, AfterValidator(_check_address)] = Field(
+    base_url: Address = Field(
         default="", description="Address of an OpenAI-compatible server (local, openai)"
     )
     api: Literal["chat", "completions"] = Field(
@@ -219,9 +167,7 @@ class Settings(_Options):
         default=0.3, ge=0, le=1, description="Share of attempts accepted below which a run raises an alarm"
     )
     skip_filters: Names = Field(default=(), description="Names of filters to switch off")
-    output_dir: Annotated[str, AfterValidator(_check_folder)] = Field(
-        default="synth-output", description="Folder of the accepted programs"
-    )
+    output_dir: Folder = Field(default="synth-output", description="Folder of the accepted programs")
     seed: int | None = Field(
         default=None, ge=0, lt=2**63, description="Seed of the run; none: draw one and record it"
     )
@@ -236,7 +182,7 @@ class Settings(_Options):
     runner: Literal["thread", "dask"] = Field(
         default="thread", description="Where validation and synthesis run"
     )
-    dask_address: str = Field(default="", description="Scheduler address; empty: a local cluster")
+    dask_address: Scheduler = Field(default="", description="Scheduler address; empty: a local cluster")
     cache_dir: str = Field(
         default="", description="Folder of the answer and verdict caches; empty: the user's cache folder"
     )

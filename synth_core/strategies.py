@@ -16,8 +16,9 @@ from pydantic import Field, ValidationError
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import find
 from synth_core.records import Record
-from synth_core.settings import Names, Probability, Range, Settings
+from synth_core.settings import Settings
 from synth_core.settings_mistakes import describe, refuse_flags, spell_in_file
+from synth_core.settings_values import Names, Probability, Range
 
 _FOLDER = files("deployments") / "strategies"
 

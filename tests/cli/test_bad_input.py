@@ -43,6 +43,7 @@ def assert_refused(says, *arguments, cwd, **environment):
         (["generate", "--prompt", "nope"], "nope"),
         (["generate", "--output-dir", "a-file"], "a-file"),
         (["generate", "--on-failure", "pray"], "pray"),
+        (["generate", "--runner", "dask", "--dask-address", "nonsense"], "--dask-address: 'nonsense'"),
         (["validate", "missing.py"], "missing.py"),
         (["validate"], "PATH"),
         (["resume", "--output-dir", "nothing-here"], "nothing-here"),

@@ -1,0 +1,72 @@
+"""Kinds of values that options take, with what makes one of them a mistake."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+
+def _parse_range(value: Any) -> Any:
+    """`1,5`, `[1,5]` and `[1, 5]` all mean the pair (1, 5)."""
+    try:
+        if isinstance(value, str):
+            low, high = (int(part) for part in value.strip().strip("[]()").split(","))
+        else:
+            low, high = value
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} is not a range; write it as MIN,MAX, for example 1,5") from None
+    return low, high
+
+
+def _check_order(value: tuple[int, int]) -> tuple[int, int]:
+    low, high = value
+    if low < 0:
+        raise ValueError(f"a range cannot start below 0, got {low},{high}")
+    if low > high:
+        raise ValueError(f"min {low} is above max {high}; write the smaller number first")
+    return value
+
+
+Range = Annotated[tuple[int, int], BeforeValidator(_parse_range), AfterValidator(_check_order)]
+Probability = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+def _split_names(value: Any) -> Any:
+    """A comma-separated text is a list of names."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
+
+
+def _check_folder(value: str) -> str:
+    if not value.strip() or "\0" in value:
+        raise ValueError(f"{value!r} is no folder; name one")
+    return value
+
+
+def _check_address(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number
+        good = False
+    if value and not good:
+        raise ValueError(f"{value!r} is no address; write it as http://127.0.0.1:8000/v1")
+    return value
+
+
+def _check_scheduler(value: str) -> str:
+    if value and not re.fullmatch(r"(\w+://)?[^\s/]+:\d+", value):
+        raise ValueError(f"{value!r} is no address; write it as tcp://127.0.0.1:8786")
+    return value
+
+
+Folder = Annotated[str, AfterValidator(_check_folder)]
+Address = Annotated[str, AfterValidator(_check_address)]
+Scheduler = Annotated[str, AfterValidator(_check_scheduler)]
