@@ -1,9 +1,8 @@
 """Answers paid for once: a content-addressed store in the user's cache folder, shared by all runs.
 
 The key is what was asked (operators, prompt, provider, server, model, parameters, sample number), so it is
-the same whatever the batch or the run. `max_tokens` is no part of it, since a complete answer stays good when
-the limit is raised; one that was cut short was paid for too, and is kept for questions under the very limit
-that cut it. One SQLite file in WAL mode: many processes may read and write at
+the same whatever the batch or the run. `max_tokens` is no part of it: only complete answers are kept, and
+those stay good when the limit is raised. One SQLite file in WAL mode: many processes may read and write at
 once, and an answer is durable before it counts as received.
 """
 
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from synth_core.errors import EnvironmentFault
-from synth_core.records import Outcome, Usage, sha256
+from synth_core.records import Usage, sha256
 
 FILE_NAME = "answers.sqlite"
 _ROWS_A_PIECE, _PAGES_A_PIECE = 100, 500  # what `prune` does at once: a few milliseconds
@@ -35,13 +34,12 @@ CREATE TABLE IF NOT EXISTS answers (
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as it was received, with what it cost then; `outcome` is OK or TRUNCATED."""
+    """A complete answer as it was received, with what it cost then."""
 
     text: str
     serving_model: str
     finish_reason: str
     usage: Usage
-    outcome: Outcome = Outcome.OK
 
 
 @dataclass(frozen=True)
@@ -72,26 +70,18 @@ class AnswerStore:
         except (OSError, sqlite3.Error) as error:
             raise EnvironmentFault(f"cannot open the answer cache {folder / FILE_NAME}: {error}") from None
 
-    def get(self, key: str, max_tokens: int) -> Answer | None:
-        """The answer kept under `key`, a complete one or else what was cut at `max_tokens`; None without."""
-        row = self._database.execute(
-            "SELECT body FROM answers WHERE key IN (?1, ?2) ORDER BY key = ?1 DESC LIMIT 1",
-            (key, _cut_key(key, max_tokens)),
-        ).fetchone()
+    def get(self, key: str) -> Answer | None:
+        """The answer kept under `key`, or None."""
+        row = self._database.execute("SELECT body FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
         values = json.loads(zlib.decompress(row[0]))
-        usage, outcome = Usage.model_validate(values["usage"]), Outcome(values.get("outcome", Outcome.OK))
-        return Answer(**{**values, "usage": usage, "outcome": outcome})
+        return Answer(**{**values, "usage": Usage.model_validate(values["usage"])})
 
-    def put(
-        self, key: str, answer: Answer, *, max_tokens: int, provider: str, model: str, signature: str
-    ) -> None:
+    def put(self, key: str, answer: Answer, *, provider: str, model: str, signature: str) -> None:
         """Keep an answer; durable when this returns. An answer that is there already stays."""
         values = {**vars(answer), "usage": answer.usage.model_dump()}
         body = zlib.compress(json.dumps(values).encode(), 6)
-        if answer.outcome is Outcome.TRUNCATED:
-            key = _cut_key(key, max_tokens)
         row = (key, provider, model, signature, time.time(), body)
         try:
             self._database.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -145,10 +135,6 @@ class AnswerStore:
 
     def close(self) -> None:
         self._database.close()
-
-
-def _cut_key(key: str, max_tokens: int) -> str:
-    return f"{key} cut at {max_tokens}"
 
 
 @contextmanager

@@ -42,7 +42,6 @@ from synth_core.settings import Settings
 _SALVAGE_PAUSE = 5.0  # seconds before calls that failed for the moment are tried once more
 _GRACE = 5.0  # seconds that calls in flight get once the breaker has tripped
 _RATE_WINDOW = 60.0
-_KEPT = frozenset({Outcome.OK, Outcome.TRUNCATED})
 
 
 @dataclass(frozen=True)
@@ -241,13 +240,13 @@ class Dispatcher:
 
     def _known(self, candidate: Candidate, request: Request, key: str) -> Candidate | None:
         """The candidate with its answer from the cache, if that holds one."""
-        answer = self._answers.get(key, request.max_tokens) if self._answers and key else None
+        answer = self._answers.get(key) if self._answers and key else None
         if answer is None:
             return None
         self._from_cache += 1
         self._done += 1
         reply = Reply(
-            outcome=answer.outcome,
+            outcome=Outcome.OK,
             text=answer.text,
             serving_model=answer.serving_model,
             finish_reason=answer.finish_reason,
@@ -295,8 +294,8 @@ class Dispatcher:
         return lane
 
     def _keep(self, key: str, candidate: Candidate, lane: Lane, reply: Reply) -> None:
-        """Keep an answer that was paid for; a refusal or an error is asked for again another day."""
-        if not self._answers or not key or reply.outcome not in _KEPT or refuses(reply.text):
+        """Only a good answer is kept: a refusal, a truncation or an error is asked for again another day."""
+        if not self._answers or not key or reply.outcome is not Outcome.OK or refuses(reply.text):
             return
         self._answers.put(
             key,
@@ -305,9 +304,7 @@ class Dispatcher:
                 serving_model=reply.serving_model,
                 finish_reason=reply.finish_reason,
                 usage=reply.usage,
-                outcome=reply.outcome,
             ),
-            max_tokens=self._settings.provider.max_tokens,
             provider=lane.provider.name,
             model=lane.model,
             signature=operator_signature(candidate.specification.operators),
