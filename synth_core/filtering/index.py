@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from synth_core.errors import EnvironmentFault
 from synth_core.filtering.fingerprints import Fingerprints
+from synth_core.shared_sqlite import open_shared
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS claims (
@@ -26,7 +27,6 @@ CREATE TABLE IF NOT EXISTS sketches (
 CREATE INDEX IF NOT EXISTS sketches_by_set ON sketches (operator_set);
 CREATE TABLE IF NOT EXISTS synced (run_id TEXT PRIMARY KEY) WITHOUT ROWID;
 """
-_BUSY_SECONDS = 60.0
 _FORM = 1  # raised whenever programs get another fingerprint: an index of another form is built again
 
 
@@ -90,21 +90,13 @@ def claims_of(path: Path) -> Iterator[Claims]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(_connect(path)) as connection:
+        with contextlib.closing(open_shared(path, _SCHEMA)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             with connection:
                 _forget_another_form(connection)
                 yield Claims(connection)
     except (sqlite3.Error, OSError) as error:
         raise EnvironmentFault(f"cannot use the index {path}: {error}; deleting it is safe") from None
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose claims, never corrupt them
-    connection.executescript(_SCHEMA)
-    return connection
 
 
 def _forget_another_form(connection: sqlite3.Connection) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Usage, sha256
+from synth_core.shared_sqlite import open_shared
 
 FILE_NAME = "answers.sqlite"
 _ROWS_A_PIECE, _PAGES_A_PIECE = 100, 500  # what `prune` does at once: a few milliseconds
@@ -66,7 +67,7 @@ class AnswerStore:
         folder = Path(cache_dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._database = _open(folder / FILE_NAME)
+            self._database = open_shared(folder / FILE_NAME, _SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise EnvironmentFault(f"cannot open the answer cache {folder / FILE_NAME}: {error}") from None
 
@@ -143,20 +144,3 @@ def _resting() -> Iterator[None]:
     began = time.monotonic()
     yield
     time.sleep(max(0.001, time.monotonic() - began))
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=60.0, isolation_level=None)
-    for tries_left in range(50, -1, -1):
-        try:
-            database.execute("PRAGMA auto_vacuum=INCREMENTAL")  # heeded in a new file only
-            # Switching to WAL ignores the busy timeout, so two processes that create the file may collide.
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=NORMAL")  # survives kill -9; a power cut may lose the last
-            database.execute(_SCHEMA)
-            break
-        except sqlite3.OperationalError as error:
-            if not tries_left or "locked" not in str(error):
-                raise
-            time.sleep(0.05)
-    return database
