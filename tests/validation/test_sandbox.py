@@ -25,7 +25,6 @@ from synth_core.validation.sandbox.seccomp import Profile
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the mechanisms are Linux's")
 
 SECRET = "hunter2"
-LIMITS = Limits(seconds=20, data_mb=512, born_kb=2**20, born_resident_kb=2**19)
 
 
 @pytest.fixture(scope="module", params=[Tier.A, Tier.B])
@@ -37,8 +36,13 @@ def box(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return found
 
 
-def inside(box: Sandbox, body: Callable[[], Any], limits: Limits = LIMITS) -> Observation:
-    """Run `body` confined, and print its result or its exception from there."""
+def inside(box: Sandbox, body: Callable[[], Any], *, seconds: float = 20, data_mb: int = 512) -> Observation:
+    """Run `body` confined, and print its result or its exception from there.
+
+    What this process holds by now, after other tests, is not counted.
+    """
+    me = os.getpid()
+    limits = Limits(seconds, data_mb, process.data_kb(me), process.resident_kb(me))
 
     def report() -> None:
         try:
@@ -174,7 +178,7 @@ def test_shared_memory_counts_as_well(box: Sandbox) -> None:
             region[page] = 1
         time.sleep(5)
 
-    assert inside(box, fill, Limits(20, 256, 2**20, 0)).out_of_memory
+    assert inside(box, fill, data_mb=256).out_of_memory
 
 
 def test_the_disk_is_limited(box: Sandbox) -> None:
@@ -196,7 +200,7 @@ def test_output_without_end_is_cut_off(box: Sandbox) -> None:
 
 def test_time_is_limited(box: Sandbox) -> None:
     started = time.monotonic()
-    observed = inside(box, lambda: time.sleep(60), Limits(0.5, 512, 2**20, 2**19))
+    observed = inside(box, lambda: time.sleep(60), seconds=0.5)
     assert observed.timed_out
     assert observed.seconds < 1.5
     assert time.monotonic() - started < 30
