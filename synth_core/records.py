@@ -86,7 +86,10 @@ class Specification(Record):
         default=False,
         description="Asks for operators that the folder holds; a duplicate where shapes are alike too",
     )
-    sample: int = Field(default=0, description="How many earlier candidates of this run asked the same")
+    sample: int = Field(
+        default=0,
+        description="Which of many answers to one question: 0 takes the one that is kept, else a number of its own",
+    )
 
 
 class Prompt(Record):

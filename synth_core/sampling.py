@@ -56,10 +56,9 @@ def again(candidate: Candidate, settings: Settings) -> Candidate | None:
         return None
     if settings.on_failure == "drop" or candidate.attempt >= settings.max_retries:
         return None
-    attempt, specification = candidate.attempt + 1, candidate.specification
-    specification = specification.model_copy(
-        update={"seed": _derive_seed(settings, candidate.index, attempt), "sample": specification.sample + 1}
-    )
+    attempt = candidate.attempt + 1
+    seed = _derive_seed(settings, candidate.index, attempt)
+    specification = candidate.specification.model_copy(update={"seed": seed, "sample": _another(seed)})
     fresh = Candidate(
         index=candidate.index, attempt=attempt, parent_id=candidate.id, specification=specification
     )
@@ -98,7 +97,7 @@ def _first_attempt(settings: Settings, strategy: Strategy, index: int, seen: See
         strategy=strategy.name,
         seed=seed,
         revisit=bool(held),
-        sample=index + 1 if held else 0,  # else the answer that was kept would come again
+        sample=_another(seed) if held else 0,
         provider=settings.model_name,
         prompt=strategy.prompt,
         temperature=strategy.temperature,
@@ -125,6 +124,11 @@ def draw_uniform(rng: random.Random, counts: dict[Group, int], only: Collection[
         rows = [row.name for row in in_group(group) if not only or row.name in only]
         names += (rows[int(rng.random() * len(rows))] for _ in range(count if rows else 0))
     return names
+
+
+def _another(seed: int) -> int:
+    """Which answer is asked for where the kept one won't do: no other run, index or attempt asks for it."""
+    return seed or 1
 
 
 def _derive_seed(settings: Settings, index: int, attempt: int) -> int:
