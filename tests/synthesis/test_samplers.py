@@ -63,6 +63,22 @@ def test_coverage_goes_where_nothing_is_yet() -> None:
     assert len(steered.held) > 1.1 * len(plain.held)
 
 
+@pytest.mark.parametrize(
+    ("asked", "realised"),
+    [
+        ("BatchNorm", "BatchNorm2d"),
+        ("MaxPool", "MaxPool1d"),
+        ("AvgPool", "AvgPool3d"),
+        ("CrossMapLRN2d", "LocalResponseNorm"),
+        ("HardSwish", "Hardswish"),
+    ],
+)
+def test_what_is_realised_under_another_name_is_not_chased(asked: str, realised: str) -> None:
+    seen = coverage.Seen.of([([realised, "Conv2d"], True)] * 9)
+    assert coverage.promise([asked, "Conv2d"], seen) == coverage.promise([realised, "Conv2d"], seen)
+    assert coverage.promise([asked, "Conv2d"], seen) < coverage.promise(["GELU", "Conv2d"], seen)
+
+
 def test_coverage_avoids_what_always_fails() -> None:
     seen = coverage.Seen.of([(["LSTM"], False)] * 50)
     assert coverage.promise(["GRU", "Linear"], seen) > coverage.promise(["LSTM", "Linear"], seen)
