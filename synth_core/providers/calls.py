@@ -7,11 +7,13 @@ only ever appended to; a line that a kill or a full disk tore is passed over, an
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,15 +118,7 @@ def read_totals(run_dir: Path) -> CallTotals:
     totals = CallTotals()
     open_calls: dict[tuple[str, int], Spending] = {}
     active: dict[str, float] = {}
-    try:
-        lines = (run_dir / FILE_NAME).read_bytes().splitlines()
-    except FileNotFoundError:
-        return totals
-    for line in lines:
-        try:
-            values = json.loads(line)
-        except ValueError:  # no JSON, or no text at all
-            continue
+    for values in _read(run_dir):
         session = values["session"]
         active[session] = max(active.get(session, 0.0), values["at"])
         if "start" in values:
@@ -139,6 +133,29 @@ def read_totals(run_dir: Path) -> CallTotals:
         totals.worst_unsaid.add(worst)
     totals.active_s = sum(active.values())
     return totals
+
+
+def read_costs(run_dir: Path) -> dict[str, float]:
+    """US dollars that each candidate's calls cost, failed ones included; unpriced calls are left out."""
+    candidates: dict[tuple[str, int], str] = {}
+    costs: dict[str, float] = {}
+    for values in _read(run_dir):
+        if "start" in values:
+            candidates[values["session"], values["start"]] = values["candidate"]
+        elif values["cost_usd"] is not None:
+            candidate = candidates[values["session"], values["end"]]
+            costs[candidate] = costs.get(candidate, 0.0) + values["cost_usd"]
+    return costs
+
+
+def _read(run_dir: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = (run_dir / FILE_NAME).read_bytes().splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        with contextlib.suppress(ValueError):  # no JSON, or no text at all
+            yield json.loads(line)
 
 
 def _add(totals: CallTotals, values: dict[str, Any]) -> None:

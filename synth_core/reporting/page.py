@@ -15,7 +15,7 @@ from synth_core.operators.catalog import CATALOG
 from synth_core.operators.operator import Group
 from synth_core.reporting import charts
 from synth_core.reporting.report import Report
-from synth_core.reporting.terminal import duration, money, one_line
+from synth_core.reporting.terminal import calls, duration, money, one_line
 from synth_core.store.atomic import write_atomic
 
 _FORMATTER = HtmlFormatter(nowrap=True)
@@ -41,6 +41,7 @@ def render(report: Report) -> str:
         percent=lambda share: f"{share:.1%}",
         count=lambda number: f"{number:,}".replace(",", "\u202f"),
         money=money,
+        calls=calls,
         duration=duration,
         one_line=one_line,
         python=_python,

@@ -71,15 +71,24 @@ class OperatorRow(Record):
 
 
 class Spend(Record):
-    """Calls and tokens of all attempts, failed ones included. unpriced: answers whose price is unknown."""
+    """What all calls came to, by the ledger of calls: failed ones and those of earlier sessions included.
+
+    failed: calls that brought no good answer; cost_usd includes failed_cost_usd. lost: calls in flight when a
+    process was killed. unsaid_usd: what these and calls that never said what they used may have cost besides,
+    at most. unpriced: calls whose price is unknown. from_cache: attempts whose answer lay in the cache.
+    """
 
     calls: int
+    failed: int
+    lost: int
     from_cache: int
     input_tokens: int
     output_tokens: int
     thinking_tokens: int
     cached_tokens: int
     cost_usd: float
+    failed_cost_usd: float
+    unsaid_usd: float
     unpriced: int
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import polars as pl
 from synth_core.operators.catalog import CATALOG
 from synth_core.operators.operator import Group
 from synth_core.proportion import wilson
-from synth_core.records import Candidate, Stage
+from synth_core.providers.calls import read_costs, read_totals
+from synth_core.records import Candidate, Outcome, Stage
 from synth_core.reporting.report import (
     Example,
     FailureRow,
@@ -21,6 +23,7 @@ from synth_core.reporting.report import (
     Yield,
 )
 from synth_core.store import Run, latest_run, load_run, scan_ledger
+from synth_core.store.runs import run_ids
 
 ALL_RUNS = "all"
 _ORDER = {stage.value: position for position, stage in enumerate(Stage)}
@@ -28,8 +31,7 @@ _FAILURE_EXAMPLES = 12
 # What the report asks of the ledger: of a large run, all columns would be hundreds of MB at once.
 _COLUMNS = (
     *("run_id", "index", "attempt", "candidate_id", "strategy", "requested", "realised", "accepted"),
-    *("stage", "category", "check", "detail", "warnings", "tier", "seconds", "from_cache", "calls"),
-    *("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens", "cost_usd"),
+    *("stage", "category", "check", "detail", "warnings", "tier", "seconds", "from_cache"),
     *("requested_model", "serving_model"),
 )
 _ANSWERED = pl.col("position") >= _ORDER[Stage.EXTRACT]
@@ -46,6 +48,8 @@ def summarise(output_dir: Path | str, run_id: str | None = None) -> Report:
     ledger = scan_ledger(output_dir, None if whole else run.run_id)
     names = pl.col("requested", "realised").cast(pl.List(pl.Categorical))
     rows = ledger.select(_COLUMNS).with_columns(names, _position().alias("position")).collect()
+    runs = [load_run(output_dir, name) for name in run_ids(output_dir)] if whole else [run]
+    rows = _with_costs(rows, runs)
     accepted = rows.filter("accepted").select("run_id", "candidate_id", "attempt", "realised", "warnings")
     return Report(
         **_header(run, whole),
@@ -65,7 +69,7 @@ def summarise(output_dir: Path | str, run_id: str | None = None) -> Report:
         operators=_operators(rows),
         never_realised=_never_realised(accepted),
         lengths=dict(accepted.group_by(pl.col("realised").list.len()).len().sort("realised").iter_rows()),
-        spend=_spend(rows),
+        spend=_spend(rows, runs),
         models=_counts(rows.select(pl.coalesce("serving_model", "requested_model")).to_series()),
         accepted_examples=_examples(ledger, _short_medium_long(accepted)),
         failed_examples=_examples(ledger, _first_of_each_failure(rows)),
@@ -168,14 +172,35 @@ def _never_realised(accepted: pl.DataFrame) -> tuple[str, ...]:
     return tuple(op.name for op in CATALOG if op.group is not Group.MOTIF and op.name not in seen)
 
 
-def _spend(rows: pl.DataFrame) -> Spend:
-    tokens = ("input_tokens", "output_tokens", "thinking_tokens", "cached_tokens")
-    sums = rows.select(
-        pl.col("calls", *tokens, "cost_usd").sum(),
-        from_cache=pl.col("from_cache").list.contains(Stage.LLM.value).sum(),
-        unpriced=((pl.col("calls") > 0) & pl.col("cost_usd").is_null()).sum(),
+def _with_costs(rows: pl.DataFrame, runs: Sequence[Run]) -> pl.DataFrame:
+    """Rows with `cost_usd`, what the calls for each cost.
+
+    By the ledger of calls: a row whose batch was done again in a resumed run has its answer from the cache.
+    """
+    costs = [
+        (run.run_id, candidate, usd) for run in runs for candidate, usd in read_costs(run.folder).items()
+    ]
+    schema = {"run_id": rows.schema["run_id"], "candidate_id": rows.schema["candidate_id"]}
+    frame = pl.DataFrame(costs, {**schema, "cost_usd": pl.Float64}, orient="row")
+    return rows.join(frame, on=["run_id", "candidate_id"], how="left", maintain_order="left")
+
+
+def _spend(rows: pl.DataFrame, runs: Sequence[Run]) -> Spend:
+    totals = [read_totals(run.folder) for run in runs]
+    return Spend(
+        calls=sum(each.calls for each in totals),
+        failed=sum(each.outcomes.total() - each.outcomes[Outcome.OK] for each in totals),
+        lost=sum(each.lost for each in totals),
+        from_cache=rows.select(pl.col("from_cache").list.contains(Stage.LLM.value).sum()).item(),
+        input_tokens=sum(each.input_tokens for each in totals),
+        output_tokens=sum(each.output_tokens for each in totals),
+        thinking_tokens=sum(each.thinking_tokens for each in totals),
+        cached_tokens=sum(each.cached_tokens for each in totals),
+        cost_usd=sum(each.cost_usd for each in totals),
+        failed_cost_usd=sum(each.failed_cost_usd for each in totals),
+        unsaid_usd=sum(each.worst_unsaid.usd for each in totals),
+        unpriced=sum(each.unpriced for each in totals),
     )
-    return Spend(**sums.to_dicts()[0])
 
 
 def _short_medium_long(accepted: pl.DataFrame) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from synth_core.reporting.report import Report
+from synth_core.reporting.report import Report, Spend
 
 _WEAK_OPERATORS = 8
 _FAILURES = 10
@@ -53,6 +53,19 @@ def money(usd: float, unpriced: int = 0) -> str:
     return f"{amount} + {unpriced} unpriced calls" if usd else f"unknown ({unpriced} unpriced calls)"
 
 
+def calls(spend: Spend) -> str:
+    """`6 calls`, and where there were such: how many failed, for what, and what nobody knows the cost of."""
+    parts = []
+    if spend.failed:
+        cost = f" for {money(spend.failed_cost_usd)}" if spend.failed_cost_usd else ""
+        parts.append(f"{spend.failed} failed{cost}")
+    if spend.lost:
+        parts.append(f"{spend.lost} lost at a kill")
+    if spend.unsaid_usd:
+        parts.append(f"up to {money(spend.unsaid_usd)} more that no answer told")
+    return f"{spend.calls} calls" + (f" ({', '.join(parts)})" if parts else "")
+
+
 def duration(seconds: float | None) -> str:
     """`850 ms`, `42 s`, `3 min 20 s`, `5 h 12 min`; a dash where there is none."""
     if seconds is None:
@@ -80,7 +93,7 @@ def _headline(report: Report) -> Text:
         text.append(f"; of {report.candidates} candidates {report.first_yield:.1%} at the first attempt,")
         text.append(f" {report.final_yield:.1%} with {report.further}")
     if report.spend.calls:
-        text.append(f"; {report.spend.calls} calls, {money(report.spend.cost_usd, report.spend.unpriced)}")
+        text.append(f"; {calls(report.spend)}, {money(report.spend.cost_usd, report.spend.unpriced)}")
     if report.wall_s is not None:
         text.append(f"; {duration(report.wall_s)}")
     return text

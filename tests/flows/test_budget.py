@@ -16,6 +16,7 @@ from synth_core.providers.call import Reply, Request
 from synth_core.providers.calls import read_totals
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.records import Outcome, Stage, Usage, sha256
+from synth_core.reporting import summarise
 from synth_core.store import Run, RunState, latest_run, scan_ledger
 
 
@@ -68,4 +69,5 @@ def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(
     assert runner.programs() == unlimited.programs()
     assert (whole.attempted, whole.accepted) == (expected.attempted, expected.accepted)
     assert read_totals(run.folder).calls == expected.calls  # nothing was paid for twice
+    assert summarise(runner.folder, run.run_id).spend.calls == expected.calls  # earlier sessions' too
     assert latest_run(runner.folder).state is RunState.COMPLETED

@@ -13,6 +13,9 @@ from rich.console import Console
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import CATALOG
 from synth_core.proportion import wilson
+from synth_core.providers.budget import Spending
+from synth_core.providers.call import Reply
+from synth_core.providers.calls import CallLedger
 from synth_core.records import (
     Candidate,
     Category,
@@ -152,8 +155,38 @@ def test_wilson_gives_the_published_interval() -> None:
     assert wilson(7, 7)[1] == 1.0
 
 
-def test_money_that_is_unknown_is_never_zero(report: Report) -> None:
-    assert (report.spend.calls, report.spend.unpriced, report.spend.cost_usd) == (5, 4, 0.5)
+def _called(run: Run, *calls: tuple[str, Outcome | None, float | None]) -> None:
+    """A session of calls in the run's ledger: whose, how each ended (None: never), and its cost."""
+    ledger = CallLedger(run.folder)
+    for who, outcome, cost in calls:
+        number = ledger.start(who, "openai", "m", Spending(usd=0.25, tokens=100, calls=1))
+        if outcome:
+            usage = Usage(input_tokens=10, output_tokens=5, cost_usd=cost)
+            ledger.end(number, Reply(outcome=outcome, usage=usage))
+    ledger.close()
+
+
+def test_spend_is_what_the_calls_cost_and_not_what_the_rows_say(run: Run, tmp_path: Path) -> None:
+    """A resumed run writes the rows of a batch anew, with answers from the cache, which cost nothing."""
+    _called(run, ("0000000.0", Outcome.TRANSIENT, 0.0), ("0000000.0", Outcome.OK, 0.5))
+    _called(run, ("0000002.0", Outcome.TRUNCATED, 0.125), ("0000003.0", None, None))
+    report = summarise(run.output_dir, run.run_id)
+    spend = report.spend
+    assert (spend.calls, spend.failed, spend.lost, spend.unpriced) == (4, 2, 1, 0)
+    assert (spend.cost_usd, spend.failed_cost_usd, spend.unsaid_usd) == (0.625, 0.125, 0.25)
+    assert (spend.input_tokens, spend.output_tokens) == (30, 15)
+    assert {row.name: row.cost_usd for row in report.strategies} == {"a": 0.5, "b": 0.125}
+    out = io.StringIO()
+    print_report(report, Console(file=out, width=300))
+    said = "4 calls (2 failed for $0.1250, 1 lost at a kill, up to $0.2500 more that no answer told)"
+    assert f"{said}, $0.6250" in out.getvalue()
+    assert said in write_html(report, tmp_path / "r.html").read_text()
+    _called(start_run(run.settings), ("0000000.0", Outcome.OK, None))
+    whole = summarise(run.output_dir, ALL_RUNS).spend
+    assert (whole.calls, whole.unpriced, whole.cost_usd) == (5, 1, 0.625)
+
+
+def test_money_that_is_unknown_is_never_zero() -> None:
     assert (money(0.5, 4), money(0, 4), money(0)) == (
         "$0.5000 + 4 unpriced calls",
         "unknown (4 unpriced calls)",
