@@ -11,27 +11,27 @@ from synth_core.providers.table import Provider
 from synth_core.records import Outcome
 
 # A gateway may answer one 401 by mistake; three with no success between are no mistake.
-_HOPELESS_IN_A_ROW = 3
+_HOPELESS_UNANSWERED = 3
 _FAILED_IN_A_ROW, _FAILED_FOR = 20, 20.0  # no call ever went well: that many failures over that many seconds
-_ALIKE_IN_A_ROW = (
-    10  # no call ever went well, and the server rejects what we ask or the code that asks raises
-)
+# No call ever went well, and so many times the server rejects what we ask or the code that asks raises.
+_ALIKE = 10
+_Kind = tuple[bool, bool, bool]
 _ANSWERED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.BLOCKED})
 
 
 class Breaker:
-    """Trips on hopeless outcomes (key, quota, model): at the first one if no call ever went well, else at
-    three in a row. Where no call ever went well, rejections or exceptions of the provider's own code trip it
-    within seconds, and any other failures after patience. Rate limits never do, and break no row."""
+    """Trips on hopeless outcomes (key, quota, model): at the first one if no call ever went well, else at the
+    third since the last answer. Where no call ever went well, rejections or exceptions of the provider's own
+    code trip it within seconds, and any other failures after patience. Rate limits never do. Only an answer
+    starts the counts anew: failures of another kind between them are no sign of hope."""
 
     def __init__(self, provider: Provider, model: str) -> None:
         self._provider = provider
         self._model = model
         self._calls = self._answered = 0  # rate limits are no calls here
         self._row: Counter[Outcome] = Counter()  # failures since the last answer
-        self._alike = 0  # the last so many failures are of one kind
-        self._kind: tuple[bool, bool, bool] | None = None
-        self._first_error = ""  # of that kind
+        self._alike: Counter[_Kind] = Counter()  # the same, by kind
+        self._first_errors: dict[_Kind, str] = {}
         self._first_failure = 0.0
         self.reason = ""
 
@@ -48,25 +48,24 @@ class Breaker:
         if reply.outcome in _ANSWERED:
             self._answered += 1
             self._row.clear()
-            self._kind = None
+            self._alike.clear()
+            self._first_errors.clear()
             return
         if not self._row:
             self._first_failure = time.monotonic()
         self._row[reply.outcome] += 1
-        kind = (reply.outcome in HOPELESS, reply.outcome is Outcome.BAD_REQUEST, reply.raised)
-        if kind != self._kind:
-            self._kind, self._alike, self._first_error = kind, 0, reply.error
-        self._alike += 1
+        self._alike[_kind(reply)] += 1
+        self._first_errors.setdefault(_kind(reply), reply.error)
         if not self.reason and self._is_hopeless(reply):
             self.reason = self._explain(reply)
 
     def _is_hopeless(self, reply: Reply) -> bool:
         if reply.outcome in HOPELESS:
-            return not self._answered or self._alike >= _HOPELESS_IN_A_ROW
+            return not self._answered or self._alike[_kind(reply)] >= _HOPELESS_UNANSWERED
         if self._answered:
             return False
         if reply.outcome is Outcome.BAD_REQUEST or reply.raised:
-            return self._alike >= _ALIKE_IN_A_ROW
+            return self._alike[_kind(reply)] >= _ALIKE
         patience_over = time.monotonic() - self._first_failure >= _FAILED_FOR
         return self._row.total() >= _FAILED_IN_A_ROW and patience_over
 
@@ -85,5 +84,10 @@ class Breaker:
             advice = "correct the code at that line, then run `synth resume`"
         return (
             f"stopped calling {self._provider.name} ({self._model}): the last {row} of {self._calls}"
-            f" calls failed ({counted}{before}). First: {self._first_error}. To mend it: {advice}"
+            f" calls failed ({counted}{before}). First: {self._first_errors[_kind(reply)]}. To mend it: {advice}"
         )
+
+
+def _kind(reply: Reply) -> _Kind:
+    """Failures that mean the same: hopeless, rejected, raised in the provider's own code."""
+    return reply.outcome in HOPELESS, reply.outcome is Outcome.BAD_REQUEST, reply.raised
