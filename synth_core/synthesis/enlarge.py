@@ -67,21 +67,44 @@ class _Cost:
 
 
 def _enlarge(source: str, constants: dict[str, int], cost: _Cost) -> tuple[dict[str, int], _Cost]:
-    """Every constant at its target if the program takes them all, else one after the other."""
+    """Every constant at its target if the program takes them all, else one after the other.
+
+    One that it does not take alone is tried with those that are perhaps tied to it.
+    """
     targets = {name: BENCH.get(name, BENCH_WIDTH * value) for name, value in constants.items()}
     whole = _measure(source, targets)
     if whole is not None:
         constants, cost = targets, whole
     else:
+        small = dict(constants)
         for name, value in targets.items():
-            tried = {**constants, name: value}
-            found = _measure(source, tried)
-            if found is not None:
-                constants, cost = tried, found
+            if constants[name] != small[name]:
+                continue  # came along with an earlier one
+            for moved in _together(name, value, small):
+                found = _measure(source, {**constants, **moved})
+                if found is not None:
+                    constants, cost = {**constants, **moved}, found
+                    break
     while cost.touched > MOST_BYTES and constants.get("batch_size", 1) > 1:
         constants = {**constants, "batch_size": constants["batch_size"] // 2}
         cost = _measure(source, constants) or cost
     return constants, cost
+
+
+def _together(name: str, value: int, small: Mapping[str, int]) -> list[dict[str, int]]:
+    """What to try for a constant: it alone, with its equals, with its multiples too; each in proportion."""
+    size = small[name]
+    equal = {other: value for other, its in small.items() if its == size}
+    multiples = {
+        other: its * value // size
+        for other, its in small.items()
+        if its % size == 0 or (size % its == 0 and value * its % size == 0)
+    }
+    tries: list[dict[str, int]] = []
+    for moved in ({name: value}, equal, multiples):
+        if moved not in tries:
+            tries.append(moved)
+    return tries
 
 
 def _vary(source: str, constants: dict[str, int], sets: int, rng: random.Random) -> list[dict[str, int]]:

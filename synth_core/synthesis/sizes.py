@@ -1,8 +1,9 @@
 """The named numbers of a program: sizes of its inputs, widths of its layers, scalars.
 
-Each stands as a constant at module level; what the module needs reaches it through __init__. A width that
-was named once is written by its name wherever it comes again, so that the program stays right when the
-constants are changed.
+Each stands as a constant at module level; what the module needs reaches it through __init__. A width that a
+layer chooses is written by the name of an equal one, or gets a name. A size that follows from others is no
+choice: it is written by what it follows from (`extents`), so that the program stays right when the constants
+are changed; where that cannot be said in names it is a figure, and holds the constants behind it.
 """
 
 from __future__ import annotations
@@ -52,11 +53,15 @@ MOST_NAMED_WIDTHS = 5
 
 @dataclass
 class Sizes:
-    """constants: name -> value, in the order in which they were needed. widths: value -> its name."""
+    """constants: name -> value, in the order in which they were needed. widths: value -> its name.
+
+    axes: name of a value of the program -> the texts of its axes, as far as anyone asked (`extents.texts`).
+    """
 
     rng: random.Random
     constants: dict[str, float] = field(default_factory=dict)
     widths: dict[int, str] = field(default_factory=dict)
+    axes: dict[str, list[str]] = field(default_factory=dict)
 
     def shrink(self, constants: int, widths: int) -> None:
         """Forget all but the first so many constants and widths."""
@@ -83,13 +88,17 @@ class Sizes:
         return [batch, *extents, channels] if kind is Kind.SEQUENCE else [batch, channels, *extents]
 
     def texts_like(self, value: Value, env: dict[str, Any]) -> list[str]:
-        """Texts of the axes of an input that has a value's shape; its width may get a name."""
+        """Texts of the axes of an input that has a value's shape; a width that is a choice may get a name."""
+        if value.name in self.axes:
+            return list(self.axes[value.name])
         texts = self.describe(value)
         texts[value.axis] = self.width(value.channels, value.kind, env)
         return texts
 
     def describe(self, value: Value) -> list[str]:
         """Texts of a value's axes, by the names that are there."""
+        if value.name in self.axes:
+            return list(self.axes[value.name])
         channels = value.axis % len(value.shape) if len(value.shape) > 1 else -1
         names = iter(name for name, _ in EXTENTS[value.kind])
         texts = []
@@ -102,7 +111,7 @@ class Sizes:
         return texts
 
     def width(self, size: int, kind: Kind, env: dict[str, Any]) -> str:
-        """Text of a width: its name, a simple multiple of a named one, a new name, or the figure."""
+        """Text of a width that is free to choose: a name, a multiple of a named one, or the figure."""
         known = self._known(size)
         unused = [name for name in LAYER_NAMES[kind] if name not in self.constants]
         if known or not unused or len(self.widths) >= MOST_NAMED_WIDTHS:

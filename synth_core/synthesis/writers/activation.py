@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from synth_core.operators.operator import Kind
+from synth_core.synthesis import extents
 from synth_core.synthesis.draft import CannotWrite, Draft, Value
 
 # `nn.` starts a module; `{x}` is the value, `{d}` the axis of channels or features.
@@ -108,7 +109,7 @@ def _bounds(d: Draft, x: Value, operator: str) -> dict[str, float]:
 
 def prelu(d: Draft, x: Value, operator: str) -> Value:
     shared = x.kind is Kind.SEQUENCE or d.rng.random() < 0.4
-    count = "" if shared else f"num_parameters={d.sizes.width(x.channels, x.kind, d.env)}"
+    count = "" if shared else f"num_parameters={extents.channels(d, x)}"
     return d.emit(f"{d.attribute('prelu', f'nn.PReLU({count})')}({x})", x.kind, "h")
 
 

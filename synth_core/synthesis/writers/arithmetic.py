@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synth_core.operators.operator import Kind
+from synth_core.synthesis import extents
 from synth_core.synthesis.draft import CannotWrite, Draft, Value
 from synth_core.synthesis.writers.activation import quantile
 
@@ -16,6 +17,7 @@ def partner(d: Draft, x: Value) -> Value:
         return fresh[-1]
     if alike and d.rng.random() < 0.7:
         return d.rng.choice(alike)
+    extents.texts(d, x)
     return d.input(x.kind, d.choose("y", "other", "context"), like=x)
 
 
@@ -79,7 +81,7 @@ def residual_add(d: Draft, x: Value, operator: str) -> Value:
         return d.emit(d.choose(f"{x} + {y}", f"{y} + {x}"), x.kind, "h")
     if x.channels > 128:
         raise CannotWrite("nothing of this shape came before, and a branch would be large")
-    width, rank = d.sizes.width(x.channels, x.kind, d.env), len(x.spatial)
+    width, rank = extents.channels(d, x), len(x.spatial)
     layer = f"nn.Conv{rank}d({width}, {width}, kernel_size=1)" if rank else f"nn.Linear({width}, {width})"
     return d.emit(f"{x} + {d.attribute('branch', layer)}({x})", x.kind, "h")
 
@@ -114,7 +116,7 @@ def distance(d: Draft, x: Value, operator: str) -> Value:
 
 def _per_channel(d: Draft, x: Value) -> str:
     """Shape text of a parameter with one number a channel that broadcasts against x."""
-    width = d.sizes.width(x.channels, x.kind, d.env)
+    width = extents.channels(d, x)
     return ", ".join((width, *("1" for _ in x.spatial)))
 
 

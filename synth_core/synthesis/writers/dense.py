@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synth_core.operators.operator import Kind
+from synth_core.synthesis import extents
 from synth_core.synthesis.draft import CannotWrite, Draft, Value
 from synth_core.synthesis.sizes import WIDTHS
 from synth_core.synthesis.writers.arithmetic import partner
@@ -19,19 +20,29 @@ def new_width(d: Draft, x: Value, most: int = 128) -> int:
 
 
 def width_text(d: Draft, x: Value) -> str:
-    return d.sizes.width(x.channels, x.kind, d.env)
+    """How many features or channels x has, by the program's names."""
+    return extents.channels(d, x)
 
 
-def project(d: Draft, x: Value, out: int, hint: str, read: str = "") -> str:
-    """Text of a dense layer applied to x (or to `read`, of x's features)."""
-    layer = d.attribute(hint, f"nn.Linear({width_text(d, x)}, {d.sizes.width(out, x.kind, d.env)})")
+def project(d: Draft, x: Value, out: int | Value, hint: str, read: str = "") -> str:
+    """Text of a dense layer applied to x (or to `read`, of x's features).
+
+    out: a width of the layer's own, or a value whose features it is to match.
+    """
+    wide = width_text(d, out) if isinstance(out, Value) else d.sizes.width(out, x.kind, d.env)
+    layer = d.attribute(hint, f"nn.Linear({width_text(d, x)}, {wide})")
     return f"{layer}({read or x})"
 
 
 def weight_of(d: Draft, x: Value) -> tuple[str, str]:
     """A parameter that a product with x takes, and the text of its output features."""
     size, out = width_text(d, x), d.sizes.width(new_width(d, x), x.kind, d.env)
-    return d.parameter("weight", f"torch.randn({size}, {out}) * {_gain(x.channels)}"), out
+    return d.parameter("weight", f"torch.randn({size}, {out}){gain(d, size)}"), out
+
+
+def gain(d: Draft, fan_in: str) -> str:
+    """Text that keeps the variance of a product with a random weight near that of its input."""
+    return d.choose(f" / math.sqrt({fan_in})", f" * {extents.power(fan_in)}")
 
 
 def linear(d: Draft, x: Value, operator: str) -> Value:
@@ -53,7 +64,7 @@ def bilinear(d: Draft, x: Value, operator: str) -> Value:
     if x.channels * y.channels > 4096:
         raise CannotWrite("too many pairs of features")
     out = d.sizes.width(d.rng.choice((16, 24, 32)), x.kind, d.env)
-    first, second = width_text(d, x), d.sizes.width(y.channels, y.kind, d.env)
+    first, second = width_text(d, x), width_text(d, y)
     layer = d.attribute("bilinear", f"nn.Bilinear({first}, {second}, {out})")
     return d.emit(f"{layer}({x}, {y})", x.kind, "h")
 
@@ -85,11 +96,6 @@ def bmm(d: Draft, x: Value, operator: str) -> Value:
         first, second = f"{x}.transpose(1, 2)", f"{y}"
     text = d.rng.choices((f"torch.bmm({first}, {second})", f"{first}.bmm({second})"), (4, 1))[0]
     return d.emit(text, x.kind, "scores")
-
-
-def _gain(fan_in: int) -> float:
-    """Keeps the variance of a product with a random weight near that of its input."""
-    return float(f"{fan_in**-0.5:.1g}")
 
 
 WRITERS = {"Linear": linear, "Bilinear": bilinear, "Matmul": matmul, "Gemm": gemm, "BMM": bmm}

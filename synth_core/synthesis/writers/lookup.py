@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synth_core.operators.operator import Kind
+from synth_core.synthesis import extents
 from synth_core.synthesis.draft import CannotWrite, Draft, Value
 
 VOCABULARIES = (32, 50, 64, 100, 128)
@@ -14,7 +15,7 @@ def embedding(d: Draft, x: Value | None, operator: str) -> Value:
         lead = d.sizes.shape(Kind.SEQUENCE, d.env)
         rows, width = lead[:2], lead[2]
     else:
-        rows, width = d.sizes.texts_like(x, d.env)[:-1], d.sizes.width(x.channels, x.kind, d.env)
+        *rows, width = extents.texts(d, x)
     size = _vocabulary(d)
     table = d.attribute(_name(d, x), f"nn.Embedding({size}, {width})")
     shape = f"({', '.join(rows)}{',' if len(rows) == 1 else ''})"
@@ -27,7 +28,7 @@ def embedding_bag(d: Draft, x: Value | None, operator: str) -> Value:
     if x is None:
         batch, width = d.sizes.shape(Kind.VECTOR, d.env)
     else:
-        batch, width = d.sizes.texts_like(x, d.env)[0], d.sizes.width(x.channels, x.kind, d.env)
+        batch, width = extents.texts(d, x)[0], extents.channels(d, x)
     mode = d.choose("", ', mode="sum"', ', mode="max"')
     size = _vocabulary(d)
     table = d.attribute("bag", f"nn.EmbeddingBag({size}, {width}{mode})")

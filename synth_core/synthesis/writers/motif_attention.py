@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synth_core.operators.operator import Kind
+from synth_core.synthesis import extents
 from synth_core.synthesis.draft import CannotWrite, Draft, Value
 from synth_core.synthesis.writers.dense import project, width_text
 from synth_core.synthesis.writers.recurrence import MOST_STEPS
@@ -14,16 +15,15 @@ _S = Kind.SEQUENCE
 def attention(d: Draft, x: Value, operator: str) -> Value:
     """Queries, keys and values of x, split into heads, in one fused call or spelled out."""
     count = heads(d, x)
-    query = d.emit(_split(project(d, x, x.channels, "q_proj"), count), _S, "q")
-    key = d.emit(_split(project(d, x, x.channels, "k_proj"), count), _S, "k")
-    value = d.emit(_split(project(d, x, x.channels, "v_proj"), count), _S, "v")
+    query = d.emit(_split(project(d, x, x, "q_proj"), count), _S, "q")
+    key = d.emit(_split(project(d, x, x, "k_proj"), count), _S, "k")
+    value = d.emit(_split(project(d, x, x, "v_proj"), count), _S, "v")
     fused = d.rng.random() < 0.5
     if fused:
         causal = ", is_causal=True" if operator == "CausalAttention" else ""
         out = d.emit(f"F.scaled_dot_product_attention({query}, {key}, {value}{causal})", _S, "out")
     else:
-        size = x.channels // count
-        scale = d.choose(f" * {size**-0.5:.4g}", f" / math.sqrt({size})")
+        scale = _scale(d, x, query, count)
         scores = d.emit(f"torch.matmul({query}, {key}.transpose(-2, -1)){scale}", _S, "scores")
         if operator == "CausalAttention":
             steps = f"{x}.shape[1]"
@@ -37,6 +37,17 @@ def attention(d: Draft, x: Value, operator: str) -> Value:
     return d.emit(f"{layer}({merged})", _S, "h")
 
 
+def _scale(d: Draft, x: Value, query: Value, count: int) -> str:
+    """One over the root of a head's features, whatever their number."""
+    root = extents.power(extents.part(width_text(d, x), count))
+    return d.choose(
+        f" * {query}.shape[-1] ** -0.5",
+        f" / math.sqrt({query}.shape[-1])",
+        f" / math.sqrt({query}.size(-1))",
+        f" * {d.attribute('scale', root)}",
+    )
+
+
 def _split(text: str, count: int) -> str:
     return f"{text}.unflatten(-1, ({count}, -1)).transpose(1, 2)"
 
@@ -44,11 +55,13 @@ def _split(text: str, count: int) -> str:
 def grouped_query(d: Draft, x: Value, operator: str) -> Value:
     """Fewer heads of keys and values than of queries."""
     count = heads(d, x)
-    shared, size = count // 2, x.channels // count
-    query = d.emit(_split(project(d, x, x.channels, "q_proj"), count), _S, "q")
+    shared = count // 2
+    narrow_width = extents.part(width_text(d, x), 2)
+    query = d.emit(_split(project(d, x, x, "q_proj"), count), _S, "q")
     pair = []
     for hint in ("k", "v"):
-        narrow = d.emit(_split(project(d, x, shared * size, f"{hint}_proj"), shared), _S, hint)
+        layer = d.attribute(f"{hint}_proj", f"nn.Linear({width_text(d, x)}, {narrow_width})")
+        narrow = d.emit(_split(f"{layer}({x})", shared), _S, hint)
         pair.append(d.emit(f"{narrow}.repeat_interleave({count // shared}, dim=1)", _S, hint))
     out = d.emit(f"F.scaled_dot_product_attention({query}, {pair[0]}, {pair[1]})", _S, "out")
     return d.emit(f"{out}.transpose(1, 2).flatten(2)", _S, "h")
@@ -58,10 +71,10 @@ def rotary(d: Draft, x: Value, operator: str) -> Value:
     """Turns pairs of features by angles that grow with the position."""
     if x.channels % 2:
         raise CannotWrite("an odd number of features has no pairs")
-    half = x.channels // 2
     steps = f"torch.arange({x}.shape[1], device={x}.device).unsqueeze(1)"
-    powers = f"torch.arange({half}, device={x}.device) / {half}"
-    angles = d.emit(f"{steps} * 100.0 ** -({powers})", _S, "angles")
+    powers = f"torch.arange(0, {x}.shape[-1], 2, device={x}.device) / {x}.shape[-1]"
+    freqs = d.emit(f"100.0 ** -({powers})", _S, "freqs")
+    angles = d.emit(f"{steps} * {freqs}", _S, "angles")
     angles = d.emit(f"torch.cat([{angles}, {angles}], dim=-1)", _S, "angles")
     first, second = d.emit_many(f"{x}.chunk(2, dim=-1)", (_S, _S), ("x1", "x2"), "{}, {}")
     turned = d.emit(f"torch.cat([-{second}, {first}], dim=-1)", _S, "rotated")
@@ -70,11 +83,9 @@ def rotary(d: Draft, x: Value, operator: str) -> Value:
 
 def linear_attention(d: Draft, x: Value, operator: str) -> Value:
     """Keys meet values first, so the cost grows with the steps and not with their square."""
-    query = d.emit(f"{project(d, x, x.channels, 'q_proj')}.softmax(dim=-1)", _S, "q")
-    key = d.emit(f"{project(d, x, x.channels, 'k_proj')}.softmax(dim=1)", _S, "k")
-    context = d.emit(
-        f"torch.matmul({key}.transpose(1, 2), {project(d, x, x.channels, 'v_proj')})", _S, "context"
-    )
+    query = d.emit(f"{project(d, x, x, 'q_proj')}.softmax(dim=-1)", _S, "q")
+    key = d.emit(f"{project(d, x, x, 'k_proj')}.softmax(dim=1)", _S, "k")
+    context = d.emit(f"torch.matmul({key}.transpose(1, 2), {project(d, x, x, 'v_proj')})", _S, "context")
     return d.emit(f"torch.matmul({query}, {context})", _S, "h")
 
 
@@ -86,7 +97,7 @@ def attention_pooling(d: Draft, x: Value, operator: str) -> Value:
 
 def _mask(d: Draft, x: Value) -> Value:
     """A boolean input: which steps of each row count."""
-    batch, steps = d.sizes.texts_like(x, d.env)[:2]
+    batch, steps = extents.texts(d, x)[:2]
     return d.input_from(f"torch.rand({batch}, {steps}) > 0.3", (batch, steps), Kind.VECTOR, "mask")
 
 
@@ -136,7 +147,8 @@ def positions(d: Draft, x: Value | None, operator: str) -> Value:
 def gram(d: Draft, x: Value, operator: str) -> Value:
     """Inner products of all pairs of steps or channels, scaled."""
     text = f"torch.bmm({x}, {x}.transpose(1, 2))"
-    return d.emit(d.choose(f"{text} / {x.shape[-1]}", f"{text} * {x.shape[-1] ** -0.5:.3g}"), x.kind, "gram")
+    scale = d.choose("/ {}.shape[-1]", "* {}.shape[-1] ** -0.5", "/ math.sqrt({}.shape[-1])").format(x)
+    return d.emit(f"{text} {scale}", x.kind, "gram")
 
 
 def windows(d: Draft, x: Value, operator: str) -> Value:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from synth_core.operators.operator import Kind
+from synth_core.synthesis import extents
 from synth_core.synthesis.draft import CannotWrite, Draft, Value
 from synth_core.synthesis.writers.activation import quantile
 from synth_core.synthesis.writers.arithmetic import partner
-from synth_core.synthesis.writers.dense import new_width, project, weight_of, width_text
+from synth_core.synthesis.writers.dense import gain, new_width, project, weight_of, width_text
 
 GATES = {"SwiGLU": "F.silu", "GeGLU": "F.gelu", "ReGLU": "F.relu", "GatedLinearUnit": "torch.sigmoid"}
 
@@ -17,13 +18,13 @@ def gated(d: Draft, x: Value, operator: str) -> Value:
     gate = d.emit(f"{act}({project(d, x, inner, 'gate_proj')})", x.kind, "gate")
     hidden = d.emit(f"{gate} * {project(d, x, inner, 'up_proj')}", x.kind, "hidden")
     if d.rng.random() < 0.6:
-        return d.emit(project(d, hidden, x.channels, "down_proj"), x.kind, "h")
+        return d.emit(project(d, hidden, x, "down_proj"), x.kind, "h")
     return hidden
 
 
 def highway(d: Draft, x: Value, operator: str) -> Value:
-    gate = d.emit(f"torch.sigmoid({project(d, x, x.channels, 'gate')})", x.kind, "gate")
-    new = d.emit(f"torch.tanh({project(d, x, x.channels, 'transform')})", x.kind, "candidate")
+    gate = d.emit(f"torch.sigmoid({project(d, x, x, 'gate')})", x.kind, "gate")
+    new = d.emit(f"torch.tanh({project(d, x, x, 'transform')})", x.kind, "candidate")
     return d.emit(f"{gate} * {new} + (1.0 - {gate}) * {x}", x.kind, "h")
 
 
@@ -31,8 +32,8 @@ def film(d: Draft, x: Value, operator: str) -> Value:
     """Scale and shift of every channel, computed from a condition."""
     condition = d.input(Kind.VECTOR, d.choose("condition", "style"))
     index = f"[:, :{', None' * len(x.spatial)}]" if x.spatial else ""
-    scale = d.emit(project(d, condition, x.channels, "to_scale"), Kind.VECTOR, "scale")
-    shift = d.emit(project(d, condition, x.channels, "to_shift"), Kind.VECTOR, "shift")
+    scale = d.emit(project(d, condition, x, "to_scale"), Kind.VECTOR, "scale")
+    shift = d.emit(project(d, condition, x, "to_shift"), Kind.VECTOR, "shift")
     return d.emit(f"{x} * (1.0 + {scale}{index}) + {shift}{index}", x.kind, "h")
 
 
@@ -62,7 +63,7 @@ def layer_scale(d: Draft, x: Value, operator: str) -> Value:
         branch = f"{d.attribute('conv', f'nn.Conv2d({width}, {width}, kernel_size=3, padding=1)')}({x})"
         shape = f"{width}, 1, 1"
     else:
-        branch, shape = project(d, x, x.channels, "proj"), width
+        branch, shape = project(d, x, x, "proj"), width
     gamma = d.parameter("gamma", f"0.1 * torch.rand({shape}) + 0.1")
     return d.emit(f"{x} + {gamma} * {d.choose('F.gelu', 'torch.tanh', 'F.silu')}({branch})", x.kind, "h")
 
@@ -71,7 +72,7 @@ def feed_forward(d: Draft, x: Value, operator: str) -> Value:
     norm = d.attribute("norm", f"nn.{d.choose('LayerNorm', 'RMSNorm')}({width_text(d, x)})")
     hidden = d.emit(project(d, x, 2 * x.channels, "fc", read=f"{norm}({x})"), x.kind, "hidden")
     act = d.choose("F.gelu", "F.relu", "F.silu")
-    return d.emit(f"{x} + {project(d, hidden, x.channels, 'fc', read=f'{act}({hidden})')}", x.kind, "h")
+    return d.emit(f"{x} + {project(d, hidden, x, 'fc', read=f'{act}({hidden})')}", x.kind, "h")
 
 
 def low_rank(d: Draft, x: Value, operator: str) -> Value:
@@ -107,8 +108,9 @@ def contraction(d: Draft, x: Value, operator: str) -> Value:
     size, out = width_text(d, x), d.sizes.width(new_width(d, x), x.kind, d.env)
     if x.kind is Kind.SEQUENCE and d.rng.random() < 0.5:
         y = partner(d, x)
-        return d.emit(f'torch.einsum("bid,bjd->bij", {x}, {y}) / {x.channels}', x.kind, "scores")
-    weight = d.parameter("weight", f"torch.randn({size}, {out}) * {x.channels**-0.5:.1g}")
+        scale = d.choose("/ {}.shape[-1]", "* {}.shape[-1] ** -0.5", "/ math.sqrt({}.size(-1))").format(x)
+        return d.emit(f'torch.einsum("bid,bjd->bij", {x}, {y}) {scale}', x.kind, "scores")
+    weight = d.parameter("weight", f"torch.randn({size}, {out}){gain(d, size)}")
     pattern = "btd,de->bte" if x.kind is Kind.SEQUENCE else "bd,de->be"
     return d.emit(f'torch.einsum("{pattern}", {x}, {weight})', x.kind, "h")
 
@@ -152,8 +154,7 @@ def prototypes(d: Draft, x: Value, operator: str) -> Value:
 
 def cross_entropy(d: Draft, x: Value, operator: str) -> Value:
     """The loss of every row against integer labels, returned beside the logits."""
-    batch = d.sizes.texts_like(x, d.env)[0]
-    count = d.sizes.width(x.channels, x.kind, d.env)
+    batch, count = extents.texts(d, x)
     labels = d.input_from(
         f"torch.randint(0, {count}, ({batch},))", (batch,), Kind.VECTOR, d.choose("labels", "target")
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synth_core.operators.operator import Kind
+from synth_core.synthesis import extents
 from synth_core.synthesis.draft import CannotWrite, Draft, Value
 from synth_core.synthesis.writers.convolution import out_width
 from synth_core.synthesis.writers.dense import width_text
@@ -12,8 +13,8 @@ ACTS = ("F.relu", "F.silu", "F.gelu", "F.relu6", "F.hardswish")
 
 def squeeze_excite(d: Draft, x: Value, operator: str) -> Value:
     """Every channel is scaled by a gate that looks at the means of all channels."""
-    inner = max(x.channels // d.rng.choice((2, 4)), 2)
-    rank, width = len(x.spatial), width_text(d, x)
+    ratio, rank, width = d.rng.choice((2, 4)), len(x.spatial), width_text(d, x)
+    inner = extents.part(width, ratio) if x.channels // ratio >= 2 else "2"
     pool = d.attribute("squeeze", f"nn.AdaptiveAvgPool{rank}d(1)")
     reduce = d.attribute("reduce", f"nn.Conv{rank}d({width}, {inner}, 1)")
     expand = d.attribute("expand", f"nn.Conv{rank}d({inner}, {width}, 1)")
@@ -46,7 +47,7 @@ def separable(d: Draft, x: Value, operator: str) -> Value:
 def bottleneck(d: Draft, x: Value, operator: str) -> Value:
     """Widen, filter each channel apart, narrow; the input is added where the widths agree."""
     width, act = width_text(d, x), d.choose(*ACTS)
-    wide = d.sizes.width(2 * x.channels, x.kind, d.env)
+    wide = extents.multiple(width, 2)
     expand, depthwise = _conv(d, "expand", width, wide, 1), _conv(d, "depthwise", wide, wide, 3, groups=wide)
     project = _conv(d, "project", wide, width, 1)
     h = d.emit(f"{act}({expand}({x}))", x.kind, "h")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synth_core.operators.operator import Kind
+from synth_core.synthesis import extents
 from synth_core.synthesis.draft import CannotWrite, Draft, Value
 from synth_core.synthesis.writers.dense import width_text
 
@@ -29,9 +30,7 @@ def layer_norm(d: Draft, x: Value, operator: str) -> Value:
     if x.axis == -1:
         shape = width_text(d, x)
     else:
-        sizes = [str(size) for size in x.shape[1:]] if d.rng.random() < 0.5 else [str(x.shape[-1])]
-        if len(sizes) > 1:
-            sizes[0] = width_text(d, x)
+        sizes = extents.texts(d, x)[1 if d.rng.random() < 0.5 else -1 :]
         shape = f"[{', '.join(sizes)}]" if len(sizes) > 1 else sizes[0]
     return d.emit(f"{d.attribute('norm', f'nn.{operator}({shape})')}({x})", x.kind, "h")
 

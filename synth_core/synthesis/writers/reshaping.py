@@ -35,7 +35,7 @@ def unflatten(d: Draft, x: Value, operator: str) -> Value:
             raise CannotWrite("the features split into nothing usual")
         first = d.rng.choice(sizes)
         kind = d.bridge_to if d.bridge_to in (Kind.SEQUENCE, Kind.SIGNAL) else Kind.SIGNAL
-        shape = f"({first}, {x.channels // first})"
+        shape = f"({first}, -1)"
         text = d.choose(
             f"{x}.unflatten(1, {shape})", f"{d.attribute('unflatten', f'nn.Unflatten(1, {shape})')}({x})"
         )
@@ -48,7 +48,7 @@ def unflatten(d: Draft, x: Value, operator: str) -> Value:
     if not factors:
         raise CannotWrite("the axis does not split")
     first = min(factors, key=lambda n: abs(n - size // n))
-    split = d.emit(f"{x}.unflatten({axis}, ({first}, {size // first}))", Kind.IMAGE, "split")
+    split = d.emit(f"{x}.unflatten({axis}, ({first}, -1))", Kind.IMAGE, "split")
     if x.kind is Kind.SIGNAL:
         return split
     if x.kind is Kind.SEQUENCE:

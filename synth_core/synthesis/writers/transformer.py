@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synth_core.operators.operator import Kind
+from synth_core.synthesis import extents
 from synth_core.synthesis.draft import CannotWrite, Draft, Value
 from synth_core.synthesis.writers.dense import width_text
 
@@ -19,11 +20,10 @@ def attention(d: Draft, x: Value, operator: str) -> Value:
 def layer(d: Draft, x: Value, operator: str) -> Value:
     stack = not operator.endswith("Layer")
     kind = "Decoder" if "Decoder" in operator else "Encoder"
-    inner = 2 * x.channels
     options = [
         width_text(d, x),
         f"nhead={heads(d, x)}",
-        f"dim_feedforward={d.sizes.width(inner, x.kind, d.env)}",
+        f"dim_feedforward={_inner(d, x)}",
     ]
     if d.rng.random() < 0.3:
         options.append('activation="gelu"')
@@ -43,9 +43,14 @@ def layer(d: Draft, x: Value, operator: str) -> Value:
 def transformer(d: Draft, x: Value, operator: str) -> Value:
     options = f"d_model={width_text(d, x)}, nhead={heads(d, x)}, num_encoder_layers=1, num_decoder_layers=1"
     name = d.attribute(
-        "transformer", f"nn.Transformer({options}, dim_feedforward={2 * x.channels}, batch_first=True)"
+        "transformer", f"nn.Transformer({options}, dim_feedforward={_inner(d, x)}, batch_first=True)"
     )
     return d.emit(f"{name}({_contiguous(x)}, {_other(d, x)})", x.kind, "decoded")
+
+
+def _inner(d: Draft, x: Value) -> str:
+    """The width between the two layers of a feed-forward block."""
+    return d.sizes.width(2 * x.channels, x.kind, d.env)
 
 
 def heads(d: Draft, x: Value) -> int:
@@ -66,7 +71,10 @@ def _other(d: Draft, x: Value) -> Value:
         v for v in d.dangling() if v.kind is Kind.SEQUENCE and v is not x and v.tensor.is_floating_point()
     ]
     fits = [v for v in fits if v.shape[0] == x.shape[0] and v.channels == x.channels]
-    return fits[-1] if fits else d.input(Kind.SEQUENCE, d.choose("memory", "context"), width=x.channels)
+    if fits:
+        return fits[-1]
+    extents.texts(d, x)
+    return d.input(Kind.SEQUENCE, d.choose("memory", "context"), like=x)
 
 
 WRITERS = {

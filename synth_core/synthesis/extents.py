@@ -1,0 +1,167 @@
+"""What each axis of a value is, by the program's own names: `seq_len`, `d_model + hidden_dim`, `height // 2`.
+
+Read back from the lines that made the value, from its inputs on. Two axes of one size are not one extent: a
+score matrix has `seq_len` columns even where some layer is as wide. What no name explains (what is left of an
+image beyond a convolution without padding) stays a figure.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from synth_core.synthesis.draft import Draft, Value
+
+if TYPE_CHECKING:
+    from synth_core.synthesis.parts import Line
+
+_CONCAT = re.compile(r"torch\.cat\(\[([^\[\]]*)\], dim=(-?\d+)\)")
+_SIMPLE = re.compile(r"(?:(\d+) \* )?([a-z]\w*)(?: // (\d+))?")
+_NAMED = re.compile(r"(?:\b\d+ \* )?\b[a-z]\w*\b(?: // \d+)?")
+# Sizes of their own, whatever they are given.
+_FIXED = re.compile(r"[Aa]daptive|unflatten|Unflatten|Fold|F\.fold|Fractional|\[:, -1\]")
+LARGEST_RATIO = 16
+
+
+def texts(d: Draft, value: Value) -> list[str]:
+    """The text of each axis; `d.sizes` keeps it, for whatever is made like this value."""
+    known = d.sizes.axes.get(value.name)
+    if known is None:
+        known = _given(d, value) or _made(d, value)
+        d.sizes.axes[value.name] = known
+    return list(known)
+
+
+def channels(d: Draft, value: Value) -> str:
+    """The text of the axis of channels or features."""
+    return texts(d, value)[value.axis]
+
+
+def part(text: str, count: int) -> str:
+    """Text of one `count`-th of an extent that it divides: `d_model // 4`."""
+    return _fraction(text, 1, count) or f"{operand(text)} // {count}"
+
+
+def multiple(text: str, count: int) -> str:
+    """Text of so many times an extent: `2 * d_model`."""
+    return _fraction(text, count, 1) or f"{count} * {operand(text)}"
+
+
+def operand(text: str) -> str:
+    """An extent as it stands in a product: a sum or a quotient needs parentheses."""
+    return f"({text})" if " + " in text or " // " in text else text
+
+
+def power(text: str) -> str:
+    """The inverse root of an extent, which has as many parentheses as it needs."""
+    return f"({text}) ** -0.5" if " " in text else f"{text} ** -0.5"
+
+
+def _fraction(text: str, times: int, over: int) -> str:
+    """`times / over` of a simple extent in its lowest terms; empty for one that is made of several names."""
+    match = _SIMPLE.fullmatch(text)
+    if match is None:
+        return str(int(text) * times // over) if text.isdecimal() else ""
+    above, below = times * int(match[1] or 1), over * int(match[3] or 1)
+    common = math.gcd(above, below)
+    above, below = above // common, below // common
+    name = str(match[2])
+    front = f"{above} * {name}" if above > 1 else name
+    return f"{front} // {below}" if below > 1 else front
+
+
+def _given(d: Draft, value: Value) -> list[str]:
+    return next((list(item.axes) for item in d.inputs if item.value is value), [])
+
+
+def _made(d: Draft, value: Value) -> list[str]:
+    line = next((line for line in reversed(d.lines) if value in line.outs), None)
+    if line is None:
+        return [str(size) for size in value.shape]
+    by_name = {other.name: other for other in d.values}
+    reads = [by_name[name] for name in dict.fromkeys(line.reads)]
+    return [_axis(d, line, reads, value, axis) or str(size) for axis, size in enumerate(value.shape)]
+
+
+def _axis(d: Draft, line: Line, reads: list[Value], value: Value, axis: int) -> str:
+    """The rules in the order of how much they tell; empty where none does."""
+    size = value.shape[axis]
+    if size == 1:
+        return ""
+    joined = _concatenated(d, line, reads, axis, len(value.shape))
+    if joined:
+        return joined
+    made_by = _definitions(d, line)
+    fixed = _FIXED.search(f"{line.text} {made_by}")
+    if axis == value.axis % len(value.shape) and axis:
+        front = "2 * " if "bidirectional" in made_by else ""
+        named = [f"{front}{text}" for text in _NAMED.findall(made_by) if _is(d, f"{front}{text}", size)]
+        if named:
+            return named[-1]  # a layer states what it takes before what it gives
+    for other in reads:
+        if len(other.shape) > axis and other.shape[axis] == size and (axis < 2 or not fixed):
+            return texts(d, other)[axis]
+    return "" if fixed else _inherited(d, reads, value, axis)
+
+
+def _concatenated(d: Draft, line: Line, reads: list[Value], axis: int, rank: int) -> str:
+    match = _CONCAT.fullmatch(line.text)
+    if match is None or int(match.group(2)) % rank != axis:
+        return ""
+    by_name = {value.name: value for value in reads}
+    parts = [by_name.get(name) for name in match.group(1).split(", ")]
+    if None in parts:
+        return ""
+    sums = [texts(d, part)[axis] for part in parts if part is not None]
+    return multiple(sums[0], len(sums)) if len(set(sums)) == 1 else " + ".join(sums)
+
+
+def _definitions(d: Draft, line: Line) -> str:
+    """What __init__ says of the layers and parameters that the line uses."""
+    used = set(re.findall(r"\bm\d+_\b", line.text))
+    return " ".join(attribute.text for attribute in d.attributes if attribute.name in used)
+
+
+def _is(d: Draft, text: str, size: int) -> bool:
+    name = re.search(r"[a-z]\w*", text)
+    return name is not None and name.group() in d.sizes.constants and eval(text, d.env) == size
+
+
+def _inherited(d: Draft, reads: list[Value], value: Value, axis: int) -> str:
+    """An extent that follows from those of a value read: several flattened, another axis, a multiple."""
+    size = value.shape[axis]
+    for other in (other for other in reads if axis and len(other.shape) > len(value.shape)):
+        flat = _flattened(texts(d, other), other.shape, size)
+        if flat:
+            return flat
+    for other in reads:
+        if size in other.shape[1:]:
+            return texts(d, other)[other.shape.index(size, 1)]
+    wide = axis == value.axis % len(value.shape)
+    for other in reads:
+        place = other.axis % len(other.shape) if wide else axis
+        ratio = _ratio(texts(d, other)[place], other.shape[place], size) if place < len(other.shape) else ""
+        if ratio:
+            return ratio
+    return ""
+
+
+def _flattened(names: list[str], shape: tuple[int, ...], size: int) -> str:
+    """The trailing axes as one, whole or in patches: `(height // 4) * (width // 4)`."""
+    for first, patch in ((1, 1), (2, 1), (2, 2), (2, 4)):
+        sides = shape[first:]
+        if all(side % patch == 0 for side in sides) and math.prod(side // patch for side in sides) == size:
+            return " * ".join(operand(part(text, patch)) for text in names[first:])
+    return ""
+
+
+def _ratio(text: str, before: int, size: int) -> str:
+    """`2 * height`, `height // 2`; a figure stays a figure."""
+    if text.isdecimal() or before == 1:
+        return ""
+    if before % size == 0 and before // size <= LARGEST_RATIO:
+        return part(text, before // size)
+    if size % before == 0 and size // before <= LARGEST_RATIO:
+        return multiple(text, size // before)
+    return ""
