@@ -82,9 +82,10 @@ class Breaker:
         }.get(reply.outcome, "check --base-url and whether the server runs, then run `synth resume`")
         if reply.raised:
             advice = "correct the code at that line, then run `synth resume`"
+        first = self._first_errors[_kind(reply)]
         return (
             f"stopped calling {self._provider.name} ({self._model}): the last {row} of {self._calls}"
-            f" calls failed ({counted}{before}). First: {self._first_errors[_kind(reply)]}. To mend it: {advice}"
+            f" calls failed ({counted}{before}). First: {first}. To mend it: {advice}"
         )
 
 
