@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import importlib
+import math
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from synth_core.errors import SynthError, UsageError
 from synth_core.providers.call import Complete, Connection, Reply, Request, failed, raised
-from synth_core.records import Outcome, Usage
+from synth_core.records import Outcome, Sizes, Usage
 
-_KINDS = {"outcome": Outcome, "text": str, "usage": Usage, "error": str}
+# Every field of `Reply` and its types; a wrong one would fail later, where nobody knows whose it is.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "outcome": (Outcome,),
+    "text": (str,),
+    "serving_model": (str,),
+    "finish_reason": (str,),
+    "usage": (Usage,),
+    "sizes": (Sizes, type(None)),
+    "error": (str,),
+    "status": (int,),
+    "retry_after": (int, float, type(None)),
+    "seconds": (int, float),
+    "raised": (bool,),
+}
 
 
 def connect_function(name: str) -> Callable[[Connection], AbstractAsyncContextManager[Complete]]:
-    """Make a provider of a plain `async def complete(request) -> Reply`; `UsageError` where there is none."""
+    """Make a provider of a plain `async def complete(request) -> Reply`; `UsageError` where there is none.
+
+    Its module is looked for where Python looks, then in the current folder.
+    """
     function = _load(name)
 
     async def complete(request: Request) -> Reply:
@@ -41,6 +60,9 @@ def connect_function(name: str) -> Callable[[Connection], AbstractAsyncContextMa
 def _load(name: str) -> Complete:
     module, _, function = name.partition(":")
     try:
+        # An installed command does not look in its user's folder. Last: no file there hides a library.
+        if (folder := os.getcwd()) not in sys.path:
+            sys.path.append(folder)
         complete: Complete = getattr(importlib.import_module(module), function)
     except (Exception, SystemExit) as error:  # whatever the user's module does
         said = " ".join(str(error).split())
@@ -55,7 +77,30 @@ def _fault(reply: object) -> str:
     """What is wrong with what the function returned; empty where nothing is."""
     if not isinstance(reply, Reply):
         return f"{type(reply).__name__}, not a Reply"
-    for field, kind in _KINDS.items():
-        if not isinstance(value := getattr(reply, field), kind):
-            return f"a Reply whose {field} is {value!r:.80}, not of type {kind.__name__}"
+    for field, kinds in _KINDS.items():
+        if not isinstance(value := getattr(reply, field), kinds):
+            kind = " or ".join("None" if one is type(None) else one.__name__ for one in kinds)
+            return f"a Reply whose {field} is {value!r:.80}, not of type {kind}"
+        if isinstance(value, str) and not _is_text(value):
+            return f"a Reply whose {field} holds half a surrogate pair, which no file can"
+    return _absurd(reply)
+
+
+def _absurd(reply: Reply) -> str:
+    """What no reply can mean, though its types are right; empty where it can."""
+    if reply.outcome is Outcome.OVER_BUDGET:  # its candidate would count as never asked
+        return f"{reply.outcome!r}, which only a budget of the run's says"
+    counts = reply.usage.model_dump(exclude={"cost_usd"})  # which is reckoned here
+    if wrong := [name for name, count in counts.items() if count < 0]:
+        return f"a Reply whose usage.{wrong[0]} is {counts[wrong[0]]}"
+    if reply.retry_after is not None and not (math.isfinite(reply.retry_after) and reply.retry_after >= 0):
+        return f"a Reply whose retry_after is {reply.retry_after}, no number of seconds"
     return ""
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
