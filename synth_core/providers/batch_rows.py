@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -21,29 +21,52 @@ KeepAnswer = Callable[[str, Candidate, Lane, Reply], None]
 
 @dataclass
 class Row:
-    """One question of a job; `owners` are the positions of the candidates that asked it."""
+    """One question of a job; `owners` are the positions of the candidates that asked it.
+
+    reserved: the budget holds what it may cost at most, until it is answered.
+    """
 
     lane: Lane
     request: Request
     candidate: Candidate
     owners: list[int]
+    reserved: bool = False
     asked: Asked = field(
         default_factory=lambda: Asked(failed(Outcome.TRANSIENT, "not asked"), Usage(cost_usd=0.0), 0, 0.0)
     )
 
+    def reserve(self) -> bool:
+        """Reserve what the row may cost; False, and the row over budget, where there is no room for it."""
+        if reason := self.lane.reserve_row(self.request):
+            self.asked = replace(self.asked, reply=failed(Outcome.OVER_BUDGET, reason))
+        self.reserved = not reason
+        return self.reserved
+
+    def release(self) -> None:
+        if self.reserved:
+            self.lane.release_row(self.request)
+        self.reserved = False
+
 
 async def ask_rows(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep: KeepAnswer) -> None:
-    """Ask all rows, given by the key of their answer, and fill in what came of each."""
+    """Ask all rows that the budget has room for, given by the key of their answer, and fill in what came of
+    each."""
+    try:
+        admitted = {key: row for key, row in rows.items() if row.reserve()}
+        await _ask(admitted, cache_dir, retries, keep)
+    finally:  # a job that was not taken, or is collected another day: its rows are asked again then
+        for row in rows.values():
+            row.release()
 
+
+async def _ask(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep: KeepAnswer) -> None:
     def receive(key: str, reply: Reply) -> None:
         row = rows[key]
         keep(key, row.candidate, row.lane, reply)
+        row.reserved = False
         reply = row.lane.account_row(row.request, row.candidate.id, reply)
         usage = add_usage(row.asked.usage, reply.usage)
         row.asked = Asked(reply, usage, row.asked.calls + 1, 0.0)
-
-    def has_room(key: str) -> bool:
-        return not rows[key].lane.reserve_row(rows[key].request)
 
     by_provider = sorted(rows, key=lambda key: rows[key].lane.provider.name)
     for _, keys in groupby(by_provider, key=lambda key: rows[key].lane.provider.name):
@@ -52,6 +75,8 @@ async def ask_rows(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep:
         assert lane.batches is not None
         try:
             folder = JobFolder(cache_dir / FOLDER)
-            await ask_in_batches(lane.batches, questions, folder, retries, receive, has_room)
+            await ask_in_batches(
+                lane.batches, questions, folder, retries, receive, lambda key: rows[key].reserve()
+            )
         except EnvironmentFault as error:
             raise type(error)(scrub(str(error), lane.key)) from None

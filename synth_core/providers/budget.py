@@ -69,6 +69,10 @@ class Budget:
         self._spent.add(real)
         self._settled.set()
 
+    def release(self, worst: Spending) -> None:
+        """Take a reservation back whose call was never made."""
+        self.settle(worst, Spending())
+
     def _exceeded(self, worst: Spending, beside: Spending) -> str:
         spent, limits = self._spent, self._limits
         if limits.usd and spent.usd + beside.usd + worst.usd > limits.usd:

@@ -23,7 +23,7 @@ from synth_core.extraction import refuses
 from synth_core.providers.answers import Answer, AnswerStore
 from synth_core.providers.batch_rows import Row, ask_rows
 from synth_core.providers.budget import Budget
-from synth_core.providers.call import RETRYABLE, Connection, Reply, Request, failed
+from synth_core.providers.call import RETRYABLE, Connection, Reply, Request
 from synth_core.providers.calls import CallLedger
 from synth_core.providers.completion import completed, question
 from synth_core.providers.lane import Lane
@@ -227,9 +227,6 @@ class Dispatcher:
                 done[index] = known
             elif key in rows:
                 rows[key].owners.append(index)
-            elif reason := lane.reserve_row(request):
-                asked = Asked(failed(Outcome.OVER_BUDGET, reason), Usage(cost_usd=0.0), 0, 0.0)
-                done[index] = self._answered(candidate, request, asked)
             else:
                 rows[key] = Row(lane, request, candidate, [index])
         await ask_rows(rows, Path(self._settings.cache_dir), self._settings.provider.retries, self._keep)

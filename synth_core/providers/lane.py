@@ -115,6 +115,10 @@ class Lane:
         """Reserve a row of a batch job; the answer is empty, or says which budget leaves no room for it."""
         return self._budget.reserve_now(self.worst(request, batch=True))
 
+    def release_row(self, request: Request) -> None:
+        """Take back the reservation of a row that was not answered."""
+        self._budget.release(self.worst(request, batch=True))
+
     def account_row(self, request: Request, candidate: str, reply: Reply) -> Reply:
         """As `account`, for a row of a batch job, which has no beginning of its own."""
         reserved = self.worst(request, batch=True)

@@ -252,6 +252,22 @@ def test_the_budget_holds_for_rows(make_settings: Make) -> None:
     assert outcomes.count(Outcome.OVER_BUDGET) == 3
 
 
+def test_a_job_that_was_not_taken_leaves_the_budget_as_it_was(make_settings: Make) -> None:
+    """Prefect tries the stage again with the same dispatcher."""
+    jobs = JobServer("openai")
+    busy = True
+    with Loopback(lambda seen: error("openai", 503, "busy") if busy else jobs(seen)) as server:
+        settings = _settings(make_settings, jobs, server)
+        settings = settings.model_copy(update={"budget": settings.budget.model_copy(update={"calls": 10})})
+        with Dispatcher(settings) as dispatcher:
+            with pytest.raises(EnvironmentFault, match="did not take the batch"):
+                dispatcher.complete(candidates("openai", 8))
+            busy = False
+            done = dispatcher.complete(candidates("openai", 8))
+            assert not dispatcher.budget_spent
+    assert [candidate.alive for candidate in done] == [True] * 8
+
+
 def test_the_budget_holds_for_rows_that_are_asked_again(make_settings: Make) -> None:
     jobs = JobServer("openai", result=lambda number, prompt: None if number == 1 else "text")
     with Loopback(jobs) as server:
@@ -260,6 +276,7 @@ def test_the_budget_holds_for_rows_that_are_asked_again(make_settings: Make) -> 
         done = _complete(settings, candidates("openai", 3))
     assert [len(rows) for _, rows in jobs.jobs] == [3, 1]
     assert sum(candidate.alive for candidate in done) == 1
+    assert [c.completion.outcome for c in done if c.completion].count(Outcome.OVER_BUDGET) == 2
 
 
 @pytest.mark.parametrize("wire", ["openai", "gemini"])
