@@ -27,6 +27,7 @@ from synth_core.providers.call import HOPELESS, RETRYABLE, Connection, Reply, Re
 from synth_core.records import Outcome
 
 _FIRST_POLL, _LONGEST_POLL = 15.0, 300.0  # seconds between looks at a job, doubled each time
+_LONGEST_JOB = 3 * 86400.0  # seconds; providers end a job by themselves after one day or two
 _MOST_FAILURES = 10  # looks at a job that may fail in a row
 _MARK = re.compile(r"synth-id:\s*([0-9a-f]{12})")
 
@@ -87,8 +88,11 @@ async def ask_in_batches(
     retries: int,
     keep: Callable[[str, Reply], None],
     admit: Callable[[str], bool],
+    time_left: Callable[[], float],
 ) -> None:
     """Ask the questions, given by key; `keep` is handed each reply the moment it is there.
+
+    Ends without the replies of a job that has not ended when no `time_left` (seconds): the job stays noted.
 
     retries: how often the rows that failed are handed over again, as far as `admit` lets them in; `keep`
         gets their later replies too.
@@ -102,7 +106,9 @@ async def ask_in_batches(
             break
         # Sorted: what a job asks is the same whatever the order it is asked in.
         rows = {_row(key): _marked(questions[key], _row(key)) for key in sorted(left)}
-        label, ended = await _one_job(batches, rows, folder)
+        label, ended = await _one_job(batches, rows, folder, time_left)
+        if ended is None:
+            return
         error = ended.error or "the batch ended without an answer to this row"
         for key in left:
             replies[key] = ended.replies.get(_row(key)) or failed(Outcome.TRANSIENT, error)
@@ -110,9 +116,13 @@ async def ask_in_batches(
         folder.forget(label)  # only now: what a kill leaves unkept is collected again, not asked again
 
 
-async def _one_job(batches: Batches, rows: Mapping[str, Request], folder: JobFolder) -> tuple[str, Ended]:
+async def _one_job(
+    batches: Batches, rows: Mapping[str, Request], folder: JobFolder, time_left: Callable[[], float]
+) -> tuple[str, Ended | None]:
+    """The label of the job that asks these rows, and what came of it: None if no time was left to wait."""
     label, job = await _hand_over(batches, rows, folder)
     pause, failures = _FIRST_POLL, 0
+    began = time.monotonic()
     while True:
         try:
             ended, failures = await batches.collect(job), 0
@@ -128,7 +138,14 @@ async def _one_job(batches: Batches, rows: Mapping[str, Request], folder: JobFol
                 raise EnvironmentFault(f"lost touch with the batch {job}: {error}") from None
         if ended is not None:
             return label, replace(ended, replies=_by_mark(ended.replies))
-        await asyncio.sleep(pause)
+        if not time_left():
+            return label, None
+        if time.monotonic() - began > _LONGEST_JOB:
+            days = _LONGEST_JOB / 86400
+            raise EnvironmentFault(
+                f"the batch {job} has not ended in {days:g} days; a resumed run looks again"
+            )
+        await asyncio.sleep(min(pause, time_left()))
         pause = min(_LONGEST_POLL, pause * 2)
 
 

@@ -42,6 +42,11 @@ class Row:
         self.reserved = not reason
         return self.reserved
 
+    def give_up(self) -> None:
+        """Wait no longer for the answer: a resumed run finds the job again."""
+        if self.reserved and (reason := self.lane.refuses_row(self.request)):
+            self.asked = replace(self.asked, reply=failed(Outcome.OVER_BUDGET, reason))
+
     def release(self) -> None:
         if self.reserved:
             self.lane.release_row(self.request)
@@ -54,7 +59,9 @@ async def ask_rows(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep:
     try:
         admitted = {key: row for key, row in rows.items() if row.reserve()}
         await _ask(admitted, cache_dir, retries, keep)
-    finally:  # a job that was not taken, or is collected another day: its rows are asked again then
+        for row in admitted.values():
+            row.give_up()
+    finally:  # of a job that was not taken, or is collected another day
         for row in rows.values():
             row.release()
 
@@ -76,7 +83,13 @@ async def _ask(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep: Kee
         try:
             folder = JobFolder(cache_dir / FOLDER)
             await ask_in_batches(
-                lane.batches, questions, folder, retries, receive, lambda key: rows[key].reserve()
+                lane.batches,
+                questions,
+                folder,
+                retries,
+                keep=receive,
+                admit=lambda key: rows[key].reserve(),
+                time_left=lane.time_left,
             )
         except EnvironmentFault as error:
             raise type(error)(scrub(str(error), lane.key)) from None

@@ -45,8 +45,7 @@ class Budget:
     async def reserve(self, worst: Spending) -> str:
         """Reserve one call; the answer is empty, or says which limit leaves no room for it."""
         while True:
-            if reason := self._exceeded(worst, Spending()):
-                self.spent = self.spent or reason
+            if reason := self.refuses(worst):
                 return reason
             if not self._exceeded(worst, self._reserved):
                 self._reserved.add(worst)
@@ -62,6 +61,18 @@ class Budget:
         else:
             self._reserved.add(worst)
         return reason
+
+    def refuses(self, worst: Spending) -> str:
+        """Which limit leaves no room for a call even after those in flight, if one does."""
+        reason = self._exceeded(worst, Spending())
+        self.spent = self.spent or reason
+        return reason
+
+    def time_left(self) -> float:
+        """Seconds of wall time; infinite where no limit is set."""
+        if not self._limits.wall_s:
+            return float("inf")
+        return max(0.0, self._limits.wall_s - self._wall_s())
 
     def settle(self, worst: Spending, real: Spending) -> None:
         """Replace a reservation by what the call really took."""
@@ -87,7 +98,9 @@ class Budget:
             )
         if limits.calls and spent.calls + beside.calls + worst.calls > limits.calls:
             return f"the budget of {limits.calls} calls is spent"
-        wall = spent.wall_s + time.monotonic() - self._started
-        if limits.wall_s and wall > limits.wall_s:
+        if not self.time_left():
             return f"the budget of {limits.wall_s:g} s of wall time is spent"
         return ""
+
+    def _wall_s(self) -> float:
+        return self._spent.wall_s + time.monotonic() - self._started

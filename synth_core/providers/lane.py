@@ -57,6 +57,7 @@ class Lane:
         self._tokens = TokenAllowance(settings.tpm)
         self._connection = connection
         self._budget = budget
+        self.time_left = budget.time_left
         self._ledger = ledger
         self._turn = asyncio.Lock()  # first come, first served: only its holder looks at the limits
         self._changed = asyncio.Event()
@@ -114,6 +115,10 @@ class Lane:
     def reserve_row(self, request: Request) -> str:
         """Reserve a row of a batch job; the answer is empty, or says which budget leaves no room for it."""
         return self._budget.reserve_now(self.worst(request, batch=True))
+
+    def refuses_row(self, request: Request) -> str:
+        """Which budget is spent, if one is, so that a row of a batch job is waited for no longer."""
+        return self._budget.refuses(self.worst(request, batch=True))
 
     def release_row(self, request: Request) -> None:
         """Take back the reservation of a row that was not answered."""

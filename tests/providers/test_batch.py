@@ -268,6 +268,30 @@ def test_a_job_that_was_not_taken_leaves_the_budget_as_it_was(make_settings: Mak
     assert [candidate.alive for candidate in done] == [True] * 8
 
 
+def test_a_job_is_waited_for_as_long_as_wall_time_allows(make_settings: Make) -> None:
+    jobs = JobServer("openai", polls_needed=10**6)
+    with Loopback(jobs) as server:
+        settings = _settings(make_settings, jobs, server)
+        limited = settings.model_copy(update={"budget": settings.budget.model_copy(update={"wall_s": 0.5})})
+        with Dispatcher(limited) as dispatcher:
+            done = dispatcher.complete(candidates("openai", 4))
+            assert dispatcher.budget_spent == "the budget of 0.5 s of wall time is spent"
+        assert [c.completion.outcome for c in done if c.completion] == [Outcome.OVER_BUDGET] * 4
+        jobs.polls_needed = 1
+        done = _complete(settings, candidates("openai", 4))
+    assert all(candidate.alive for candidate in done)
+    assert len(jobs.jobs) == 1  # the resumed run found it again
+
+
+def test_a_job_that_never_ends_is_not_waited_for_for_ever(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_LONGEST_JOB", 0.1)
+    jobs = JobServer("gemini", polls_needed=10**6)
+    with Loopback(jobs) as server, pytest.raises(EnvironmentFault, match="has not ended"):
+        _complete(_settings(make_settings, jobs, server), candidates("gemini", 2))
+
+
 def test_the_budget_holds_for_rows_that_are_asked_again(make_settings: Make) -> None:
     jobs = JobServer("openai", result=lambda number, prompt: None if number == 1 else "text")
     with Loopback(jobs) as server:
