@@ -27,6 +27,7 @@ from synth_core.records import Outcome, Usage
 # A finish reason that is newer than the SDK is no concern of the user's terminal.
 warnings.filterwarnings("ignore", category=UserWarning, module="google.genai")
 
+_ADDRESS = "https://generativelanguage.googleapis.com/"
 _BLOCKED = frozenset(
     {"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "IMAGE_SAFETY"}
 )
@@ -45,25 +46,29 @@ async def connect(connection: Connection) -> AsyncIterator[Complete]:
 
 @asynccontextmanager
 async def open_client(connection: Connection) -> AsyncIterator[genai.Client]:
-    """The SDK's client. It has no timeout and a low limit of connections by itself: both are set here."""
-    settings = connection.settings
-    # A redirect is not followed: a key goes nowhere but where the user sent it.
-    arguments: dict[str, Any] = {"limits": httpx2.Limits(max_connections=None), "follow_redirects": False}
-    if context := connection.ssl_context():
-        arguments["verify"] = context
-    client = genai.Client(
-        api_key=connection.key.get_secret_value() if connection.key else None,
-        http_options=types.HttpOptions(
-            base_url=settings.base_url or None,
-            timeout=int(settings.timeout * 1000),  # milliseconds here
-            async_client_args=arguments,
-        ),
-    )
+    """The SDK's client, over an HTTP client of ours.
 
-    try:
-        yield client
-    finally:
-        await client.aio.aclose()
+    By itself the SDK has no timeout and few connections. Where aiohttp is installed it takes that, which
+    follows redirects, tries again and knows nothing of the user's CA. And it lets the environment choose
+    library, address and Vertex AI, of which the answer cache would not know.
+    """
+    settings = connection.settings
+    async with httpx2.AsyncClient(
+        verify=connection.ssl_context() or True,
+        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
+        timeout=settings.timeout,
+        follow_redirects=False,  # a key goes nowhere but where the user sent it
+    ) as http_client:
+        yield genai.Client(
+            vertexai=False,
+            api_key=connection.key.get_secret_value() if connection.key else None,
+            http_options=types.HttpOptions(
+                base_url=settings.base_url or _ADDRESS,
+                api_version="v1beta",
+                timeout=int(settings.timeout * 1000),  # milliseconds here
+                httpx_async_client=http_client,
+            ),
+        )
 
 
 def configuration(request: Request) -> types.GenerateContentConfig:

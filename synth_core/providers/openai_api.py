@@ -24,6 +24,7 @@ from synth_core.providers.call import (
 )
 from synth_core.records import Outcome, Usage
 
+_ADDRESS = "https://api.openai.com/v1"
 _FINISHED = {"length": Outcome.TRUNCATED, "content_filter": Outcome.BLOCKED}
 # Parameters that some models refuse (reasoning models take no temperature) and a program can do without.
 OPTIONAL = frozenset({"temperature", "seed"})
@@ -54,7 +55,7 @@ async def open_client(connection: Connection) -> AsyncIterator[openai.AsyncOpenA
     )
     async with openai.AsyncOpenAI(
         api_key=connection.key.get_secret_value() if connection.key else "none",
-        base_url=settings.base_url or None,
+        base_url=settings.base_url or _ADDRESS,  # the environment's is in no answer's key
         timeout=settings.timeout,
         max_retries=0,
         http_client=http_client,
