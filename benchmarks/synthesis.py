@@ -1,35 +1,42 @@
 """Figures of the constructive synthesizer: how fast, how readable, how sound.
 
     python benchmarks/synthesis.py [--programs 2000] [--sampler coherent|uniform] [--strategy balanced]
-                                   [--seed 7] [--validate N] [--stage eager|compile] [--workers 2]
+                                   [--seed 7] [--enlarge N]
+                                   [--validate N] [--stage eager|compile] [--workers 2]
 
-Writes `--programs` programs in this process, one thread, and prints one figure a line. `--validate N` sends
-the first N of them through the validation engine, to the end or only through its eager stage; a failure is
-printed with what was asked for.
+Writes `--programs` programs in this process, one thread, and prints one figure a line. Operators are counted
+as realised: each program is run once, outside the time measured, and its graph read; one that a special case
+answers for (MaxPool2d for MaxPool) counts as held. `--enlarge N` looks for GPU sizes of the first N.
+`--validate N` sends the first N through the validation engine, to the end or only through its eager stage; a
+failure is printed with what was asked for.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
 import re
 import time
 from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
-from synth_core import coherent, sampling, strategies
+from synth_core.constants import constants_of
 from synth_core.operators.catalog import CATALOG, find
 from synth_core.operators.operator import Group
 from synth_core.records import Candidate, Program, Specification
+from synth_core.sampling import sample
 from synth_core.settings import Settings, ValidationSettings
+from synth_core.strategies import effective_strategies
 from synth_core.validation.engine import Engine
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--programs", type=int, default=2000)
-    parser.add_argument("--sampler", choices=("coherent", "uniform"), default="coherent")
+    parser.add_argument("--sampler", choices=("coherent", "uniform"), help="left out: the strategy's own")
     parser.add_argument("--strategy", default="balanced")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--enlarge", type=int, default=0)
     parser.add_argument("--validate", type=int, default=0)
     parser.add_argument("--stage", choices=("eager", "compile"), default="compile")
     parser.add_argument("--workers", type=int, default=2)
@@ -37,31 +44,17 @@ def main() -> None:
 
     specifications = draw(options.programs, options.sampler, options.strategy, options.seed)
     candidates = write(specifications)
+    if options.enlarge:
+        report_enlarged(candidates[: options.enlarge])
     if options.validate:
         validate(candidates[: options.validate], options.stage, options.workers)
 
 
-def draw(count: int, sampler: str, name: str, seed: int) -> list[Specification]:
-    strategy = strategies.load_strategy(name)[0]
-    sampled = sampling.sample(Settings(seed=seed), strategy, range(count))
-    specifications = [candidate.specification for candidate in sampled]
-    if sampler == "uniform":
-        return specifications
-    ranges = {
-        Group.CORE: strategy.num_core_ops_range,
-        Group.COMPOUND: strategy.num_compound_ops_range,
-        Group.SUPPORTING: strategy.num_supporting_ops_range,
-    }
-
-    def operators(specification: Specification) -> tuple[str, ...]:
-        rng = random.Random(specification.seed)
-        counts = {
-            group: sampling.draw_count(rng, low, high, strategy.p_value)
-            for group, (low, high) in ranges.items()
-        }
-        return tuple(coherent.draw(rng, counts))
-
-    return [one.model_copy(update={"operators": operators(one)}) for one in specifications]
+def draw(count: int, sampler: str | None, strategy: str, seed: int) -> list[Specification]:
+    """The first `count` specifications of a run with these options, of its strategy's first part."""
+    settings = Settings.model_validate({"seed": seed, "strategy": strategy, "sampler": sampler})
+    sampled = sample(settings, effective_strategies(settings)[0], range(count))
+    return [candidate.specification for candidate in sampled]
 
 
 def write(specifications: list[Specification]) -> list[Candidate]:
@@ -82,11 +75,8 @@ def write(specifications: list[Specification]) -> list[Candidate]:
             except CannotWrite as error:
                 refused.append(str(error))
         seconds = time.process_time() - started
+        realised = [realised_by(program.source) for _, program in written]
     programs = [program for _, program in written]
-    asked = [specifications[index].operators for index, _ in written]
-    seen = Counter(find(name).name for names in asked for name in set(names))
-    expected = [row for row in CATALOG if row.group is not Group.MOTIF or seen[row.name]]
-    rarest = min(expected, key=lambda row: seen[row.name])
     print(f"written                      {len(programs)} of {len(specifications)}")
     print(f"programs a CPU second        {len(programs) / seconds:.1f}")
     print(
@@ -94,16 +84,68 @@ def write(specifications: list[Specification]) -> list[Candidate]:
     )
     print(f"programs without glue        {share(sum(not p.glue for p in programs), len(programs))}")
     print(f"graphs that are no chain     {share(sum(not p.chain for p in programs), len(programs))}")
-    print(f"programs that hold a motif   {share(sum(map(holds_motif, asked)), len(programs))}")
+    print(f"programs that hold a motif   {share(sum(map(holds_motif, realised)), len(programs))}")
     shared = sum("weights of" in program.plan for program in programs)
     print(f"programs that share weights  {share(shared, len(programs))}")
-    print(f"rarest operator              {rarest.name}, in {seen[rarest.name]} programs")
+    print(f"rarest operators             {', '.join(rarest(realised))}")
     for reason in refused:
         print(f"  refused: {reason}")
     return [
         Candidate(index=index, specification=specifications[index], program=program(text.source))
         for index, text in written
     ]
+
+
+def realised_by(source: str) -> set[str]:
+    """Catalog names of what a program realises, read from the graph as validation reads it."""
+    import torch
+
+    from synth_core.validation.capture import Recorder
+
+    env: dict[str, Any] = {}
+    exec(source, env)
+    (program,) = (v for v in env.values() if isinstance(v, type) and issubclass(v, torch.nn.Module))
+    args, kwargs = env["get_init_inputs"]()
+    module, inputs = program(*args, **kwargs).eval(), env["get_inputs"]()
+    recorder = Recorder(module, inputs)
+    with recorder:
+        result = module(*inputs)
+    outputs = list(result) if isinstance(result, tuple) else [result]
+    return {name for name, _ in recorder.finish(outputs).units}
+
+
+def rarest(realised: list[set[str]]) -> list[str]:
+    """The five rows in fewest programs, with how many; without those the catalog calls unwritable."""
+    seen: Counter[str] = Counter()
+    for row in CATALOG:
+        if not row.unwritable:
+            answers = {row.name, *row.answered_by}
+            seen[row.name] = sum(not answers.isdisjoint(held) for held in realised)
+    return [f"{name} {count}" for name, count in seen.most_common()[:-6:-1]]
+
+
+def report_enlarged(candidates: list[Candidate]) -> None:
+    """How many take a GPU size at every constant, and which constants stay at their small value."""
+    import torch
+
+    from synth_core.synthesis.enlarge import enlarge
+
+    kept: Counter[str] = Counter()
+    whole = refused = 0
+    with torch.no_grad():
+        for candidate in candidates:
+            assert candidate.program is not None
+            small = constants_of(candidate.program.source)
+            try:
+                large = enlarge(candidate.program.source, sets=0, seed=0).constants
+            except ValueError:  # more calls than are tried, at small sizes already
+                refused += 1
+                continue
+            left = [name for name, value in small.items() if large[name] <= value]
+            kept.update(left)
+            whole += not left
+    print(f"fully enlarged               {share(whole, len(candidates))}")
+    print(f"  no sizes found: {refused}; left small: {dict(kept.most_common())}")
 
 
 def validate(candidates: list[Candidate], stage: str, workers: int) -> None:
@@ -126,7 +168,7 @@ def program(source: str) -> Program:
     return Program.of(match.group(1), source)
 
 
-def holds_motif(names: tuple[str, ...]) -> bool:
+def holds_motif(names: Iterable[str]) -> bool:
     return any(find(name).group is Group.MOTIF for name in names)
 
 

@@ -88,7 +88,7 @@ class Specification(Record):
     )
     sample: int = Field(
         default=0,
-        description="Which of many answers to one question: 0 takes the one that is kept, else a number of its own",
+        description="Which of many answers to one question: 0 the one that is kept, else a number of its own",
     )
 
 
