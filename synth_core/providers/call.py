@@ -38,6 +38,16 @@ RETRYABLE = frozenset(
 # Every further call would end alike.
 HOPELESS = frozenset({Outcome.AUTH, Outcome.QUOTA, Outcome.UNKNOWN_MODEL})
 
+# OpenAI's words for what a status says, wherever no status is told.
+_ERROR_WORDS = {
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "insufficient_quota": 402,
+    "model_not_found": 404,
+    "rate_limit": 429,
+    "invalid_request_error": 400,
+}
+
 MAX_ERROR = 500  # characters of a server's message that are kept
 
 
@@ -148,6 +158,17 @@ def classify(status: int, code: str, message: str) -> Outcome:
     if status in {408, 409, 425} or status >= 500:
         return Outcome.TRANSIENT
     return Outcome.BAD_REQUEST
+
+
+def hidden_error(error: object) -> tuple[int, dict[str, Any]]:
+    """What a gateway put into a 200 as `error`, an object or a mere message: the HTTP status that it stands
+    for, and the object. A code that is no status and no known word is taken for a passing trouble."""
+    body: dict[str, Any] = error if isinstance(error, dict) else {"message": str(error)}
+    code = str(body.get("code") or body.get("status") or "")
+    if code.isdecimal() and 400 <= int(code) < 600:
+        return int(code), body
+    words = f"{code} {body.get('type') or ''}"
+    return next((status for word, status in _ERROR_WORDS.items() if word in words), 500), body
 
 
 def parse_retry_after(value: str | None) -> float | None:

@@ -20,6 +20,7 @@ from synth_core.providers.call import (
     Request,
     classify,
     failed,
+    hidden_error,
     parse_retry_after,
 )
 from synth_core.records import Outcome, Usage
@@ -58,6 +59,7 @@ async def open_client(connection: Connection) -> AsyncIterator[genai.Client]:
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
         timeout=settings.timeout,
         follow_redirects=False,  # a key goes nowhere but where the user sent it
+        event_hooks={"response": [_raise_hidden_error]},
     ) as http_client:
         yield genai.Client(
             vertexai=False,
@@ -69,6 +71,19 @@ async def open_client(connection: Connection) -> AsyncIterator[genai.Client]:
                 httpx_async_client=http_client,
             ),
         )
+
+
+async def _raise_hidden_error(response: httpx2.Response) -> None:
+    """A 200 that carries an error instead of an answer, which the SDK would take for an empty answer."""
+    if response.status_code != 200 or not response.url.path.endswith(":generateContent"):
+        return
+    content = await response.aread()
+    if b'"error"' not in content or b'"candidates"' in content:
+        return
+    answer = response.json()
+    if isinstance(answer, dict) and answer.get("error"):
+        status, error = hidden_error(answer["error"])
+        await errors.APIError.raise_error_async(status, {"error": error}, response)
 
 
 def configuration(request: Request) -> types.GenerateContentConfig:

@@ -20,6 +20,7 @@ from synth_core.providers.call import (
     Request,
     classify,
     failed,
+    hidden_error,
     parse_retry_after,
 )
 from synth_core.records import Outcome, Usage
@@ -115,9 +116,13 @@ def read(answer: Any) -> Reply:
         "status": 200,
     }
     if not answer.choices:
+        if error := getattr(answer, "error", None):
+            return _hidden_error(error, about)
         return failed(Outcome.EMPTY, "the answer has no choices", **about)
     choice: Any = answer.choices[0]
     finish = str(choice.finish_reason or "")
+    if finish == "error":  # a gateway whose server failed halfway
+        return _hidden_error(getattr(choice, "error", None) or "the server failed halfway", about)
     if isinstance(answer, TextCompletion):
         text = choice.text
     else:
@@ -130,6 +135,17 @@ def read(answer: Any) -> Reply:
             return failed(Outcome.EMPTY, "the answer has no text", finish_reason=finish, **about)
         text = ""
     return Reply(outcome=outcome, text=text, finish_reason=finish, **about)
+
+
+def _hidden_error(error: object, about: dict[str, Any]) -> Reply:
+    """The reply to a 200 that carries an error: as if its status had said so."""
+    status, body = hidden_error(error)
+    code, message = f"{body.get('code') or ''} {body.get('type') or ''}", str(body.get("message") or body)
+    return failed(
+        classify(status, code, message),
+        f"HTTP 200 with the error {status}: {message}",
+        **{**about, "status": status},
+    )
 
 
 def _usage(usage: CompletionUsage | None) -> Usage:

@@ -63,8 +63,19 @@ def _empty_list(wire: str) -> Act:
     return Act(body={**answer(wire, "x"), "candidates" if wire == "gemini" else "choices": []})
 
 
+def _hidden(**error: Any) -> Callable[[str], Act]:
+    return lambda wire: Act(body={"error": error})
+
+
 def _error(status: int, message: str = "trouble", **fields: Any) -> Callable[[str], Act]:
     return lambda wire: error(wire, status, message, **fields)
+
+
+def _halfway(**error: Any) -> Any:
+    """OpenRouter's answer where the server behind it failed after it had begun."""
+    body = answer("openai", "half", finish="error")
+    body["choices"][0] |= {"error": error} if error else {}
+    return body
 
 
 def _well(wire: str) -> Any:
@@ -122,7 +133,13 @@ FAULTS: dict[str, tuple[Outcome, Callable[[str], Act]]] = {
     ),
     "a flood of text": (Outcome.BAD_RESPONSE, lambda wire: Act(body=answer(wire, "x" * 5_000_000))),
     "no candidates": (Outcome.EMPTY, _empty_list),
-    "an error called success": (Outcome.EMPTY, lambda wire: Act(body={"error": {"code": 503}})),
+    "an error called success": (Outcome.TRANSIENT, _hidden(code=503, message="overloaded")),
+    "an unknown error called success": (Outcome.TRANSIENT, _hidden(code="odd", message=None)),
+    "a message called success": (Outcome.TRANSIENT, lambda wire: Act(body={"error": "model is loading"})),
+    "no credits called success": (Outcome.QUOTA, _hidden(code=402, message="Insufficient credits")),
+    "a bad key called success": (Outcome.AUTH, _hidden(code="invalid_api_key", message="no")),
+    "429 called success": (Outcome.RATE_LIMITED, _hidden(code="429", message="slow down")),
+    "no error after all": (Outcome.OK, _changed(error=None)),
     "no text": (Outcome.EMPTY, lambda wire: Act(body=answer(wire, None))),
     "blank text": (Outcome.EMPTY, lambda wire: Act(body=answer(wire, " \n "))),
     "cut short": (Outcome.TRUNCATED, _finish("length", "MAX_TOKENS")),
@@ -132,6 +149,8 @@ FAULTS: dict[str, tuple[Outcome, Callable[[str], Act]]] = {
 _ONE_WIRE: dict[str, tuple[str, Outcome, Act]] = {
     "prompt blocked": ("gemini", Outcome.BLOCKED, Act(body={"promptFeedback": {"blockReason": "SAFETY"}})),
     "a list": ("gemini", Outcome.EMPTY, Act(body=[1, 2])),
+    "failed halfway": ("openai", Outcome.TRANSIENT, Act(body=_halfway(code=502, message="gone"))),
+    "failed halfway, no more said": ("openai", Outcome.TRANSIENT, Act(body=_halfway())),
     "choices of nothing": ("openai", Outcome.BAD_RESPONSE, Act(body={**_well("openai"), "choices": [None]})),
     "not UTF-8": ("openai", Outcome.BAD_RESPONSE, Act(body=b'{"a": "\xff\xfe"}')),
     "plain completion": ("completions", Outcome.OK, Act(body=answer("completions", "hello"))),
@@ -207,3 +226,14 @@ def test_connection_refused(make_settings: Callable[..., Settings]) -> None:
         done = dispatcher.complete(candidates("openai", 1))[0]
     assert done.completion is not None
     assert done.completion.outcome is Outcome.TRANSIENT
+
+
+@pytest.mark.parametrize("wire", ["openai", "gemini"])
+def test_the_words_of_an_error_called_success_are_kept(
+    wire: str, make_settings: Callable[..., Settings]
+) -> None:
+    act = _hidden(code=402, message="Insufficient credits")(wire)
+    with Loopback(lambda _: act) as server:
+        outcome, said = _complete(make_settings(wire, server.base_url(wire)), wire)
+    assert outcome is Outcome.QUOTA
+    assert "Insufficient credits" in said
