@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import time
 from collections import deque
@@ -81,7 +82,8 @@ class Lane:
         """
         worst = self.worst(request)
         estimate = worst.tokens - request.max_tokens + self._expected_output
-        await self._wait_turn(estimate)
+        if reason := await self._wait_turn(estimate, worst):
+            return failed(Outcome.OVER_BUDGET, reason)
         try:
             reply = await self._ask(request, candidate, worst, keep)
         finally:
@@ -161,26 +163,30 @@ class Lane:
         except Exception as error:  # an SDK choked on what it was sent
             return raised(error)
 
-    async def _wait_turn(self, estimate: int) -> None:
+    async def _wait_turn(self, estimate: int, worst: Spending) -> str:
+        """Wait until the call may start; the answer is empty, or says which budget is spent meanwhile."""
         async with self._turn:
-            while True:
+            while not (reason := self._budget.refuses(worst)):
                 self.breaker.check()
                 now = time.monotonic()
                 self._changed.clear()
-                if self.in_flight >= self.width.limit:
-                    await self._changed.wait()
-                    continue
                 wait = max(self.pace.delay(now), self._tokens.delay(now, estimate))
+                if self.in_flight >= self.width.limit:
+                    wait = float("inf")
                 if wait <= 0:
+                    self.pace.start(now, self.width.gap)
+                    self._tokens.take(estimate)
+                    self.in_flight += 1
                     break
-                try:
-                    async with asyncio.timeout(wait):
-                        await self._changed.wait()  # a breaker that trips ends even a long pause
-                except TimeoutError:
-                    pass
-            self.pace.start(now, self.width.gap)
-            self._tokens.take(estimate)
-            self.in_flight += 1
+                await self._until_changed(min(wait, self.time_left()))
+            return reason
+
+    async def _until_changed(self, seconds: float) -> None:
+        """Wait for the end of a call, at most so long: one that trips the breaker or spends the budget ends
+        even a long pause."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if seconds == float("inf") else seconds):
+                await self._changed.wait()
 
     def _learn(self, reply: Reply, started: float, now: float) -> None:
         self.finished.append(now)

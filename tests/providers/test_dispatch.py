@@ -401,6 +401,21 @@ def test_wall_time_ends_the_asking(make_settings: Make) -> None:
     assert sum(candidate.alive for candidate in done) == len(server.seen)
 
 
+@pytest.mark.parametrize(("budget", "rpm"), [({"calls": 2}, 600), ({"wall_s": 1.0}, 1)])
+def test_nobody_queues_for_a_budget_that_is_spent(
+    budget: dict[str, float], rpm: int, make_settings: Make
+) -> None:
+    """Else the queue drains at the pace of calls that are never made."""
+    with Loopback(_well) as server:
+        options = {"concurrency": 1, "rpm": rpm}
+        settings = make_settings("openai", server.base_url("openai"), provider=options, budget=budget)
+        with Dispatcher(settings) as dispatcher:
+            done = dispatcher.complete(candidates("openai", 6))
+            (lane,) = dispatcher._open_lanes
+            assert lane.pace._accepted == len(server.seen) == sum(candidate.alive for candidate in done)
+    assert len(server.seen) == budget.get("calls", 1)
+
+
 def test_a_resumed_run_goes_on_counting(make_settings: Make, tmp_path: Path) -> None:
     with Loopback(_well) as server:
         settings = make_settings("openai", server.base_url("openai"), budget={"calls": 10})
