@@ -25,7 +25,12 @@ def first_candidates(settings: Settings, count: int) -> list[Candidate]:
 
 @contextlib.contextmanager
 def steps(settings: Settings) -> Iterator[list[Step]]:
-    """What happens to candidates after sampling and before the filter, in order."""
+    """What happens to candidates after sampling and before the filter, in order.
+
+    Never in a provider's batch mode: whoever looks at a few candidates doesn't wait a day for them.
+    """
+    direct = settings.provider.model_copy(update={"batch": False})
+    settings = settings.model_copy(update={"provider": direct})
     with (
         Dispatcher(settings) as dispatcher,
         Engine(settings.validation, settings.num_worker, cache_dir=settings.cache_dir) as engine,

@@ -45,6 +45,8 @@ def preview(settings: Settings, count: int, *, as_json: bool) -> Estimate:
         f"of {found.attempts}{further}: about {likely} accepted (95%: {low} to {high}), before the filter"
     )
     console.print(f"time       about {duration(found.seconds)} with {settings.num_worker} workers")
+    if settings.provider.batch:
+        console.print("           and up to a day for each round of the provider's batch jobs")
     if found.calls:
         cost = "price not known" if found.cost_usd is None else f"about ${found.cost_usd:.2f}"
         console.print(f"calls      about {found.calls}, {found.tokens} tokens, {cost}")

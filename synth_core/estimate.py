@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from synth_core.proportion import wilson
+from synth_core.providers.pricing import BATCH_SHARE
 from synth_core.providers.table import find_provider
 from synth_core.records import Candidate, Stage, Telemetry
 from synth_core.sampling import FINAL
@@ -36,7 +37,8 @@ def estimate(
     """Scale a preview up to the whole run, taking further attempts to succeed as often as first ones.
 
     tried: the preview's candidates, all of them first attempts, after their last stage. What the cache
-        answered says nothing about money, so only paid answers count for that.
+        answered says nothing about money, so only paid answers count for that. They were asked directly,
+        whatever the settings say.
     writing_s, judging_s: seconds a candidate that writing and judging took here once all was warm.
     """
     wanted = settings.num_total_samples
@@ -47,6 +49,7 @@ def estimate(
     per_paid = attempts / len(paid) if paid else 0.0
     usages = [telemetry.usage for telemetry in paid]
     tokens = sum(usage.input_tokens + usage.output_tokens + usage.thinking_tokens for usage in usages)
+    share = BATCH_SHARE if settings.provider.batch else 1.0
     priced = [usage.cost_usd for usage in usages if usage.cost_usd is not None]
     return Estimate(
         attempts=wanted,
@@ -54,7 +57,7 @@ def estimate(
         accepted=(math.floor(low), round(alive / len(tried) * attempts), min(math.ceil(high), wanted)),
         calls=round(sum(telemetry.calls for telemetry in paid) * per_paid),
         tokens=round(tokens * per_paid),
-        cost_usd=sum(priced) * per_paid if len(priced) == len(paid) else None,
+        cost_usd=sum(priced) * per_paid * share if len(priced) == len(paid) else None,
         seconds=attempts * _pace(paid, settings, writing_s, judging_s),
     )
 

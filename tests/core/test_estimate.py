@@ -44,6 +44,12 @@ def test_what_was_seen_is_scaled() -> None:
     assert whole.cost_usd == pytest.approx(1.0)
 
 
+def test_batch_mode_costs_half_of_what_a_preview_pays() -> None:
+    direct, jobs = (scaled(tried(5, **paid()), provider={"batch": batch}) for batch in (False, True))
+    assert (direct.cost_usd, jobs.cost_usd) == (pytest.approx(1.0), pytest.approx(0.5))
+    assert direct.calls == jobs.calls
+
+
 def test_further_attempts_cost_too() -> None:
     candidates = failing(tried(5, **paid()), Category.NO_CODE)
     again = scaled(candidates, max_retries=2)

@@ -16,6 +16,7 @@ import pytest
 from conftest import KEYS, candidates
 from loopback import Act, Loopback, Seen, answer, error
 
+from flows.by_hand import steps
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.providers import batch
 from synth_core.providers.answers import AnswerStore
@@ -159,6 +160,22 @@ def test_one_job_answers_all_at_half_the_price(wire: str, make_settings: Make, t
     assert full is not None
     assert half == pytest.approx(full / 2)
     assert read_totals(tmp_path / "run").calls == 8
+
+
+def test_a_few_by_hand_are_asked_directly(
+    make_settings: Make, tmp_path: Path, warm_up: Callable[[Path], Path]
+) -> None:
+    """`preview` and `debug` would wait a day."""
+    warm_up(tmp_path / "cache")
+    jobs = JobServer("openai")
+    with (
+        Loopback(lambda seen: Act(body=answer(seen.wire, "direct"))) as server,
+        steps(_settings(make_settings, jobs, server)) as (_, complete, *_others),
+    ):
+        (done,) = complete(candidates("openai", 1))
+    assert [seen.path for seen in server.seen] == ["/v1/chat/completions"]
+    assert done.completion
+    assert done.completion.text == "direct"
 
 
 def _marked(number: int, prompt: str) -> str:
