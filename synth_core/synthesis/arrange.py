@@ -18,7 +18,7 @@ from synth_core.operators.operator import Kind, Operator
 ORDER = (Kind.VOLUME, Kind.IMAGE, Kind.SIGNAL, Kind.SEQUENCE, Kind.VECTOR)
 ANCHORS = frozenset({"dense", "convolution", "product", "attention", "recurrence", "transformer", "motif"})
 PLACE = {"lookup": -1.0, "padding": 0.0, "normalisation": 2.0, "activation": 3.0, "arithmetic": 4.0,
-         "distance": 5.0, "reshaping": 4.5, "dropout": 5.0, "pooling": 6.0, "upsampling": 6.0,
+         "distance": 5.0, "reshaping": 4.5, "dropout": 5.0, "pooling": 6.0, "upsampling": 0.4,
          "reduction": 7.0}  # fmt: skip
 
 
@@ -73,7 +73,9 @@ def _order(operators: list[Operator], rng: random.Random) -> list[Operator]:
         if operator.section in ANCHORS:
             continue
         place = PLACE[operator.section]
-        cell = cells[0] if operator.section == "lookup" else rng.choice(cells)
+        # Before the mean of a whole image, where the last cell often ends, a pooling would do nothing.
+        homes = cells[:-1] or cells if operator.section == "pooling" else cells
+        cell = cells[0] if operator.section == "lookup" else rng.choice(homes)
         if operator.name in CHANGERS:
             cell, place = cells[-1], 9.0
         cell.append((place + rng.uniform(-0.8, 0.8), operator))

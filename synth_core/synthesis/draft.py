@@ -12,15 +12,15 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from synth_core.operators.operator import Kind
+from synth_core.synthesis.parts import Attribute, Input, Line, Mark
 from synth_core.synthesis.sizes import Sizes
 from synth_core.synthesis.targets import pick
 
@@ -60,61 +60,6 @@ class Value:
     @property
     def spatial(self) -> tuple[int, ...]:
         return self.shape[2:] if self.kind not in (Kind.SEQUENCE, Kind.VECTOR) else ()
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """`self.<name> = text` in __init__."""
-
-    name: str
-    hint: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """A statement of forward. `text` is an expression, or a block of lines where `block` is set.
-
-    role: operator (asked for), merge (joins values), glue (only adapts a shape). step: the place of its
-    operator in `Draft.steps`. again: the value that the same weights made before, if they did.
-    """
-
-    outs: tuple[Value, ...]
-    text: str
-    role: str
-    operator: str = ""
-    block: bool = False
-    targets: str = ""
-    idle: bool = False  # does nothing in eval mode, by its nature
-    step: int = 0
-    again: str = ""
-
-    @cached_property
-    def reads(self) -> list[str]:
-        mine = {value.name for value in self.outs}
-        return [name for name in re.findall(r"\bv\d+_\b", self.text) if name not in mine]
-
-
-@dataclass(frozen=True)
-class Input:
-    """factory: how get_inputs makes it. axes: the texts of its shape."""
-
-    value: Value
-    factory: str
-    axes: tuple[str, ...]
-
-
-class Mark(NamedTuple):
-    """Lengths of what only ever grows."""
-
-    inputs: int
-    attributes: int
-    lines: int
-    values: int
-    heads: int
-    steps: int
-    constants: int
-    widths: int
 
 
 @dataclass
@@ -235,6 +180,13 @@ class Draft:
         read = {name for line in self.lines for name in line.reads}
         spoken_for = {value.name for value in self.heads}
         return [v for v in self.values if v.name not in read and v.name not in spoken_for]
+
+    @property
+    def chain(self) -> bool:
+        """One input, one result, and no line reads two different values."""
+        return (
+            len(self.inputs) == 1 and not self.heads and all(len(set(line.reads)) < 2 for line in self.lines)
+        )
 
     def ancestors(self, value: Value) -> set[str]:
         """Names of the values it was computed from."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 
-from synth_core.synthesis.draft import Attribute, Draft, Input, Line, Value
+from synth_core.operators.catalog import find
+from synth_core.synthesis.draft import Draft, Value
+from synth_core.synthesis.parts import Attribute, Input, Line
 
 PLAIN = ("x", "h", "out", "y", "z")
 WEAK = frozenset(
@@ -66,8 +69,36 @@ def name_attributes(attributes: Sequence[Attribute]) -> dict[str, str]:
     return names
 
 
+def name_operators(d: Draft) -> list[str]:
+    """The operators in forward order, by the names of what is written for them.
+
+    A general row goes by the special case that its lines hold (`nn.MaxPool2d` for MaxPool), and one that no
+    program can hold by the row that answers for it.
+    """
+    texts = {f"self.{attribute.name}": attribute.text for attribute in d.attributes}
+    names = []
+    for step, name in enumerate(d.steps):
+        text = "\n".join(line.text for line in d.lines if line.operator and line.step == step)
+        text += "".join(texts[read] for read in re.findall(r"self\.m\d+_\b", text))
+        special = [other for other in find(name).answered_by if _is_written(other, text)]
+        names.append(special[0] if special and not _is_written(name, text) else name)
+    return names
+
+
+def _is_written(name: str, text: str) -> bool:
+    """Whether the text calls the module of that name, or a function that does the same."""
+    functions = (f"F.{spelling.rpartition('.')[2]}(" for spelling in find(name).realised_by)
+    return f"nn.{name}(" in text or any(function in text for function in functions)
+
+
 def axes_of(d: Draft, value: Value) -> str:
     """`(batch_size, hidden_channels, 16, 16)`: a shape by the program's own names."""
     given = next((item for item in d.inputs if item.value is value), None)
     texts = given.axes if given else d.sizes.describe(value)
     return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
+
+
+def dtype_of(value: Value) -> str:
+    """` bool`, ` bfloat16`; nothing for float32, which everybody expects."""
+    dtype = str(value.tensor.dtype).removeprefix("torch.")
+    return "" if dtype == "float32" else f" {dtype}"

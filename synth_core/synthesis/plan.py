@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from synth_core.synthesis.draft import Draft, Value
+from synth_core.synthesis.names import dtype_of
+from synth_core.synthesis.parts import Line, entries
 
 
 def describe(d: Draft, outputs: list[Value]) -> str:
-    """One line a step, `Conv2d(h1) -> h3 [4, 16, 32, 32]`; values are numbered in forward order.
+    """One entry an operator, however many lines it takes: `Conv2d(h1) -> h2 [4, 16, 32, 32]`.
 
-    `Conv2d(x1), weights of h3, -> h4 [4, 16, 32, 32]`: the layer that made h3 is called again.
+    Values are numbered in forward order; an operator's own, which nothing else reads, are left out. What
+    nobody asked for is a `join` or a `reshape`. An input names its dtype where that is not float32.
+    `Conv2d(x1), weights of h2, -> h3 [4, 16, 32, 32]`: the layer that made h2 is called again.
     """
     names: dict[str, str] = {}
     rows = []
     for i, given in enumerate(d.inputs):
         names[given.value.name] = f"x{i}" if len(d.inputs) > 1 else "x"
-        dtype = (
-            ""
-            if given.value.tensor.is_floating_point()
-            else f" {given.value.tensor.dtype}".replace("torch.", "")
-        )
-        rows.append(f"{names[given.value.name]}: {list(given.value.shape)}{dtype}")
-    for line in d.lines:
-        reads = list(dict.fromkeys(names[name] for name in line.reads))
-        for value in line.outs:
-            names[value.name] = f"h{len(names)}"
-        shapes = ", ".join(f"{names[v.name]} {list(v.shape)}" for v in line.outs)
-        what = line.operator if line.role == "operator" else "join" if line.role == "merge" else "reshape"
-        shared = f", weights of {names[line.again]}," if line.again else ""
-        rows.append(f"{what}({', '.join(reads)}){shared} -> {shapes}")
+        rows.append(f"{names[given.value.name]}: {list(given.value.shape)}{dtype_of(given.value)}")
+    returned = {value.name for value in outputs}
+    parts = entries(d.lines)
+    for place, lines in enumerate(parts):
+        made = [value for line in lines for value in line.outs]
+        later = {name for other in parts[place + 1 :] for line in other for name in line.reads} | returned
+        left = [value for value in made if value.name in later]
+        own = {value.name for value in made}
+        reads = dict.fromkeys(names[n] for line in lines for n in line.reads if n not in own)
+        for value in left:
+            names[value.name] = f"h{len(set(names.values()))}"
+        for value in made:  # weights used again are named by what came of them
+            names.setdefault(value.name, names[left[-1].name])
+        again = next((names[line.again] for line in lines if line.again), "")
+        shared = f", weights of {again}," if again else ""
+        shapes = ", ".join(f"{names[value.name]} {list(value.shape)}" for value in left)
+        rows.append(f"{_what(lines[0])}({', '.join(reads)}){shared} -> {shapes}")
     rows.append(f"return {', '.join(names[v.name] for v in outputs)}")
     return "\n".join(rows)
+
+
+def _what(line: Line) -> str:
+    return line.operator or ("join" if line.role == "merge" else "reshape")

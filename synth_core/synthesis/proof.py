@@ -1,4 +1,4 @@
-"""Proof that every line and every input shows in the outputs, by taking each away or disturbing it in turn.
+"""Proof that every operator, line and input shows in the outputs: each is taken away or disturbed in turn.
 
 Validation measures the same from outside, with the tolerance of a comparison; the margins here are wider, so
 that what passes here passes there.
@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from synth_core.synthesis.draft import CannotWrite, Draft, Line, Value
+from synth_core.synthesis import soundness
+from synth_core.synthesis.draft import CannotWrite, Draft, Value
+from synth_core.synthesis.parts import Line, entries
 
 NOISE = 0.5  # of a value's own deviation
 LEAST_SPREAD = 2e-3  # of the largest magnitude, along each axis of an output
@@ -43,13 +45,43 @@ def prove(d: Draft, outputs: list[Value]) -> None:
         replay.expect_change(given.value, replay.noisy(given.value), 0)
     if not d.dtype and STEPS.isdisjoint(d.steps):
         replay.expect_calm(i.value for i in d.inputs if i.value.tensor.is_floating_point())
+    at_work = _expect_work(d, outputs, replay)
     for i, line in enumerate(d.lines):
         for value in line.outs:
+            if line.role == "glue":
+                soundness.check(value)
             operand = None if line.idle else replay.operand(i, value)
             if operand is not None:
                 replay.expect_change(value, operand, i + 1)
-            elif value not in outputs and line.role != "merge":
+            elif value not in outputs and line.role != "merge" and value.name not in at_work:
                 replay.expect_change(value, replay.noisy(value), i + 1)
+
+
+def _expect_work(d: Draft, outputs: list[Value], replay: _Replay) -> set[str]:
+    """An operator does nothing if what it reads, though of another shape, serves in its place.
+
+    So does an upsampling before a mean of all pixels, or a pooling by maxima before the largest pixel. What
+    serves within a motif alone (keys repeated for a head that would be broadcast) is no operator. Returns the
+    names of the values that something else took the place of, and that were missed.
+    """
+    tensors = {value.name: value.tensor for value in d.values}
+    missed = set()
+    place = 0
+    for lines in entries(d.lines):
+        place += len(lines)
+        made = [value for line in lines for value in line.outs]
+        own = {value.name for value in made}
+        reads = {name: tensors[name] for line in lines for name in line.reads if name not in own}
+        for value in made:
+            if lines[0].idle or (not lines[0].operator and lines[0].role == "merge"):
+                continue
+            if value.name in d.private or value in outputs:
+                continue
+            for operand in reads.values():
+                other = operand.shape != value.tensor.shape and operand.dtype == value.tensor.dtype
+                if other and replay.expect_change(value, operand, place):
+                    missed.add(value.name)
+    return missed
 
 
 def _expect_variation(output: Value) -> None:
@@ -69,10 +101,11 @@ class _Replay:
         self._outputs = outputs
         self._env: dict[str, Any] = dict(d.env)
         trees = [ast.parse(statement(line)) for line in d.lines]
-        self._codes: list[CodeType] = [compile(tree, "<forward>", "exec") for tree in trees]
         self._operands = [_operands(tree) for tree in trees]
-        self._reads = [set(line.reads) for line in d.lines]
-        self._outs = [{value.name for value in line.outs} for line in d.lines]
+        self._lines: list[tuple[CodeType, set[str], set[str]]] = [
+            (compile(tree, "<forward>", "exec"), set(line.reads), {value.name for value in line.outs})
+            for tree, line in zip(trees, d.lines, strict=True)
+        ]
         self._generator = torch.Generator().manual_seed(0)
 
     def noisy(self, value: Value) -> torch.Tensor:
@@ -96,11 +129,17 @@ class _Replay:
                 return found
         return None
 
-    def expect_change(self, value: Value, other: torch.Tensor, first: int) -> None:
+    def expect_change(self, value: Value, other: torch.Tensor, first: int) -> bool:
+        """False where `other` tells nothing: it is the value, or the lines from `first` on do not take it."""
         if other is value.tensor:
-            return
-        if not any(_shows(before, after) for before, after in self._rerun({value.name: other}, first)):
+            return False
+        try:
+            pairs = self._rerun({value.name: other}, first)
+        except Exception:
+            return False
+        if not any(_shows(before, after) for before, after in pairs):
             raise CannotWrite(f"{value.hint} does not show in any output")
+        return all(before.shape == after.shape for before, after in pairs)
 
     def expect_calm(self, values: Iterable[Value]) -> None:
         """A change of a few rounding errors stays one: else single and double precision would disagree."""
@@ -119,13 +158,14 @@ class _Replay:
         """Before and after of each output that the changes reach, the lines run again from `first` on."""
         self._env |= changes
         touched = set(changes)
-        for code, reads, outs in list(zip(self._codes, self._reads, self._outs, strict=True))[first:]:
-            if touched & reads:
-                exec(code, self._env)
-                touched |= outs
-        pairs = [(o.tensor, self._env[o.name]) for o in self._outputs if o.name in touched]
-        self._env |= {v.name: v.tensor for v in self._values if v.name in touched}
-        return pairs
+        try:
+            for code, reads, outs in self._lines[first:]:
+                if touched & reads:
+                    exec(code, self._env)
+                    touched |= outs
+            return [(o.tensor, self._env[o.name]) for o in self._outputs if o.name in touched]
+        finally:
+            self._env |= {v.name: v.tensor for v in self._values if v.name in touched}
 
 
 def _shows(before: torch.Tensor, after: torch.Tensor) -> bool:

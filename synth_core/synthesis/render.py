@@ -11,8 +11,9 @@ from itertools import pairwise
 
 from synth_core.naming import program_name
 from synth_core.operators.operator import Kind
-from synth_core.synthesis.draft import PLACEHOLDER, Draft, Line, Value
-from synth_core.synthesis.names import axes_of, name_attributes, name_values
+from synth_core.synthesis.draft import PLACEHOLDER, Draft, Value
+from synth_core.synthesis.names import axes_of, dtype_of, name_attributes, name_operators, name_values
+from synth_core.synthesis.parts import Line
 from synth_core.synthesis.proof import statement
 
 NESTED = 0.35  # chance that a call is written inside the one call that reads it
@@ -47,7 +48,8 @@ def render(d: Draft, outputs: list[Value]) -> str:
     hint = {name: f": {type(d.sizes.constants[name]).__name__}" if typed else "" for name in arguments}
     heading = "".join(f", {name}{hint[name]}" for name in arguments)
     parts = [*_imports(init + forward), "", ""]
-    parts += [f"class {program_name(d.steps)}(nn.Module):", *_docstring(d, outputs, names), ""]
+    operators = name_operators(d)
+    parts += [f"class {program_name(operators)}(nn.Module):", *_docstring(d, operators, outputs, names), ""]
     if init:
         parts += [_wrap(f"    def __init__(self{heading}){' -> None' if typed else ''}:")]
         parts += ["        super().__init__()", *(_wrap(f"        {row}") for row in init), ""]
@@ -154,15 +156,17 @@ def _result_type(outputs: list[Value]) -> str:
     return f" -> tuple[{', '.join(['torch.Tensor'] * len(outputs))}]"
 
 
-def _docstring(d: Draft, outputs: list[Value], names: dict[str, str]) -> list[str]:
+def _docstring(d: Draft, operators: list[str], outputs: list[Value], names: dict[str, str]) -> list[str]:
     floating = [item.value for item in d.inputs if item.value.tensor.is_floating_point()]
     kinds = dict.fromkeys(SUBJECTS[value.kind] for value in floating) or ["Lookup"]
     subject = " and ".join(kinds).capitalize()
-    steps = ", ".join(d.steps[:-1]) + (" and " if d.steps[:-1] else "") + d.steps[-1]
-    summary = d.rng.choice((f"{subject} block of {steps}.", f"{' -> '.join(d.steps)}."))
+    listed = " and ".join(filter(None, (", ".join(operators[:-1]), operators[-1])))
+    steps = " -> ".join(operators) if d.chain else listed
+    summary = d.rng.choice((f"{subject} block of {listed}.", f"{steps}."))
     summary_rows = textwrap.wrap(f'"""{summary}', LONGEST - 8, break_on_hyphens=False)
-    shapes = [f"{names[item.value.name]}: {axes_of(d, item.value)}" for item in d.inputs]
-    returned = ", ".join(axes_of(d, value) for value in outputs)
+    given = [item.value for item in d.inputs]
+    shapes = [f"{names[value.name]}: {axes_of(d, value)}{dtype_of(value)}" for value in given]
+    returned = ", ".join(axes_of(d, value) + dtype_of(value) for value in outputs)
     return [f"    {row}".rstrip() for row in (*summary_rows, "", *shapes, f"returns {returned}", '"""')]
 
 

@@ -45,8 +45,8 @@ def softcap(d: Draft, x: Value, operator: str) -> Value:
 
 def rms_norm(d: Draft, x: Value, operator: str) -> Value:
     weight = d.parameter("weight", f"torch.rand({width_text(d, x)}) + 0.5")
-    power = d.choose(f"{x}.pow(2)", f"{x} ** 2")
-    rms = d.emit(f"torch.rsqrt(({power}).mean(dim=-1, keepdim=True) + 1e-6)", x.kind, "inv_rms")
+    power = d.choose(f"{x}.pow(2)", f"({x} ** 2)")
+    rms = d.emit(f"torch.rsqrt({power}.mean(dim=-1, keepdim=True) + 1e-6)", x.kind, "inv_rms")
     return d.emit(f"{x} * {rms} * {weight}", x.kind, "h")
 
 

@@ -1,0 +1,78 @@
+"""What a draft is made of, beside its values: attributes, lines, inputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from synth_core.synthesis.draft import Value
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """`self.<name> = text` in __init__."""
+
+    name: str
+    hint: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A statement of forward. `text` is an expression, or a block of lines where `block` is set.
+
+    role: operator (asked for), merge (joins values), glue (only adapts a shape). step: the place of its
+    operator in `Draft.steps`. again: the value that the same weights made before, if they did.
+    """
+
+    outs: tuple[Value, ...]
+    text: str
+    role: str
+    operator: str = ""
+    block: bool = False
+    targets: str = ""
+    idle: bool = False  # does nothing in eval mode, by its nature
+    step: int = 0
+    again: str = ""
+
+    @cached_property
+    def reads(self) -> list[str]:
+        mine = {value.name for value in self.outs}
+        return [name for name in re.findall(r"\bv\d+_\b", self.text) if name not in mine]
+
+
+@dataclass(frozen=True)
+class Input:
+    """factory: how get_inputs makes it. axes: the texts of its shape."""
+
+    value: Value
+    factory: str
+    axes: tuple[str, ...]
+
+
+class Mark(NamedTuple):
+    """Lengths of what only ever grows."""
+
+    inputs: int
+    attributes: int
+    lines: int
+    values: int
+    heads: int
+    steps: int
+    constants: int
+    widths: int
+
+
+def entries(lines: Sequence[Line]) -> list[list[Line]]:
+    """The lines of one operator together, each other line alone."""
+
+    def key(numbered: tuple[int, Line]) -> tuple[int, int]:
+        place, line = numbered
+        return (line.step, -1 if line.operator else place)
+
+    return [[line for _, line in group] for _, group in groupby(enumerate(lines), key)]
