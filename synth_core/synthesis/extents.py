@@ -26,16 +26,22 @@ LARGEST_RATIO = 16
 
 def texts(d: Draft, value: Value) -> list[str]:
     """The text of each axis; `d.sizes` keeps it, for whatever is made like this value."""
-    known = d.sizes.axes.get(value.name)
-    if known is None:
-        known = _given(d, value) or _made(d, value)
-        d.sizes.axes[value.name] = known
-    return list(known)
+    if value.name not in d.sizes.axes:
+        d.sizes.axes[value.name] = [_text(d, value, axis) for axis in range(len(value.shape))]
+    return list(d.sizes.axes[value.name])
 
 
 def channels(d: Draft, value: Value) -> str:
     """The text of the axis of channels or features."""
-    return texts(d, value)[value.axis]
+    return _text(d, value, value.axis % len(value.shape))
+
+
+def _text(d: Draft, value: Value, axis: int) -> str:
+    key = (value.name, axis)
+    if key not in d.sizes.extents:
+        given = next((item.axes[axis] for item in d.inputs if item.value is value), "")
+        d.sizes.extents[key] = given or _made(d, value, axis) or str(value.shape[axis])
+    return d.sizes.extents[key]
 
 
 def part(text: str, count: int) -> str:
@@ -71,24 +77,19 @@ def _fraction(text: str, times: int, over: int) -> str:
     return f"{front} // {below}" if below > 1 else front
 
 
-def _given(d: Draft, value: Value) -> list[str]:
-    return next((list(item.axes) for item in d.inputs if item.value is value), [])
-
-
-def _made(d: Draft, value: Value) -> list[str]:
+def _made(d: Draft, value: Value, axis: int) -> str:
     line = next((line for line in reversed(d.lines) if value in line.outs), None)
-    if line is None:
-        return [str(size) for size in value.shape]
-    by_name = {other.name: other for other in d.values}
-    reads = [by_name[name] for name in dict.fromkeys(line.reads)]
-    return [_axis(d, line, reads, value, axis) or str(size) for axis, size in enumerate(value.shape)]
+    if line is None or value.shape[axis] == 1:
+        return ""
+    read = set(line.reads)
+    reads = [other for other in d.values if other.name in read]
+    reads.sort(key=lambda other: line.reads.index(other.name))
+    return _axis(d, line, reads, value, axis)
 
 
 def _axis(d: Draft, line: Line, reads: list[Value], value: Value, axis: int) -> str:
     """The rules in the order of how much they tell; empty where none does."""
     size = value.shape[axis]
-    if size == 1:
-        return ""
     joined = _concatenated(d, line, reads, axis, len(value.shape))
     if joined:
         return joined
@@ -101,7 +102,7 @@ def _axis(d: Draft, line: Line, reads: list[Value], value: Value, axis: int) -> 
             return named[-1]  # a layer states what it takes before what it gives
     for other in reads:
         if len(other.shape) > axis and other.shape[axis] == size and (axis < 2 or not fixed):
-            return texts(d, other)[axis]
+            return _text(d, other, axis)
     return "" if fixed else _inherited(d, reads, value, axis)
 
 
@@ -113,14 +114,14 @@ def _concatenated(d: Draft, line: Line, reads: list[Value], axis: int, rank: int
     parts = [by_name.get(name) for name in match.group(1).split(", ")]
     if None in parts:
         return ""
-    sums = [texts(d, part)[axis] for part in parts if part is not None]
+    sums = [_text(d, part, axis) for part in parts if part is not None]
     return multiple(sums[0], len(sums)) if len(set(sums)) == 1 else " + ".join(sums)
 
 
 def _definitions(d: Draft, line: Line) -> str:
     """What __init__ says of the layers and parameters that the line uses."""
     used = set(re.findall(r"\bm\d+_\b", line.text))
-    return " ".join(attribute.text for attribute in d.attributes if attribute.name in used)
+    return " ".join(attribute.text for attribute in d.attributes if attribute.name in used) if used else ""
 
 
 def _is(d: Draft, text: str, size: int) -> bool:
@@ -132,27 +133,28 @@ def _inherited(d: Draft, reads: list[Value], value: Value, axis: int) -> str:
     """An extent that follows from those of a value read: several flattened, another axis, a multiple."""
     size = value.shape[axis]
     for other in (other for other in reads if axis and len(other.shape) > len(value.shape)):
-        flat = _flattened(texts(d, other), other.shape, size)
+        flat = _flattened(d, other, size)
         if flat:
             return flat
     for other in reads:
         if size in other.shape[1:]:
-            return texts(d, other)[other.shape.index(size, 1)]
+            return _text(d, other, other.shape.index(size, 1))
     wide = axis == value.axis % len(value.shape)
     for other in reads:
         place = other.axis % len(other.shape) if wide else axis
-        ratio = _ratio(texts(d, other)[place], other.shape[place], size) if place < len(other.shape) else ""
-        if ratio:
-            return ratio
+        if place < len(other.shape):
+            ratio = _ratio(_text(d, other, place), other.shape[place], size)
+            if ratio:
+                return ratio
     return ""
 
 
-def _flattened(names: list[str], shape: tuple[int, ...], size: int) -> str:
+def _flattened(d: Draft, other: Value, size: int) -> str:
     """The trailing axes as one, whole or in patches: `(height // 4) * (width // 4)`."""
     for first, patch in ((1, 1), (2, 1), (2, 2), (2, 4)):
-        sides = shape[first:]
+        sides = other.shape[first:]
         if all(side % patch == 0 for side in sides) and math.prod(side // patch for side in sides) == size:
-            return " * ".join(operand(part(text, patch)) for text in names[first:])
+            return " * ".join(operand(part(text, patch)) for text in texts(d, other)[first:])
     return ""
 
 

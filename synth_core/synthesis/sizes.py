@@ -55,13 +55,15 @@ MOST_NAMED_WIDTHS = 5
 class Sizes:
     """constants: name -> value, in the order in which they were needed. widths: value -> its name.
 
-    axes: name of a value of the program -> the texts of its axes, as far as anyone asked (`extents.texts`).
+    axes: name of a value of the program -> the texts of its axes, as far as anyone asked (`extents.texts`);
+    extents: the same axis by axis.
     """
 
     rng: random.Random
     constants: dict[str, float] = field(default_factory=dict)
     widths: dict[int, str] = field(default_factory=dict)
     axes: dict[str, list[str]] = field(default_factory=dict)
+    extents: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def shrink(self, constants: int, widths: int) -> None:
         """Forget all but the first so many constants and widths."""
