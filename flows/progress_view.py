@@ -99,7 +99,7 @@ def headline(progress: Progress, target: int = 0) -> str:
         parts.append(f"yield {progress.accepted / done:.0%}")
     if progress.round:
         parts.append(f"round {progress.round + 1}")
-    parts += _spend(progress)
+    parts += _spend(progress, target)
     parts.append(f"{_clock(progress.seconds)} gone")
     share = _share(progress, target)
     if 0 < share < 1:
@@ -114,15 +114,27 @@ def _share(progress: Progress, target: int) -> float:
     return progress.done.get(Stage.VALIDATE_COMPILE, 0) / progress.planned if progress.planned else 0.0
 
 
-def _spend(progress: Progress) -> list[str]:
-    """Calls, how fast they go, and money: spent, and what all first attempts will come to at that rate."""
+def _spend(progress: Progress, target: int) -> list[str]:
+    """Calls, how fast they go, and money: spent, and what the whole run will come to at that rate."""
     spend = progress.spend
     if spend is None or not spend.calls:
         return []
     calls = f"{spend.calls} calls, {spend.calls_per_minute:.0f} a minute"
     if spend.cost_usd is None:
         return [calls, "unpriced"]
-    return [calls, f"${spend.cost_usd:.2f} of about ${spend.projected_usd:.2f}"]
+    asked = max(
+        spend.answered, progress.done.get(Stage.LLM, 0)
+    )  # in this session; in finished batches of all
+    if not asked:
+        return [calls, f"${spend.cost_usd:.2f}"]
+    whole = spend.cost_usd * max(_expected(progress, target) / asked, 1.0)
+    return [calls, f"${spend.cost_usd:.2f} of about ${whole:.2f}"]
+
+
+def _expected(progress: Progress, target: int) -> float:
+    """Attempts that the run will come to: with a target, as many as its yield so far asks for."""
+    judged, alive = (each.get(Stage.VALIDATE_COMPILE, 0) for each in (progress.done, progress.alive))
+    return max(progress.planned, target * judged / alive if alive else 0.0)
 
 
 def _clock(seconds: float) -> str:

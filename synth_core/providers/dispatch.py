@@ -48,7 +48,8 @@ _RATE_WINDOW = 60.0
 class Snapshot:
     """Where the calls of a run stand, for the live display.
 
-    Money leaves unpriced calls out, and is None where no call at all could be priced.
+    Money leaves unpriced calls out, and is None where no call at all could be priced. `answered` are the
+    candidates whose asking has ended in this session, by an answer, a cached one or a failure.
     """
 
     calls: int
@@ -60,7 +61,7 @@ class Snapshot:
     cost_usd: float | None
     unpriced_calls: int
     calls_per_minute: float
-    projected_usd: float | None
+    answered: int
 
 
 class Dispatcher:
@@ -124,7 +125,6 @@ class Dispatcher:
         since = time.monotonic() - _RATE_WINDOW
         recent = sum(1 for lane in lanes for at in list(lane.finished) if at >= since)
         cost = None if totals.unpriced and totals.unpriced == totals.outcomes.total() else totals.cost_usd
-        expected = max(self._settings.num_total_samples, self._done)
         return Snapshot(
             calls=totals.calls,
             failed=totals.outcomes.total() - totals.outcomes[Outcome.OK],
@@ -135,7 +135,7 @@ class Dispatcher:
             cost_usd=cost,
             unpriced_calls=totals.unpriced,
             calls_per_minute=recent * 60 / _RATE_WINDOW,
-            projected_usd=cost * expected / self._done if self._done and cost is not None else cost,
+            answered=self._done,
         )
 
     def close(self) -> None:
@@ -169,6 +169,7 @@ class Dispatcher:
             if candidates[index].alive and candidate.completion and candidate.completion.outcome in RETRYABLE
         ]
         if outlasted and retries:
+            self._done -= len(outlasted)  # they count once they have ended for good
             await asyncio.sleep(_SALVAGE_PAUSE)
             again = [candidates[i].model_copy(update={"telemetry": done[i].telemetry}) for i in outlasted]
             for index, candidate in zip(outlasted, await self._wave(again, retries=0), strict=True):
@@ -253,7 +254,7 @@ class Dispatcher:
         return completed(candidate, request, reply, telemetry)
 
     def _answered(self, candidate: Candidate, request: Request, asked: Asked) -> Candidate:
-        self._done += 1
+        self._done += asked.reply.outcome is not Outcome.OVER_BUDGET
         before = candidate.telemetry
         update = {
             "usage": add_usage(before.usage, asked.usage) if before.calls else asked.usage,

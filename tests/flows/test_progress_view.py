@@ -9,6 +9,19 @@ from flows.progress_view import headline
 from synth_core.providers.dispatch import Snapshot
 from synth_core.records import Manifest, Stage
 
+SPENT = Snapshot(
+    calls=4,
+    failed=0,
+    from_cache=0,
+    in_flight=2,
+    input_tokens=10,
+    output_tokens=10,
+    cost_usd=None,
+    unpriced_calls=4,
+    calls_per_minute=29.6,
+    answered=0,
+)
+
 
 def manifest(stage: Stage, total: int, alive: int) -> Manifest:
     return Manifest(path="", digest="", stage=stage, total=total, alive=alive)
@@ -42,19 +55,24 @@ def test_with_a_target_the_accepted_count() -> None:
 def test_spend_is_told_and_an_unknown_price_is_not_zero() -> None:
     tally = Tally()
     tally.plan(10, round=0)
-    spent = Snapshot(
-        calls=4,
-        failed=0,
-        from_cache=0,
-        in_flight=2,
-        input_tokens=10,
-        output_tokens=10,
-        cost_usd=None,
-        unpriced_calls=4,
-        calls_per_minute=29.6,
-        projected_usd=None,
-    )
-    tally.spend = lambda: spent
+    tally.spend = lambda: SPENT
     assert "4 calls, 30 a minute · unpriced" in line(tally)
-    tally.spend = lambda: replace(spent, cost_usd=1.5, projected_usd=6.0)
-    assert "4 calls, 30 a minute · $1.50 of about $6.00" in line(tally)
+    tally.spend = lambda: replace(SPENT, cost_usd=1.5)
+    assert "4 calls, 30 a minute · $1.50 · " in line(tally)
+    tally.spend = lambda: replace(SPENT, cost_usd=1.5, answered=4)
+    assert "4 calls, 30 a minute · $1.50 of about $3.75 · " in line(tally)
+
+
+def test_what_a_resumed_run_will_cost_counts_all_that_is_done() -> None:
+    tally = Tally(spend=lambda: replace(SPENT, cost_usd=9.1, answered=1))
+    tally.plan(100, round=0)
+    tally.add(manifest(Stage.LLM, 90, 90))  # from Prefect's cache: paid for in the session before
+    tally.add(manifest(Stage.LLM, 1, 1))
+    assert "$9.10 of about $10.00" in line(tally)
+
+
+def test_what_a_run_with_a_target_will_cost_follows_its_yield() -> None:
+    tally = Tally(spend=lambda: replace(SPENT, cost_usd=1.0, answered=20))
+    tally.plan(50, round=0)
+    tally.add(manifest(Stage.VALIDATE_COMPILE, 20, 10))
+    assert "$1.00 of about $5.00" in line(tally, 50)  # 100 attempts at half the yield
