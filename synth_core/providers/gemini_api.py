@@ -94,6 +94,7 @@ def configuration(request: Request) -> types.GenerateContentConfig:
         max_output_tokens=request.max_tokens,
         response_mime_type="application/json" if request.schema is not None else None,
         response_json_schema=request.schema,
+        automatic_continuation=False,  # the SDK would ask on by itself, unseen by budget and ledger
     )
 
 
@@ -131,7 +132,7 @@ def read(answer: types.GenerateContentResponse) -> Reply:
     text = "".join(part.text or "" for part in parts if not part.thought)
     if finish in _BLOCKED:
         return failed(Outcome.BLOCKED, f"answer blocked: {finish}", finish_reason=finish, **about)
-    if finish == "MAX_TOKENS":
+    if finish in {"MAX_TOKENS", "CONTINUATION"}:
         return Reply(outcome=Outcome.TRUNCATED, text=text, finish_reason=finish, **about)
     if not text.strip():
         return failed(Outcome.EMPTY, "the answer has no text", finish_reason=finish, **about)

@@ -71,6 +71,13 @@ def _error(status: int, message: str = "trouble", **fields: Any) -> Callable[[st
     return lambda wire: error(wire, status, message, **fields)
 
 
+def _continued() -> Any:
+    """An answer that the SDK would go on to ask for by itself."""
+    body = answer("gemini", "half", finish="CONTINUATION")
+    body["candidates"][0]["continuationToken"] = "bW9yZQ=="
+    return body
+
+
 def _halfway(**error: Any) -> Any:
     """OpenRouter's answer where the server behind it failed after it had begun."""
     body = answer("openai", "half", finish="error")
@@ -148,6 +155,7 @@ FAULTS: dict[str, tuple[Outcome, Callable[[str], Act]]] = {
 }
 _ONE_WIRE: dict[str, tuple[str, Outcome, Act]] = {
     "prompt blocked": ("gemini", Outcome.BLOCKED, Act(body={"promptFeedback": {"blockReason": "SAFETY"}})),
+    "to be continued": ("gemini", Outcome.TRUNCATED, Act(body=_continued())),
     "a list": ("gemini", Outcome.EMPTY, Act(body=[1, 2])),
     "failed halfway": ("openai", Outcome.TRANSIENT, Act(body=_halfway(code=502, message="gone"))),
     "failed halfway, no more said": ("openai", Outcome.TRANSIENT, Act(body=_halfway())),
