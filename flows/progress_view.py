@@ -122,9 +122,8 @@ def _spend(progress: Progress, target: int) -> list[str]:
     calls = f"{spend.calls} calls, {spend.calls_per_minute:.0f} a minute"
     if spend.cost_usd is None:
         return [calls, "unpriced"]
-    asked = max(
-        spend.answered, progress.done.get(Stage.LLM, 0)
-    )  # in this session; in finished batches of all
+    # In this session, in unfinished batches too; or in finished ones of all sessions.
+    asked = max(spend.answered, progress.done.get(Stage.LLM, 0))
     if not asked:
         return [calls, f"${spend.cost_usd:.2f}"]
     whole = spend.cost_usd * max(_expected(progress, target) / asked, 1.0)

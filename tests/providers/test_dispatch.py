@@ -265,7 +265,9 @@ def test_the_salvage_round_saves_what_a_passing_trouble_outlasted(make_settings:
 
     with Loopback(behave) as server:
         settings = make_settings("openai", server.base_url("openai"), provider={"retries": 1})
-        (done,) = _complete(settings, candidates("openai", 1))
+        with Dispatcher(settings) as dispatcher:
+            (done,) = dispatcher.complete(candidates("openai", 1))
+            assert dispatcher.snapshot().answered == 1
     assert done.alive
     assert done.telemetry.calls == 3
     assert [v.stage for v in done.verdicts] == [Stage.PROMPT, Stage.LLM]
