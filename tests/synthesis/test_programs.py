@@ -210,11 +210,10 @@ def test_half_precision_stays_half(monkeypatch: pytest.MonkeyPatch, first: str) 
     assert first == "RotaryEmbedding" or len(precisions) > 1
 
 
-def test_about_a_twelfth_is_in_half_precision() -> None:
-    """Drawn once a program, not at every start: starts in half precision fail more often."""
-    drawn = [coherent.draw(random.Random(seed), {Group.CORE: 2, Group.SUPPORTING: 3}) for seed in range(40)]
-    written = [build(operators, seed).source for seed, operators in enumerate(drawn)]
-    assert sum("float16" in source for source in written) >= 4
+def test_a_third_of_the_small_programs_is_in_half_precision() -> None:
+    """Drawn once a program, not at every start: some 8% of all programs, most of which are too large for it."""
+    written = [build(["Linear", "GELU", "LayerNorm"], seed).source for seed in range(60)]
+    assert 12 <= sum("float16" in source for source in written) <= 30
 
 
 def test_what_cannot_be_is_said() -> None:
