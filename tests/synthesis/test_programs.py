@@ -211,7 +211,7 @@ def test_half_precision_stays_half(monkeypatch: pytest.MonkeyPatch, first: str) 
 
 
 def test_a_third_of_the_small_programs_is_in_half_precision() -> None:
-    """Drawn once a program, not at every start: some 8% of all programs, most of which are too large for it."""
+    """Drawn once a program, not at every start: some 8% of all, as most are too large for it."""
     written = [build(["Linear", "GELU", "LayerNorm"], seed).source for seed in range(60)]
     assert 12 <= sum("float16" in source for source in written) <= 30
 
