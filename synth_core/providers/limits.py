@@ -202,16 +202,20 @@ class Width:
 
 
 class TokenAllowance:
-    """Tokens a minute the user allows: an estimate is taken before a call and corrected after it."""
+    """Tokens a minute the user allows: an estimate is taken before a call and corrected after it.
+
+    No more than a second's worth is saved up, since any minute may hold what was saved beside what is
+    allowed in it. A call larger than that waits for a full second's and runs into debt, which the next waits
+    out.
+    """
 
     def __init__(self, per_minute: int) -> None:
         self._rate = per_minute / 60
-        self._left = float(per_minute)
-        self._most = float(per_minute)
+        self._left = self._most = self._rate
         self._at = 0.0
 
     def delay(self, now: float, estimate: int) -> float:
-        """Seconds until `estimate` tokens are allowed; a call larger than a whole minute's waits for that."""
+        """Seconds until a call of `estimate` tokens may start."""
         if not self._rate:
             return 0.0
         self._left = min(self._most, self._left + (now - self._at) * self._rate) if self._at else self._left

@@ -200,11 +200,27 @@ def test_width_stops_growing_when_latency_does() -> None:
     assert width.limit < 80
 
 
+@pytest.mark.parametrize("size", [10, 100, 1500])
+def test_no_minute_holds_more_tokens_than_are_allowed(size: int) -> None:
+    allowance = TokenAllowance(6000)
+    now, starts = 100.0, []
+    while now < 400.0:
+        if (delay := allowance.delay(now, size)) > 0:
+            now += delay + 1e-9
+            continue
+        allowance.take(size)
+        starts.append(now)
+    busiest = max(sum(size for at in starts if begin <= at < begin + 60) for begin in starts)
+    assert busiest <= 6000 + max(size, 100)
+    assert sum(size for _ in starts) >= 0.99 * 6000 * 5  # and the allowance is used
+
+
 def test_tokens_are_taken_before_and_corrected_after() -> None:
     allowance = TokenAllowance(6000)
-    assert allowance.delay(1.0, 6000) == 0.0
-    allowance.take(6000)
-    assert allowance.delay(1.0, 1000) == pytest.approx(10.0)
-    allowance.take(-5000)
     assert allowance.delay(1.0, 1000) == 0.0
+    allowance.take(1000)
+    assert allowance.delay(1.0, 1000) == pytest.approx(10.0)
+    allowance.take(-600)
+    assert allowance.delay(1.0, 1000) == pytest.approx(4.0)
+    assert allowance.delay(5.0, 1000) == 0.0
     assert TokenAllowance(0).delay(1.0, 10**9) == 0.0
