@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from flows.keys import fetch_key
 from synth_core.extraction import extract_programs
 from synth_core.prompting import render_prompts
 from synth_core.providers.dispatch import Dispatcher
@@ -32,7 +33,7 @@ def steps(settings: Settings) -> Iterator[list[Step]]:
     direct = settings.provider.model_copy(update={"batch": False})
     settings = settings.model_copy(update={"provider": direct})
     with (
-        Dispatcher(settings) as dispatcher,
+        Dispatcher(settings, key=fetch_key(settings)) as dispatcher,
         Engine(settings.validation, settings.num_worker, cache_dir=settings.cache_dir) as engine,
     ):
         engine.probe()  # starts it here, so that no candidate's time holds the start

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from flows.keys import fetch_key
 from flows.up import Finding
 from synth_core.errors import SynthError
 from synth_core.providers.preflight import configured, probe
@@ -93,7 +94,13 @@ def _prefect(_: Settings) -> Iterator[Finding]:
 def _providers(settings: Settings) -> Iterator[Finding]:
     """One tiny call to the provider the settings name and to every other that has a key."""
     for provider in configured(settings):
-        found = probe(settings, provider)
+        named = provider.name == settings.model_name
+        try:
+            key = fetch_key(settings) if named else None
+        except SynthError as error:
+            yield Finding(provider.name, False, str(error))
+            continue
+        found = probe(settings, provider, key=key)
         yield Finding(found.provider, found.ok, found.detail)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flows.keys import fetch_key
 from synth_core.filtering import resolve_filters
 from synth_core.prompting import load_template
 from synth_core.providers.table import require_key
@@ -12,8 +13,10 @@ from synth_core.validation.contract import resolve_rules
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise `UsageError` for the first name in the settings that means nothing, or a key that is missing."""
-    require_key(settings)
+    """Raise `UsageError` for the first name in the settings that means nothing, or a key that is missing.
+
+    A key in a Secret block is looked for on the user's Prefect server."""
+    require_key(settings, fetch_key(settings))
     for strategy in effective_strategies(settings):
         load_template(strategy.prompt, settings.model_name)
     resolve_skips(settings.validation.skip_checks)

@@ -8,11 +8,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
-
-from pydantic import SecretStr
+from typing import Any
 
 from flows.compute import open_compute, plain
+from flows.keys import load_key
 from synth_core import sampling
 from synth_core.coverage import Seen
 from synth_core.filtering import refuse_held
@@ -51,7 +50,7 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
 
     settings = run.settings
     with contextlib.ExitStack() as stack:
-        dispatcher = Dispatcher(settings, key=_key(settings), run_dir=run.folder)
+        dispatcher = Dispatcher(settings, key=load_key(settings), run_dir=run.folder)
         stack.callback(dispatcher.close)
         filter_ = Filter(run.output_dir, run.run_id, settings.skip_filters)
         steps: dict[Stage, Step] = {
@@ -115,13 +114,3 @@ def keep(run: Run, candidates: Sequence[Candidate], manifest: Manifest) -> list[
     kept = persist(candidates, run)
     append_ledger(run, kept, round=manifest.round, batch=manifest.batch)
     return kept
-
-
-def _key(settings: Settings) -> SecretStr | None:
-    """The provider's key from a Prefect Secret block, where settings name one."""
-    if not settings.provider.secret_block:
-        return None
-    from prefect.blocks.system import Secret
-
-    block = cast("Secret[str]", Secret.load(settings.provider.secret_block))
-    return SecretStr(block.get())

@@ -38,6 +38,7 @@ def probe(settings: Settings, provider: Provider, *, key: SecretStr | None = Non
     options: dict[str, Any] = {
         "retries": 0,
         "batch": False,
+        "secret_block": "",  # a key from there is the given one
         "max_tokens": _PROBE_TOKENS,
         "timeout": min(30.0, settings.provider.timeout),
     }

@@ -115,7 +115,7 @@ def require_key(settings: Settings, given: SecretStr | None = None) -> None:
     """
     provider = find_provider(settings.model_name)
     options = settings.provider
-    if provider.key_required and not options.secret_block and key_of(provider, given) is None:
+    if provider.key_required and key_of(provider, given) is None:
         raise UsageError(
             f"provider {provider.name} needs a key: set the environment variable {provider.key_variable}"
             " (or use --model-name constructive, which needs none)"
