@@ -2,10 +2,11 @@
 
     python benchmarks/dispatch.py rate            # limit of 600 calls a minute, latency 2 s, 3 minutes
     python benchmarks/dispatch.py rate sliding    # only one way of counting: fixed, sliding or bucket
+    python benchmarks/dispatch.py spread          # latencies that vary: how wide it goes, how busy that keeps
     python benchmarks/dispatch.py cpu             # 10,000 calls at zero latency: CPU of our own, memory
     python benchmarks/dispatch.py kill            # kill -9 at ten random moments, resuming each time
 
-`rate` and `kill` call a loopback server through the real openai SDK over a real socket.
+`rate`, `spread` and `kill` call a loopback server through the real openai SDK over a real socket.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=("rate", "cpu", "kill", "child"))
+    parser.add_argument("command", choices=("rate", "spread", "cpu", "kill", "child"))
     parser.add_argument("rest", nargs="*")
     options = parser.parse_args()
     os.environ.setdefault("OPENAI_API_KEY", "benchmark")
-    {"rate": rate, "cpu": cpu, "kill": kill, "child": child}[options.command](*options.rest)
+    {"rate": rate, "spread": spread, "cpu": cpu, "kill": kill, "child": child}[options.command](*options.rest)
 
 
 # --- rate --------------------------------------------------------------------------------------------------
@@ -142,6 +143,46 @@ def _swallow(dispatcher: Dispatcher, asked: list[Candidate]) -> None:
     except BaseException as ended:
         if type(ended).__name__ != "CancelledError":
             raise
+
+
+# --- spread -----------------------------------------------------------------------------------------------
+
+MEDIAN, CALLS = 1.0, 1500
+
+
+def spread() -> None:
+    """Latencies of a lognormal distribution, as of answers of different lengths, that no width changes."""
+    asked = candidates("openai", CALLS)
+    threads = [threading.Thread(target=_spread_of, args=(sigma, asked)) for sigma in (0.0, 0.5, 0.8, 1.0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _spread_of(sigma: float, asked: list[Candidate]) -> None:
+    rng = random.Random(1)
+    busy, in_flight = 0.0, []
+
+    def behave(seen: Seen) -> Act:
+        nonlocal busy
+        delay = MEDIAN * rng.lognormvariate(0.0, sigma)
+        busy += delay
+        in_flight.append(dispatcher.snapshot().in_flight)
+        return Act(body=answer("openai", "fine"), delay=delay)
+
+    with tempfile.TemporaryDirectory() as folder, Loopback(behave) as server:
+        options = {"base_url": server.base_url("openai")}
+        settings = Settings(model_name="openai", provider=options, cache_dir=folder, output_dir=folder)
+        with Dispatcher(settings) as dispatcher:
+            began = time.monotonic()
+            dispatcher.complete(asked)
+            seconds = time.monotonic() - began
+    print(
+        f"sigma {sigma:g}: {max(in_flight)} at once at most, {busy / seconds:.0f} on average, of"
+        f" {settings.provider.concurrency} allowed; {CALLS} calls in {seconds:.0f} s",
+        flush=True,
+    )
 
 
 # --- cpu ---------------------------------------------------------------------------------------------------

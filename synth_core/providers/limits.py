@@ -29,7 +29,8 @@ _SPEED, _LEAST_SPEED = 0.25, 0.001  # growth of the pace a second: at first, and
 _OFTEN, _SELDOM = 5.0, 20.0  # refusals closer than this halve the growth, further apart double it
 _BURST = 0.2  # seconds of calls that may be caught up at once
 
-_LATENCY_LIMIT = 3.0  # no wider while calls take this many times the best latency
+_LATENCY_LIMIT = 3.0  # no wider while calls take this many times the base latency
+_BLOCK, _BLOCKS = 16, 512  # answers whose latencies are looked at together, and how many such are remembered
 
 
 @dataclass
@@ -165,7 +166,10 @@ class Width:
     """How many calls may be in flight at once: doubled each round trip until the first sign of overload,
     then one more a round trip; halved, at most once a round trip, when the server says it is overloaded.
 
-    It stops growing, without shrinking, while calls take `_LATENCY_LIMIT` times the best seen.
+    It stops growing, without shrinking, while calls take `_LATENCY_LIMIT` times the base latency, and doubles
+    no more once half a block of answers in a row said so. Latencies of one server differ by more than that,
+    by what is asked and by luck. So not single calls are compared but lower quartiles of `_BLOCK` answers: of
+    the last, and of the best block remembered.
     """
 
     def __init__(self, most: int) -> None:
@@ -173,8 +177,11 @@ class Width:
         self._exact = float(min(8, most))
         self._doubling = True
         self._last_cut = 0.0
-        self._best = float("inf")
-        self._recent = 0.0
+        self._block: deque[float] = deque(maxlen=_BLOCK)  # the last latencies
+        self._quartiles: deque[float] = deque(maxlen=_BLOCKS)  # of whole blocks
+        self._in_block = 0
+        self._slow = 0  # answers in a row that were over the latency limit
+        self._base = 0.0
 
     @property
     def limit(self) -> int:
@@ -182,16 +189,27 @@ class Width:
 
     def succeed(self, seconds: float) -> None:
         """A call was answered well after `seconds`."""
-        self._best = min(self._best, seconds)
-        self._recent += (seconds - self._recent) / 8 if self._recent else seconds
-        if self._recent <= _LATENCY_LIMIT * self._best:
+        self._block.append(seconds)
+        recent = sorted(self._block)[len(self._block) // 4]
+        self._in_block += 1
+        if self._in_block == _BLOCK:
+            self._in_block = 0
+            self._quartiles.append(recent)
+            self._base = min(self._quartiles)
+        elif not self._quartiles:
+            self._base = recent
+        if recent <= _LATENCY_LIMIT * self._base:
             self._exact = min(self._most, self._exact + (1.0 if self._doubling else 1.0 / self._exact))
+            self._slow = 0
+            return
+        self._slow += 1
+        self._doubling = self._doubling and self._slow < _BLOCK // 2
 
     @property
     def gap(self) -> float:
         """Seconds between calls that keep a full width busy: starts are spread, so that a limit is met by one
         call and not by a volley."""
-        return 0.8 * self._best / self._exact if self._recent else 0.0
+        return 0.8 * self._base / self._exact
 
     def overload(self, now: float, started: float) -> None:
         """A call that started at `started` met an overloaded server (503, 529) or its deadline."""

@@ -200,6 +200,34 @@ def test_width_stops_growing_when_latency_does() -> None:
     assert width.limit < 80
 
 
+@pytest.mark.parametrize("sigma", [0.0, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_latencies_that_only_vary_let_the_width_grow(sigma: float, seed: int) -> None:
+    """Lognormal, as those of answers of different lengths: nothing here depends on the width."""
+    rng = random.Random(seed)
+    width = Width(64)
+    for _ in range(300):
+        width.succeed(5.0 * rng.lognormvariate(0.0, sigma))
+    assert width.limit == 64
+
+
+def test_one_quick_answer_is_no_measure_of_the_others() -> None:
+    width = Width(64)
+    width.succeed(0.3)
+    for _ in range(100):
+        width.succeed(5.0)
+    assert width.limit == 64
+
+
+def test_a_queue_that_grows_with_the_width_stops_it_though_latencies_vary() -> None:
+    """A server that works on eight at a time: whatever more is in flight waits there."""
+    rng = random.Random(3)
+    width = Width(1000)
+    for _ in range(5000):
+        width.succeed(rng.lognormvariate(0.0, 0.5) * max(1.0, width.limit / 8))
+    assert width.limit <= 8 * 3 * 3
+
+
 @pytest.mark.parametrize("size", [10, 100, 1500])
 def test_no_minute_holds_more_tokens_than_are_allowed(size: int) -> None:
     allowance = TokenAllowance(6000)
