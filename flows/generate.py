@@ -28,8 +28,9 @@ def resume(output_dir: Path, run_id: str, budget: BudgetSettings, *, as_json: bo
     """Go on with a run of this folder (`run_to_resume` says which without an id), within a larger budget if
     one is given."""
     run = run_to_resume(output_dir, run_id)
-    check_settings(run.settings)
-    return _see_through(run.settings.model_copy(update={"budget": budget}), run.run_id, as_json=as_json)
+    settings = run.settings.model_copy(update={"budget": budget})
+    check_settings(settings)
+    return _see_through(settings, run.run_id, as_json=as_json)
 
 
 def report(output_dir: Path, run_id: str, *, as_json: bool) -> None:

@@ -61,13 +61,7 @@ class Connection:
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Trust in the user's own CA, or None for the SDK's default (the system's certificates)."""
-        path = self.settings.ca_bundle
-        if not path:
-            return None
-        try:
-            return ssl.create_default_context(cafile=path)
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"cannot read the CA bundle {path}: {error}") from None
+        return load_ca(self.settings.ca_bundle)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +103,16 @@ class Reply:
 
 
 Complete = Callable[[Request], Awaitable[Reply]]
+
+
+def load_ca(path: str) -> ssl.SSLContext | None:
+    """Trust in the CA of a PEM file, None where no file is named; `UsageError` where it cannot be read."""
+    if not path:
+        return None
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"cannot read the CA bundle {path}: {error}") from None
 
 
 def failed(outcome: Outcome, error: object, **fields: Any) -> Reply:

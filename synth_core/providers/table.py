@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from synth_core.errors import UsageError
-from synth_core.providers.call import Complete, Connection
+from synth_core.providers.call import Complete, Connection, load_ca
 from synth_core.providers.own import connect_function
+from synth_core.providers.pricing import price
+from synth_core.records import Usage
 from synth_core.settings import Settings
 
 Connect = Callable[[Connection], AbstractAsyncContextManager[Complete]]
@@ -109,7 +111,8 @@ def key_of(provider: Provider, given: SecretStr | None = None) -> SecretStr | No
 
 
 def require_key(settings: Settings, given: SecretStr | None = None) -> None:
-    """Refuse settings that no call could work with: unknown provider, no key, no address.
+    """Refuse settings that no call could work with: unknown provider, no key, no address, no price to keep a
+    budget in USD by, an unreadable CA bundle.
 
     Raises `UsageError`, one line that names what to set.
     """
@@ -130,5 +133,12 @@ def require_key(settings: Settings, given: SecretStr | None = None) -> None:
     if options.sizes != "small" and not provider.writes_here:
         # Other sizes are tried outside of the sandbox: only for texts that were written here.
         raise UsageError(f"--sizes {options.sizes} is for --model-name constructive, not {provider.name}")
+    model = options.model_id or provider.default_model
+    if settings.budget.usd and price(provider, model, Usage(output_tokens=1)) is None:
+        raise UsageError(
+            f"the price of {provider.name}'s model {model!r} is not known, so --budget-usd cannot be kept;"
+            " give --budget-tokens or --budget-calls instead"
+        )
+    load_ca(options.ca_bundle)
     if provider.name not in PROVIDERS:
         load_connect(provider)
