@@ -97,6 +97,7 @@ async def ask_in_batches(
     retries: how often the rows that failed are handed over again, as far as `admit` lets them in; `keep`
         gets their later replies too.
     Raises `EnvironmentFault` where the provider does not take the job or loses touch; the job stays noted.
+    `HopelessProvider` where a job fails for the key, the quota or the account.
     """
     replies: dict[str, Reply] = {}
     for _ in range(retries + 1):
@@ -112,8 +113,12 @@ async def ask_in_batches(
         error = ended.error or "the batch ended without an answer to this row"
         for key in left:
             replies[key] = ended.replies.get(_row(key)) or failed(Outcome.TRANSIENT, error)
+        # Good answers first: they came in no order, so a breaker must not see ten failures before them.
+        for key in sorted(left, key=lambda key: replies[key].outcome is not Outcome.OK):
             keep(key, replies[key])
         folder.forget(label)  # only now: what a kill leaves unkept is collected again, not asked again
+        if classify(400, "", ended.error) in HOPELESS:
+            raise HopelessProvider(f"the provider gave the batch up: {ended.error}")
 
 
 async def _one_job(

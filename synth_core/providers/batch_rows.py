@@ -72,8 +72,13 @@ async def _ask(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep: Kee
         keep(key, row.candidate, row.lane, reply)
         row.reserved = False
         reply = row.lane.account_row(row.request, row.candidate.id, reply)
+        row.lane.breaker.observe(reply)
         usage = add_usage(row.asked.usage, reply.usage)
         row.asked = Asked(reply, usage, row.asked.calls + 1, 0.0)
+
+    def again(key: str) -> bool:
+        rows[key].lane.breaker.check()
+        return rows[key].reserve()
 
     by_provider = sorted(rows, key=lambda key: rows[key].lane.provider.name)
     for _, keys in groupby(by_provider, key=lambda key: rows[key].lane.provider.name):
@@ -88,8 +93,9 @@ async def _ask(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep: Kee
                 folder,
                 retries,
                 keep=receive,
-                admit=lambda key: rows[key].reserve(),
+                admit=again,
                 time_left=lane.time_left,
             )
+            lane.breaker.check()
         except EnvironmentFault as error:
             raise type(error)(scrub(str(error), lane.key)) from None

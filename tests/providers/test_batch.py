@@ -228,6 +228,38 @@ def test_a_job_that_fails_whole_says_why(wire: str, says: str, make_settings: Ma
     assert [says in c.failure.detail for c in done if c.failure] == [True] * 3
 
 
+def test_a_job_that_fails_for_the_account_is_not_handed_over_again(make_settings: Make) -> None:
+    """Gemini's SDK leaves out why a job failed."""
+    jobs = JobServer("openai", fails="Billing hard limit has been reached")
+    with Loopback(jobs) as server, pytest.raises(HopelessProvider, match="Billing hard limit"):
+        _complete(_settings(make_settings, jobs, server), candidates("openai", 3))
+    assert len(jobs.jobs) == 1
+
+
+def test_rows_that_no_further_call_would_mend_stop_the_run_and_cost_no_answer(make_settings: Make) -> None:
+    """Half of the rows found the quota spent; what the others brought is kept."""
+    jobs = JobServer("openai", result=lambda number, prompt: "text")
+    spent = {"status_code": 429, "body": {"error": {"code": "insufficient_quota", "message": "none left"}}}
+
+    def behave(seen: Seen) -> Act:
+        act = jobs(seen)
+        if seen.path.endswith("/content") and len(jobs.jobs) == 1:
+            rows = [json.loads(line) for line in act.body.decode().split("\n")]
+            lines = [json.dumps({**row, "response": spent} if i < 4 else row) for i, row in enumerate(rows)]
+            return replace(act, body="\n".join(lines).encode())
+        return act
+
+    with Loopback(behave) as server:
+        settings = _settings(make_settings, jobs, server)
+        with pytest.raises(
+            HopelessProvider, match=r"3 quota; of the 4 before them 4 were answered.*none left"
+        ):
+            _complete(settings, candidates("openai", 8))
+        done = _complete(settings, candidates("openai", 8))
+    assert all(candidate.alive for candidate in done)
+    assert [len(rows) for _, rows in jobs.jobs] == [8, 4]
+
+
 @pytest.mark.parametrize("wire", ["openai", "gemini"])
 @pytest.mark.parametrize("noted", [True, False], ids=["its name was noted", "killed before the note"])
 def test_a_job_in_flight_is_found_again(wire: str, noted: bool, make_settings: Make) -> None:
