@@ -23,12 +23,13 @@ from synth_core.extraction import refuses
 from synth_core.providers.answers import Answer, AnswerStore
 from synth_core.providers.batch_rows import Row, ask_rows
 from synth_core.providers.budget import Budget
-from synth_core.providers.call import RETRYABLE, Connection, Reply, Request
+from synth_core.providers.call import ANSWERED, Connection, Reply, Request
 from synth_core.providers.calls import CallLedger
 from synth_core.providers.completion import completed, question
 from synth_core.providers.lane import Lane
 from synth_core.providers.pricing import price
 from synth_core.providers.retry import Asked, add_usage, ask
+from synth_core.providers.salvage import salvage
 from synth_core.providers.table import find_provider, key_of
 from synth_core.records import (
     Candidate,
@@ -39,7 +40,7 @@ from synth_core.records import (
 )
 from synth_core.settings import Settings
 
-_SALVAGE_PAUSE = 5.0  # seconds before calls that failed for the moment are tried once more
+_SALVAGE_PAUSE = 5.0  # seconds before calls that failed for the moment are tried again
 _GRACE = 5.0  # seconds that calls in flight get once the breaker has tripped
 _RATE_WINDOW = 60.0
 
@@ -91,7 +92,7 @@ class Dispatcher:
         self._use_cache = use_cache
         self._answers: AnswerStore | None = None
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._done = self._from_cache = 0
+        self._done = self._well = self._from_cache = 0
         self._thread = threading.Thread(target=self._loop.run_forever, name="dispatch", daemon=True)
         self._thread.start()
 
@@ -158,23 +159,25 @@ class Dispatcher:
             self._answers.close()
 
     async def _complete_all(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """One wave of calls, then a second for those that a passing trouble of the server outlasted."""
+        """One wave of calls, then others for those that a passing trouble of the server outlasted."""
         if self._settings.provider.batch:
             return await self._complete_in_batches(candidates)
         retries = self._settings.provider.retries
         done = await self._wave(candidates, retries)
-        outlasted = [
-            index
-            for index, candidate in enumerate(done)
-            if candidates[index].alive and candidate.completion and candidate.completion.outcome in RETRYABLE
-        ]
-        if outlasted and retries:
-            self._done -= len(outlasted)  # they count once they have ended for good
-            await asyncio.sleep(_SALVAGE_PAUSE)
-            again = [candidates[i].model_copy(update={"telemetry": done[i].telemetry}) for i in outlasted]
-            for index, candidate in zip(outlasted, await self._wave(again, retries=0), strict=True):
-                done[index] = candidate
-        return done
+        if not retries:
+            return done
+        return await salvage(
+            candidates,
+            done,
+            self._ask_once_more,
+            answered=lambda: self._well,
+            pause=_SALVAGE_PAUSE,
+            time_left=self._budget.time_left,
+        )
+
+    async def _ask_once_more(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        self._done -= len(candidates)  # they count once they have ended for good
+        return await self._wave(candidates, retries=0)
 
     async def _wave(self, candidates: Sequence[Candidate], retries: int) -> list[Candidate]:
         """Complete all at once; the first exception ends it, after a grace for what is in flight."""
@@ -255,6 +258,7 @@ class Dispatcher:
 
     def _answered(self, candidate: Candidate, request: Request, asked: Asked) -> Candidate:
         self._done += asked.reply.outcome is not Outcome.OVER_BUDGET
+        self._well += asked.reply.outcome in ANSWERED
         before = candidate.telemetry
         update = {
             "usage": add_usage(before.usage, asked.usage) if before.calls else asked.usage,

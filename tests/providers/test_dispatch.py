@@ -273,6 +273,66 @@ def test_the_salvage_round_saves_what_a_passing_trouble_outlasted(make_settings:
     assert [v.stage for v in done.verdicts] == [Stage.PROMPT, Stage.LLM]
 
 
+def test_an_outage_is_waited_out_and_costs_nobody_an_attempt(make_settings: Make) -> None:
+    def behave(seen: Seen) -> Act:
+        return error(seen.wire, 503, "down") if 6 <= seen.number < 60 and len(down) < 45 else _well(seen)
+
+    down: list[int] = []
+
+    def counted(seen: Seen) -> Act:
+        act = behave(seen)
+        if act.status == 503:
+            down.append(seen.number)
+        return act
+
+    with Loopback(counted) as server:
+        settings = make_settings("openai", server.base_url("openai"), provider={"retries": 1})
+        done = _complete(settings, candidates("openai", 26))
+    assert len(down) == 45  # all twenty, twice, then one at a time
+    assert all(candidate.alive for candidate in done)
+
+
+def test_an_outage_that_lasts_ends_the_run_and_no_candidate(make_settings: Make) -> None:
+    lasts = True
+
+    def behave(seen: Seen) -> Act:
+        return error(seen.wire, 503, "down for good") if lasts and seen.number >= 6 else _well(seen)
+
+    with Loopback(behave) as server:
+        settings = make_settings("openai", server.base_url("openai"), provider={"retries": 1})
+        with pytest.raises(HopelessProvider, match=r"answers no more: 20 candidates.*down for good.*resume"):
+            _complete(settings, candidates("openai", 26))
+        assert len(server.seen) == 6 + 2 * 20 + 8
+        lasts = False
+        done = _complete(settings, candidates("openai", 26))
+    assert all(candidate.alive for candidate in done)
+    assert len(server.seen) == 6 + 2 * 20 + 8 + 20  # what was answered was kept
+
+
+def test_a_budget_that_is_spent_ends_the_waiting_for_a_server(make_settings: Make) -> None:
+    def behave(seen: Seen) -> Act:
+        return _well(seen) if seen.number < 6 else error(seen.wire, 503, "down")
+
+    with Loopback(behave) as server:
+        settings = make_settings(
+            "openai", server.base_url("openai"), provider={"retries": 1}, budget={"calls": 48}
+        )
+        done = _complete(settings, candidates("openai", 26))
+    assert len(server.seen) == 48
+    assert [c.completion.outcome for c in done if c.completion].count(Outcome.OVER_BUDGET) == 20
+
+
+def test_questions_that_always_fail_are_no_outage_while_others_are_answered(make_settings: Make) -> None:
+    def behave(seen: Seen) -> Act:
+        return error(seen.wire, 500, "chokes") if "Tanh, Tanh, Tanh" in seen.prompt else _well(seen)
+
+    with Loopback(behave) as server:
+        settings = make_settings("openai", server.base_url("openai"), provider={"retries": 1})
+        with Dispatcher(settings) as dispatcher:
+            done = dispatcher.complete(candidates("openai", 10))
+    assert [c.index % 5 >= 3 for c in done] == [not c.alive for c in done]
+
+
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_a_refused_temperature_is_left_out_from_then_on(concurrency: int, make_settings: Make) -> None:
     def behave(seen: Seen) -> Act:
