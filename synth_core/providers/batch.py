@@ -29,6 +29,7 @@ from synth_core.records import Outcome
 _FIRST_POLL, _LONGEST_POLL = 15.0, 300.0  # seconds between looks at a job, doubled each time
 _LONGEST_JOB = 3 * 86400.0  # seconds; providers end a job by themselves after one day or two
 _MOST_FAILURES = 10  # looks at a job that may fail in a row
+_MARK_FIELD = "synth_id"
 _MARK = re.compile(r"synth-id:\s*([0-9a-f]{12})")
 
 
@@ -183,10 +184,22 @@ def _row(key: str) -> str:
 
 
 def _marked(request: Request, row: str) -> Request:
-    if request.schema is not None:  # the answer has no room for a mark
-        return request
-    ending = f"\n\nAs the very last line of your answer, repeat this: synth-id: {row}"
-    return replace(request, text=request.text + ending)
+    mark = f"synth-id: {row}"
+    if (schema := request.schema) is None:
+        ending = f"\n\nAs the very last line of your answer, repeat this: {mark}"
+        return replace(request, text=request.text + ending)
+    # Such an answer has no last line; the mark is one more field of it, with one value to choose from.
+    properties = {_MARK_FIELD: {"enum": [mark]}, **schema["properties"]}
+    required = [_MARK_FIELD, *schema["required"]]
+    return replace(request, schema={**schema, "properties": properties, "required": required})
+
+
+def _unmarked(text: str) -> str:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        fields = json.loads(text)
+        del fields[_MARK_FIELD]
+        return json.dumps(fields)
+    return _MARK.sub("", text).rstrip() + "\n"
 
 
 def _by_mark(received: Mapping[str, Reply]) -> dict[str, Reply]:
@@ -198,7 +211,7 @@ def _by_mark(received: Mapping[str, Reply]) -> dict[str, Reply]:
         owner = marks[-1] if marks else row
         if owner != row and owner not in received:
             continue
-        text = _MARK.sub("", reply.text).rstrip() + "\n" if marks else reply.text
+        text = _unmarked(reply.text) if marks else reply.text
         if owner not in sure or marks:
             sure[owner] = replace(reply, text=text)
     return sure

@@ -18,6 +18,7 @@ from loopback import Act, Loopback, Seen, answer, error
 
 from flows.by_hand import steps
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
+from synth_core.layers import write_program
 from synth_core.providers import batch
 from synth_core.providers.answers import AnswerStore
 from synth_core.providers.calls import read_totals
@@ -204,6 +205,41 @@ def test_rows_that_come_back_under_the_wrong_id_are_told_by_their_mark(make_sett
     for candidate in done:
         assert candidate.completion is not None
         assert candidate.completion.text == f"for question {candidate.index}\n"
+
+
+def test_forms_are_told_by_a_mark_as_well(make_settings: Make) -> None:
+    """An answer under a JSON schema has no last line to hold one."""
+    schemas: dict[str, dict[str, Any]] = {}
+
+    def behave(seen: Seen) -> Act:
+        if seen.path == "/v1/files":
+            for line in re.findall(rb'^{"custom_id".*$', seen.raw, re.MULTILINE):
+                row = json.loads(line)
+                schemas[row["custom_id"]] = row["body"]["response_format"]["json_schema"]["schema"]
+        return jobs(seen)
+
+    def first_of_each(schema: dict[str, Any]) -> Any:
+        if "properties" in schema:
+            assert schema["required"] == list(schema["properties"])
+            return {name: first_of_each(part) for name, part in schema["properties"].items()}
+        return schema.get("enum", [True])[0]
+
+    def shifted(self: JobServer, number: int) -> Iterator[tuple[str, str]]:
+        ids = [row for row, _ in self.jobs[number][1]]
+        texts = [json.dumps(first_of_each(schemas[row])) for row in ids]
+        yield from zip(ids[1:] + ids[:1], texts, strict=True)
+
+    jobs = JobServer("openai")
+    jobs._results = shifted.__get__(jobs)  # type: ignore[method-assign]
+    with Loopback(behave) as server:
+        asked = candidates("openai", 5, prompt="layers")
+        done = _complete(_settings(make_settings, jobs, server), asked)
+    for candidate in done:
+        assert candidate.completion is not None
+        operators = candidate.specification.operators
+        assert "synth_id" not in candidate.completion.text
+        assert write_program(operators, candidate.completion.text)
+        assert len(json.loads(candidate.completion.text)) == 3 + len(operators)  # of another there are more
 
 
 @pytest.mark.parametrize("wire", ["openai", "gemini"])
