@@ -1,6 +1,7 @@
 """Repair: a failed program goes back to the LLM with its code and what was found wrong with it.
 
-What failed before there was any code (a refusal, a truncation, an error of the provider) is asked anew.
+What failed before there was any code (a refusal, a truncation, an error of the provider) is asked anew, and
+so is a form (`small-model`), whose code no model wrote.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import atexit
 from functools import cache
 
+from synth_core import layers
 from synth_core.errors import SynthError
 from synth_core.extraction import code_in
 from synth_core.prompting import render
@@ -34,6 +36,8 @@ def with_feedback(fresh: Candidate, failed: Candidate) -> Candidate:
     assert failure is not None
     if failure.category in _NO_CODE or find_provider(fresh.specification.provider).writes_here:
         return fresh
+    if fresh.specification.prompt == layers.TEMPLATE:
+        return fresh  # the code is ours: what the model can do better is to fill the form in anew
     code = (
         failed.program.source
         if failed.program

@@ -22,13 +22,20 @@ _SETTINGS = Settings(seed=1, on_failure="repair", max_retries=1)
 _SOURCE = "import torch\n\nclass M(torch.nn.Module):\n    pass\n"
 
 
-def _failed(stage: Stage, category: Category, *, provider: str = "openai", parsed: bool = True) -> Candidate:
+def _failed(
+    stage: Stage,
+    category: Category,
+    *,
+    provider: str = "openai",
+    parsed: bool = True,
+    prompt: str = "ordered",
+) -> Candidate:
     specification = Specification(
         operators=("Conv2d", "ReLU"),
         strategy="s",
         seed=3,
         provider=provider,
-        prompt="ordered",
+        prompt=prompt,
         temperature=0.5,
     )
     candidate = render_prompts([Candidate(index=7, specification=specification)])[0]
@@ -63,6 +70,18 @@ def test_the_constructive_provider_is_not_asked_to_repair() -> None:
     attempt = again(_failed(Stage.VALIDATE_EAGER, Category.EXCEPTION, provider="constructive"), _SETTINGS)
     assert attempt is not None
     assert attempt.prompt is None
+
+
+def test_a_form_is_filled_in_anew() -> None:
+    """Its code is ours; a repair would ask a weak model for free code, without the schema that it needs."""
+    failed = _failed(Stage.VALIDATE_EAGER, Category.EXCEPTION, prompt="layers")
+    attempt = again(failed, _SETTINGS)
+    assert attempt is not None
+    (rendered,) = render_prompts([attempt])
+    assert failed.prompt
+    assert rendered.prompt
+    assert rendered.prompt.template == "layers"
+    assert rendered.specification.sample != failed.specification.sample  # another answer, not the cached one
 
 
 def test_a_shape_error_comes_with_a_plan_that_fits() -> None:
