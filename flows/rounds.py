@@ -14,6 +14,9 @@ from synth_core.settings import Settings
 from synth_core.strategies import Strategy, effective_strategies
 from tasks.cache import Batch
 
+# A job of a provider's batch mode takes up to a day, so they must not wait for each other; Gemini takes no
+# more than a hundred at once.
+JOBS_AT_ONCE = 80
 _LOWEST_YIELD = 0.05  # what is assumed when nothing was accepted yet; keeps a round finite
 
 
@@ -27,8 +30,12 @@ class Round:
 
 
 def batch_size(settings: Settings) -> int:
-    """Candidates a task run handles: enough that orchestration stays cheap, few enough to overlap."""
-    return settings.batch_size or min(max(math.ceil(settings.num_total_samples / 200), 16), 256)
+    """Candidates a task run handles: enough that orchestration stays cheap, few enough to overlap.
+
+    In a provider's batch mode a batch is a job, and all of a run are to be under way at once.
+    """
+    batches = JOBS_AT_ONCE if settings.provider.batch else 200
+    return settings.batch_size or min(max(math.ceil(settings.num_total_samples / batches), 16), 256)
 
 
 def go_through_rounds(

@@ -21,7 +21,7 @@ from flows.conveyor import Conveyor, Finished
 from flows.locks import try_lock
 from flows.pool import Pool
 from flows.progress import Progress, RunSummary, Tally
-from flows.rounds import Round, batch_size, go_through_rounds
+from flows.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds
 from flows.workshop import OpenWorkshop, open_workshop
 from synth_core.errors import UsageError
 from synth_core.settings import Settings
@@ -149,6 +149,8 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
             wave = max(1, _CANDIDATES_A_HAND_OFF // batch_size(run.settings))
             hand_off = Pool(run, shelf).task()
             conveyor = replace(conveyor, hand_off=hand_off, wave=wave, window=3 * wave)
+        if run.settings.provider.batch:
+            conveyor = replace(conveyor, window=max(conveyor.window, JOBS_AT_ONCE))
 
         progress = artifacts.Progress(run)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
 from flows.conveyor import Finished
-from flows.rounds import Round, batch_size, go_through_rounds
+from flows.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
 
@@ -41,6 +42,12 @@ def play(settings: Settings, accept: Callable[[int], int], category: str = "CRAS
 @pytest.mark.parametrize(("total", "size"), [(1, 16), (1000, 16), (10_000, 50), (100_000, 256)])
 def test_batches_grow_with_the_run(total: int, size: int) -> None:
     assert batch_size(Settings(num_total_samples=total)) == size
+
+
+@pytest.mark.parametrize("total", [100, 10_000, 20_000])
+def test_in_batch_mode_all_jobs_of_a_flow_run_are_under_way_at_once(total: int) -> None:
+    settings = Settings.model_validate({"num_total_samples": total, "provider": {"batch": True}})
+    assert math.ceil(total / batch_size(settings)) <= JOBS_AT_ONCE
 
 
 def test_first_attempts_cover_the_run_once_by_strategy() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 
@@ -131,6 +132,19 @@ def test_the_first_of_two_duplicates_stays_whatever_finishes_first(runner: Runne
     runner.bench.disturb = slow_first
     runner(num_total_samples=40, max_retries=0, batch_size=10)
     assert order == [0, 10, 20, 30]
+
+
+def test_in_batch_mode_no_job_waits_for_another(runner: Runner) -> None:
+    """Each may take a day, so all of them are handed over before the first has ended."""
+    handed_over = threading.Barrier(20, timeout=120)
+
+    def ask(candidates: Sequence[Candidate], manifest: Manifest) -> list[Candidate]:
+        handed_over.wait()
+        return Bench._answer(candidates, manifest)
+
+    runner.bench.answer = ask
+    summary = runner(num_total_samples=20, max_retries=0, batch_size=1, provider={"batch": True})
+    assert summary.attempted == 20
 
 
 def test_a_large_run_is_split_into_sub_flows(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
