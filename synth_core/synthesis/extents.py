@@ -54,6 +54,21 @@ def multiple(text: str, count: int) -> str:
     return _fraction(text, count, 1) or f"{count} * {operand(text)}"
 
 
+def total(extents: list[str]) -> str:
+    """Text of their sum, like terms together: `3 * width` and not `2 * width + width`."""
+    counts: dict[str, int] = {}
+    for extent in extents:
+        for term in [extent] if "(" in extent else extent.split(" + "):
+            match = _SIMPLE.fullmatch(term)
+            name, count = (match[2], int(match[1] or 1)) if match and not match[3] else (term, 1)
+            if term.isdecimal():
+                name, count = "", int(term)
+            counts[name] = counts.get(name, 0) + count
+    figure = counts.pop("", 0)
+    terms = [f"{count} * {operand(name)}" if count > 1 else name for name, count in counts.items()]
+    return " + ".join([*terms, str(figure)] if figure else terms)
+
+
 def operand(text: str) -> str:
     """An extent as it stands in a product: a sum or a quotient needs parentheses."""
     return f"({text})" if " + " in text or " // " in text else text
@@ -115,7 +130,7 @@ def _concatenated(d: Draft, line: Line, reads: list[Value], axis: int, rank: int
     if None in parts:
         return ""
     sums = [_text(d, part, axis) for part in parts if part is not None]
-    return multiple(sums[0], len(sums)) if len(set(sums)) == 1 else " + ".join(sums)
+    return multiple(sums[0], len(sums)) if len(set(sums)) == 1 else total(sums)
 
 
 def _definitions(d: Draft, line: Line) -> str:

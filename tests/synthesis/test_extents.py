@@ -149,3 +149,20 @@ def get_init_inputs():
 def test_constants_that_are_tied_grow_together() -> None:
     found = enlarge(TIED, sets=0, seed=0).constants
     assert found == {"batch_size": 64, "seq_len": 512, "steps": 512, "double": 1024, "in_features": 40}
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (["2 * width", "width"], "3 * width"),
+        (["width", "depth", "width"], "2 * width + depth"),
+        (["width + 4", "8"], "width + 12"),
+        (["width // 2", "width"], "width // 2 + width"),
+        (["2 * (a + b)", "a"], "2 * (a + b) + a"),
+        (["6", "6"], "12"),
+    ],
+)
+def test_a_sum_has_like_terms_together(parts: list[str], text: str) -> None:
+    assert extents.total(parts) == text
+    names = {"width": 10, "depth": 7, "a": 3, "b": 5}
+    assert eval(text, names) == sum(eval(extent, names) for extent in parts)
