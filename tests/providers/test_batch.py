@@ -354,18 +354,21 @@ def test_a_job_that_was_not_taken_leaves_the_budget_as_it_was(make_settings: Mak
 
 
 def test_a_job_is_waited_for_as_long_as_wall_time_allows(make_settings: Make) -> None:
-    jobs = JobServer("openai", polls_needed=10**6)
+    jobs = JobServer("openai")
     with Loopback(jobs) as server:
         settings = _settings(make_settings, jobs, server)
-        limited = settings.model_copy(update={"budget": settings.budget.model_copy(update={"wall_s": 0.5})})
+        _complete(settings, candidates("openai", 1, first=9))  # loads the SDK, which would use up the time
+        jobs.polls_needed = 10**6
+        limited = settings.model_copy(update={"budget": settings.budget.model_copy(update={"wall_s": 2.0})})
         with Dispatcher(limited) as dispatcher:
             done = dispatcher.complete(candidates("openai", 4))
-            assert dispatcher.budget_spent == "the budget of 0.5 s of wall time is spent"
+            assert dispatcher.budget_spent == "the budget of 2 s of wall time is spent"
+        assert len(jobs.jobs) == 2
         assert [c.completion.outcome for c in done if c.completion] == [Outcome.OVER_BUDGET] * 4
         jobs.polls_needed = 1
         done = _complete(settings, candidates("openai", 4))
     assert all(candidate.alive for candidate in done)
-    assert len(jobs.jobs) == 1  # the resumed run found it again
+    assert len(jobs.jobs) == 2  # the resumed run found it again
 
 
 def test_a_job_that_never_ends_is_not_waited_for_for_ever(
