@@ -134,6 +134,7 @@ def test_the_first_of_two_duplicates_stays_whatever_finishes_first(runner: Runne
     assert order == [0, 10, 20, 30]
 
 
+@pytest.mark.slow
 def test_in_batch_mode_no_job_waits_for_another(runner: Runner) -> None:
     """Each may take a day, so all of them are handed over before the first has ended."""
     handed_over = threading.Barrier(20, timeout=120)

@@ -163,6 +163,7 @@ def test_one_job_answers_all_at_half_the_price(wire: str, make_settings: Make, t
     assert read_totals(tmp_path / "run").calls == 8
 
 
+@pytest.mark.slow
 def test_a_few_by_hand_are_asked_directly(
     make_settings: Make, tmp_path: Path, warm_up: Callable[[Path], Path]
 ) -> None:
