@@ -75,7 +75,8 @@ def test_a_disk_that_fills_up_costs_one_line_and_no_program(
     assert all("def get_init_inputs" in text for text in kept.values())
     assert kept.items() <= programs.items()
     result = json.loads((tmp_path / "resumed.json").read_text())
-    assert (result["attempted"], result["accepted"]) == (12, len(programs))
+    assert result["accepted"] == len(programs)
+    assert result["attempted"] == len(programs) + sum(result["rejected"].values()) >= 12
 
 
 def _texts(folder: Path) -> dict[str, str]:
