@@ -20,6 +20,7 @@ from typing import Any
 
 from synth_core.providers.budget import Spending
 from synth_core.providers.call import Reply
+from synth_core.records import Outcome
 
 FILE_NAME = "calls.jsonl"
 
@@ -43,6 +44,11 @@ class CallTotals:
     failed_cost_usd: float = 0.0
     worst_unsaid: Spending = field(default_factory=Spending)
     active_s: float = 0.0
+
+    @property
+    def failed(self) -> int:
+        """Calls that ended without an answer that is whole."""
+        return self.outcomes.total() - self.outcomes[Outcome.OK]
 
     def spending(self) -> Spending:
         """All of it, at their worst case the calls that were lost or never said what they used."""

@@ -18,7 +18,6 @@ from weakref import WeakValueDictionary
 
 from pydantic import SecretStr
 
-from synth_core.errors import UsageError
 from synth_core.extraction import refuses
 from synth_core.providers.answers import Answer, AnswerStore
 from synth_core.providers.batch_rows import Row, ask_rows
@@ -27,15 +26,13 @@ from synth_core.providers.call import ANSWERED, Connection, Reply, Request
 from synth_core.providers.calls import CallLedger
 from synth_core.providers.completion import completed, question
 from synth_core.providers.lane import Lane
-from synth_core.providers.pricing import price
 from synth_core.providers.retry import Asked, add_usage, ask
 from synth_core.providers.salvage import salvage
-from synth_core.providers.table import find_provider, key_of
+from synth_core.providers.table import find_provider, key_of, require_price
 from synth_core.records import (
     Candidate,
     Outcome,
     Stage,
-    Usage,
     operator_signature,
 )
 from synth_core.settings import Settings
@@ -128,7 +125,7 @@ class Dispatcher:
         cost = None if totals.unpriced and totals.unpriced == totals.outcomes.total() else totals.cost_usd
         return Snapshot(
             calls=totals.calls,
-            failed=totals.outcomes.total() - totals.outcomes[Outcome.OK],
+            failed=totals.failed,
             from_cache=self._from_cache,
             in_flight=sum(lane.in_flight for lane in lanes),
             input_tokens=totals.input_tokens,
@@ -276,11 +273,7 @@ class Dispatcher:
         provider, settings = find_provider(name), self._settings
         is_main = name == settings.model_name
         model = (settings.provider.model_id if is_main else "") or provider.default_model
-        if settings.budget.usd and price(provider, model, Usage(output_tokens=1)) is None:
-            raise UsageError(
-                f"the price of {provider.name}'s model {model!r} is not known, so a budget in USD cannot be"
-                " kept; set a budget in tokens or calls instead"
-            )
+        require_price(settings, provider, model)
         connection = Connection(
             settings=settings.provider,
             key=key_of(provider, self._key if is_main else None),

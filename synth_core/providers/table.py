@@ -134,11 +134,16 @@ def require_key(settings: Settings, given: SecretStr | None = None) -> None:
         # Other sizes are tried outside of the sandbox: only for texts that were written here.
         raise UsageError(f"--sizes {options.sizes} is for --model-name constructive, not {provider.name}")
     model = options.model_id or provider.default_model
+    require_price(settings, provider, model)
+    load_ca(options.ca_bundle)
+    if provider.name not in PROVIDERS:
+        load_connect(provider)
+
+
+def require_price(settings: Settings, provider: Provider, model: str) -> None:
+    """Refuse, by `UsageError`, a budget in USD for a model whose price nobody knows."""
     if settings.budget.usd and price(provider, model, Usage(output_tokens=1)) is None:
         raise UsageError(
             f"the price of {provider.name}'s model {model!r} is not known, so --budget-usd cannot be kept;"
             " give --budget-tokens or --budget-calls instead"
         )
-    load_ca(options.ca_bundle)
-    if provider.name not in PROVIDERS:
-        load_connect(provider)

@@ -12,7 +12,7 @@ from synth_core.operators.catalog import CATALOG
 from synth_core.operators.operator import Group
 from synth_core.proportion import wilson
 from synth_core.providers.calls import read_costs, read_totals
-from synth_core.records import Candidate, Outcome, Stage
+from synth_core.records import Candidate, Stage
 from synth_core.reporting.report import (
     Example,
     FailureRow,
@@ -189,7 +189,7 @@ def _spend(rows: pl.DataFrame, runs: Sequence[Run]) -> Spend:
     totals = [read_totals(run.folder) for run in runs]
     return Spend(
         calls=sum(each.calls for each in totals),
-        failed=sum(each.outcomes.total() - each.outcomes[Outcome.OK] for each in totals),
+        failed=sum(each.failed for each in totals),
         lost=sum(each.lost for each in totals),
         from_cache=rows.select(pl.col("from_cache").list.contains(Stage.LLM.value).sum()).item(),
         input_tokens=sum(each.input_tokens for each in totals),

@@ -96,12 +96,8 @@ class Pool:
 
     def prove(self) -> None:
         """Start the first worker and wait for it; raise EnvironmentFault where none can live here."""
-        compilers = [
-            os.environ.get("CC"),
-            shutil.which("gcc"),
-            shutil.which("clang"),
-        ]  # as Triton looks for one
-        self._readable = next((toolchain(compiler) for compiler in compilers if compiler), ())
+        compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")  # Triton's choice
+        self._readable = toolchain(compiler) if compiler else ()
         worker = self._start()
         worker.channel.settimeout(START_SECONDS)
         with contextlib.suppress(OSError, ValueError):
@@ -224,13 +220,10 @@ class Pool:
         share = WHOLE
         if not job.whole and self._memory_mb:
             share = min(WHOLE, max(LEAST, SLACK * self._promised_mb(job) / self._memory_mb))
+        asked = {"stage": job.stage, "request": job.request, "share": share, "last": job.whole}
         order = anonymous_file("order")
         with os.fdopen(os.dup(order), "wb") as file:
-            file.write(
-                json.dumps(
-                    {"stage": job.stage, "request": job.request, "share": share, "last": job.whole}
-                ).encode()
-            )
+            file.write(json.dumps(asked).encode())
         runs = 2 if job.compiles else 1
         worker.job, worker.evidence = job, tuple(anonymous_file("evidence") for _ in range(runs))
         worker.since = time.monotonic()

@@ -45,21 +45,16 @@ class _Case:
 
 
 class Judges:
-    """As many judges as the workers keep busy. A case goes to the one with the fewest before it."""
+    """As many judges as the workers keep busy."""
 
     def __init__(self, box: Sandbox, slot: int, workers: int) -> None:
         """slot: the first of as many as there are workers that nobody else uses."""
         self._judges = [Judge(box, slot + number) for number in range(max(1, workers // WORKERS_EACH))]
 
-    def submit(
-        self,
-        stage: str,
-        request: dict[str, Any],
-        evidence: Sequence[tuple[int, Observation]],
-        answered: Callable[[Judgement], None],
-    ) -> None:
-        """Ask for a judgement; `answered` is called with it. Evidence stays the caller's."""
-        min(self._judges, key=lambda judge: judge.waiting).submit(stage, request, evidence, answered)
+    @property
+    def idlest(self) -> Judge:
+        """The one with the fewest cases before it."""
+        return min(self._judges, key=lambda judge: judge.waiting)
 
     def watched(self) -> dict[int, Callable[[], object]]:
         return {judge.fileno(): judge.receive for judge in self._judges}
@@ -91,6 +86,7 @@ class Judge:
         evidence: Sequence[tuple[int, Observation]],
         answered: Callable[[Judgement], None],
     ) -> None:
+        """Ask for a judgement; `answered` is called with it from `receive`. Evidence stays the caller's."""
         brief = {"stage": stage, "request": request, "observed": [asdict(o) for _, o in evidence]}
         case = anonymous_file("case")
         os.write(case, b"")

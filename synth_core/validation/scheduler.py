@@ -211,11 +211,11 @@ class Scheduler:
         if judgement := _seen(observed, job.limits):
             self._finish(job, judgement)
         elif job.on_gpu:
-            self._judges.submit(VETTING, job.request, job.evidence, partial(self._vetted, job))
+            self._judges.idlest.submit(VETTING, job.request, job.evidence, partial(self._vetted, job))
         elif job.compiles and len(job.evidence) == 1:
             self._queue(job).appendleft(job)
         else:
-            self._judges.submit(job.stage, job.request, job.evidence, partial(self._finish, job))
+            self._judges.idlest.submit(job.stage, job.request, job.evidence, partial(self._finish, job))
 
     def _vetted(self, job: Job, judgement: Judgement) -> None:
         """A program that a confined fork has executed to its end may enter a shared worker."""
@@ -237,7 +237,9 @@ class Scheduler:
         if judgement := _seen(evidence[-1][1], job.limits):
             self._judged_on_gpu(job, judgement)
         else:
-            self._judges.submit(job.stage, job.request, job.evidence, partial(self._judged_on_gpu, job))
+            self._judges.idlest.submit(
+                job.stage, job.request, job.evidence, partial(self._judged_on_gpu, job)
+            )
 
     def _judged_on_gpu(self, job: Job, judgement: Judgement) -> None:
         """Out of memory beside others may fit alone: that is tried before it is said."""

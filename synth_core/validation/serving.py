@@ -27,8 +27,8 @@ DONE: Final = b"+"
 POISONED: Final = b"!"
 ORDER: Final = b"job!"
 SAMPLE: Final = 2**18
-"""Elements of an output that are looked at: full-size ones would fill the memory with copies in fp64, and the
-judge, who is one for all workers, takes 8 times as long over four times as many (0.31 against 0.04 s)."""
+"""Elements of an output that are looked at: full-size ones would fill the memory with copies in fp64, and a
+judge, who serves several workers, takes 8 times as long over four times as many (0.31 against 0.04 s)."""
 
 
 def serve(device: str) -> None:

@@ -146,14 +146,12 @@ class _Zygote:
         signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while not self._reader.ended:
-            calls = (
-                self._scheduler.watched()
-                | {
-                    self._reader.descriptor: self._take,
-                    wake: lambda: os.read(wake, 65536),
-                }
-                | self._judges.watched()
-            )
+            calls = {
+                **self._scheduler.watched(),
+                **self._judges.watched(),
+                self._reader.descriptor: self._take,
+                wake: lambda: os.read(wake, 65536),
+            }
             for call in _ready(calls, None if self._scheduler.idle else TICK):
                 with contextlib.suppress(BlockingIOError):
                     call()

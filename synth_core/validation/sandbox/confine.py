@@ -144,8 +144,9 @@ def _rules(folder: str, profile: Profile, readable: tuple[str, ...]) -> list[tup
     if profile is Profile.WORKER:
         rules += [(path, landlock.READ) for path in ("/sys", "/proc/driver", "/proc/devices")]
         rules += [(path, landlock.DEVICE) for path in glob.glob("/dev/nvidia*")]
+        rules += [("/dev/nvidia-caps", landlock.DEVICE)]
         # The driver reads the first to be able to map memory at all, and names its threads in the second.
-        rules += [("/proc/sys/vm/mmap_min_addr", landlock.READ), ("/dev/nvidia-caps", landlock.DEVICE)]
+        rules += [("/proc/sys/vm/mmap_min_addr", landlock.READ)]
         rules += [("/proc/self", landlock.READ | landlock.WRITE_FILE | landlock.TRUNCATE)]
     return [*rules, (folder, landlock.WRITE | landlock.READ)]
 
