@@ -76,10 +76,11 @@ class WarmChild:
             self._closed = True
             life, self._life = self._life, None
             errands, self._errands = list(self._errands.values()), {}
-        if life:
-            life.close()
+        # First: a second interrupt may end this while it waits for the zygote.
         for errand in errands:
             errand.answer.set_exception(EnvironmentFault(_CLOSED))
+        if life:
+            life.close()
 
     def _alive(self) -> _Life:
         if self._closed:

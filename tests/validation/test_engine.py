@@ -240,6 +240,21 @@ def test_a_zygote_killed_in_the_middle_of_an_answer_keeps_nobody_waiting(tmp_pat
         child.close()
 
 
+def test_closing_answers_those_who_wait_before_it_waits_itself(tmp_path: Path) -> None:
+    """A second Ctrl-C ends the wait for a zygote that is still busy; nobody else may be left waiting then."""
+    child = WarmChild("tests.validation.torn", {"cache": str(tmp_path), "deaf": True})
+    answer = child.submit({"stage": "validate-eager"})
+    closing = threading.Thread(target=child.close)
+    closing.start()
+    try:
+        with pytest.raises(EnvironmentFault, match="closed"):
+            answer.result(TIMEOUT)
+        assert closing.is_alive()
+    finally:
+        os.kill(int((tmp_path / "lived").read_text()), signal.SIGKILL)
+        closing.join()
+
+
 @pytest.mark.slow
 def test_where_no_zygote_follows_a_dead_one_nobody_waits_for_ever(
     tmp_path: Path, warm_up: Callable[[Path], Path]

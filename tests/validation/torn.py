@@ -1,7 +1,7 @@
 """A zygote that says of itself how it dies: run in place of synth_core.validation.zygote.
 
 Its first life ends in the middle of an answer. Its second answers what it is asked, or, where the
-configuration has `"heir": false`, does not start.
+configuration has `"heir": false`, does not start. With `"deaf": true` it answers nothing and does not end.
 """
 
 from __future__ import annotations
@@ -9,12 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 
 def main() -> None:
     configuration = json.loads(sys.stdin.readline())
     lived = Path(configuration["cache"]) / "lived"
+    if configuration.get("deaf"):
+        lived.write_text(str(os.getpid()))
+        say(json.dumps({"ready": {"tier": "A"}}) + "\n")
+        time.sleep(600)
     if lived.exists() and not configuration["heir"]:
         say(json.dumps({"failed": "no heir", "usage": False}) + "\n")
         return
