@@ -17,7 +17,7 @@ def sigterm_as_interrupt() -> Iterator[None]:
     """SIGTERM and SIGINT raise `KeyboardInterrupt` in the main thread; elsewhere nothing changes.
 
     Once: a second one would cut short the cleaning up that the first began, and what that leaves running
-    keeps the process for ever. One that comes after `_PATIENCE` ends the process on the spot, as a kill would.
+    keeps the process for ever. One that comes after `_PATIENCE` ends the process on the spot.
     What a library makes of an interrupt that hits it in the middle is `KeyboardInterrupt` again.
     """
     if threading.current_thread() is not threading.main_thread():
