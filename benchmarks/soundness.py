@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 
 from synth_core.providers.constructive import Synthesizer, Written
-from synth_core.records import Candidate, Category, Program, Stage, Verdict
+from synth_core.records import Candidate, Category, Program, Stage, Verdict, sha256
 from synth_core.sampling import sample
 from synth_core.settings import Settings
 from synth_core.strategies import effective_strategies
@@ -42,8 +42,10 @@ def main() -> None:
     with closing(Synthesizer(chosen.workers)) as writer, ThreadPoolExecutor(2 * chosen.workers) as pool:
         candidates = list(pool.map(lambda candidate: _write(writer, candidate), candidates))
     wrote = time.monotonic()
+    texts = "".join(candidate.program.source for candidate in candidates if candidate.program)
     print(
-        f"written: {sum(c.alive for c in candidates)} of {len(candidates)} in {wrote - began:.0f} s",
+        f"written: {sum(c.alive for c in candidates)} of {len(candidates)} in {wrote - began:.0f} s, "
+        f"SHA-256 of all {sha256(texts)[:16]}",
         flush=True,
     )
     with Engine(settings.validation, chosen.workers) as engine, ThreadPoolExecutor(8) as pool:

@@ -1,12 +1,14 @@
 """On a machine with a GPU: full-size programs through the engine with device="cuda", programs a minute.
 
-    python benchmarks/validate_cuda.py FOLDER [--workers 14] [--limit 100] [--details FILE] [--smoke]
+    python benchmarks/validate_cuda.py FOLDER [--workers 16] [--batch 10] [--details FILE] [--smoke]
 
 FOLDER holds program files (`Model` or any one nn.Module class, get_inputs, get_init_inputs), for instance
 KernelBench/level2. Contract rules and the operators' names are off: these files never meant to keep them.
 Both stages run: every program is vetted in a forked, confined CPU process, then checked and compiled in
-long-lived, confined GPU workers. Starting those costs 10 s of a core each, once a run: small programs start
-them, and that is timed apart. Needs torch and pydantic alone.
+long-lived, confined GPU workers. Starting those costs 10 s of a core each, once a run: small programs that
+take their time start them all, and that is timed apart. Batches overlap as in a flow, one in its eager stage
+while another compiles; `--batch 0` sends all through one stage after the other, and times each. Needs torch
+and pydantic alone.
 
 --smoke runs a few small programs first, of which each must meet its end: it shows in a minute whether workers
 start in the sandbox, compile, tell errors apart and are replaced. If none starts, weaker sandboxes are tried,
@@ -17,9 +19,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from synth_core.errors import SynthError
@@ -58,10 +62,13 @@ def main() -> None:
         started = time.perf_counter()
         print(engine.probe(), f"ready after {time.perf_counter() - started:.1f} s", flush=True)
         print("starting all workers, with small programs:", flush=True)
-        small = [_small(f"return torch.relu(self.linear(x)) * {i + 1}.5") for i in range(3 * options.workers)]
+        pause = "if x.is_cuda: __import__('time').sleep(1)\n        return torch.relu(self.linear(x)) * "
+        small = [_small(f"{pause}{i + 1}.5") for i in range(options.workers)]
         _through(engine, [_candidate(i, "small", text) for i, text in enumerate(small)])
         print("the folder:", flush=True)
-        done = _through(engine, candidates)
+        done = (
+            _overlapping(engine, candidates, options.batch) if options.batch else _through(engine, candidates)
+        )
     verdicts = [verdict for candidate in done for verdict in candidate.verdicts]
     shared = sum(verdict.tier is Tier.SHARED_WORKER for verdict in verdicts)
     print(f"{sum(c.alive for c in done)} accepted; {shared} of {len(verdicts)} verdicts by shared workers")
@@ -78,6 +85,19 @@ def _through(engine: Engine, candidates: list[Candidate]) -> list[Candidate]:
         rate = entered * 60 / seconds
         print(f"{name}: {entered} programs in {seconds:.1f} s = {rate:.0f} a minute", flush=True)
     print(f"both stages: {len(candidates) * 60 / whole:.0f} programs a minute", flush=True)
+    return candidates
+
+
+def _overlapping(engine: Engine, candidates: list[Candidate], size: int) -> list[Candidate]:
+    """Batches through both stages side by side, as a flow sends them."""
+    batches = [candidates[i : i + size] for i in range(0, len(candidates), size)]
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(batches)) as pool:
+        done = pool.map(lambda batch: engine.validate_compile(engine.validate_eager(batch)), batches)
+        candidates = [candidate for batch in done for candidate in batch]
+    seconds = time.perf_counter() - started
+    print(f"both stages: {len(candidates)} programs in {seconds:.1f} s = ", end="")
+    print(f"{len(candidates) * 60 / seconds:.0f} a minute", flush=True)
     return candidates
 
 
@@ -158,8 +178,9 @@ def _candidate(index: int, name: str, text: str) -> Candidate:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder")
-    parser.add_argument("--workers", type=int, default=14)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--details", default="")
     parser.add_argument("--smoke", action="store_true")
     return parser.parse_args()

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from synth_core.errors import EnvironmentFault
@@ -26,7 +27,7 @@ from synth_core.validation.sandbox import process
 from synth_core.validation.sandbox.confine import Limits, Sandbox
 from synth_core.validation.sandbox.process import Process, anonymous_file
 from synth_core.validation.sandbox.seccomp import Profile
-from synth_core.validation.serving import DONE, ORDER, serve
+from synth_core.validation.serving import DONE, ONCE, ORDER, serve
 from synth_core.validation.units import toolchain
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class _Worker:
     def free(self) -> bool:
         return self.ready and not self.job and not self.retired
 
+    @property
+    def fresh(self) -> bool:
+        """It has served none, or will have when it is ready."""
+        return not (self.served or self.job or self.retired)
+
     def retire(self) -> None:
         self.retired = True
         self.process.kill()
@@ -108,15 +114,11 @@ class Pool:
             _, status = os.waitpid(worker.process.pid, 0)
             raise EnvironmentFault(_no_start(worker.process.reaped(status)))
         worker.channel.settimeout(None)
-        worker.process.deadline = float("inf")
+        worker.process.deadline = inf
 
     def submit(self, job: Job) -> None:
-        """Those that want a fresh worker, or the GPU to themselves, come first: workers are few."""
         job.queued = time.monotonic()
-        if job.alone or job.whole:
-            self._queue.appendleft(job)
-        else:
-            self._queue.append(job)
+        self._queue.append(job)
 
     def watched(self) -> dict[int, Callable[[], object]]:
         calls: dict[int, Callable[[], object]] = {}
@@ -130,7 +132,7 @@ class Pool:
         """Watch limits, hand out waiting jobs, start workers where there is work for them."""
         for worker in self._workers.values():
             worker.process.watch(now)
-        for job in list(self._queue):
+        for job in sorted(self._queue, key=lambda job: self._turn(job, now)):
             if not any(worker.free for worker in self._workers.values()):
                 break
             if place := self._place(job):
@@ -138,9 +140,27 @@ class Pool:
                 self._hand(place, job)
             elif not self._fits(job) and (job.whole or now - job.queued > PATIENCE):
                 break  # nothing starts that would keep it waiting
-        starting = sum(not worker.ready for worker in self._workers.values())
-        for _ in range(min(len(self._queue) - starting, self._most - len(self._workers), len(self._slots))):
+        self._staff()
+
+    def _turn(self, job: Job, now: float) -> tuple[bool, float, float]:
+        """Those that want a fresh worker, or the GPU to themselves, come first, then those that have waited
+        long, then those that need much memory: what is left of it fills up with the others."""
+        overdue = now - job.queued > PATIENCE
+        return not (job.alone or job.whole), job.queued if overdue else inf, -self._promised_mb(job)
+
+    def _staff(self) -> None:
+        """Start workers where there is work for them; one too many where a fresh one is wanted, until it is
+        no longer fresh."""
+        alive = [worker for worker in self._workers.values() if not worker.retired]
+        starting = sum(not worker.ready for worker in alive)
+        missing = min(len(self._queue) - starting, self._most - len(alive))
+        if any(job.alone for job in self._queue):
+            missing = max(missing, 0 if any(worker.fresh for worker in alive) else 1)
+        for _ in range(min(missing, len(self._slots))):
             self._start()
+        used = [worker for worker in alive if worker.free and worker.served]
+        if len(alive) > self._most and used and not any(job.alone for job in self._queue):
+            max(used, key=lambda worker: worker.served).retire()
 
     def ended(self, pid: int, status: int) -> bool:
         """Deal with a dead worker; False if that process was none. Its death is its program's verdict.
@@ -170,16 +190,15 @@ class Pool:
 
     def _place(self, job: Job) -> _Worker | None:
         """The worker that may take the job now."""
-        if not self._fits(job):
+        busy = sum(worker.job is not None for worker in self._workers.values())
+        if busy >= self._most or not self._fits(job):
             return None
-        free = sorted((w for w in self._workers.values() if w.free), key=lambda w: -w.served)
-        for worker in free:
-            if not (job.alone and worker.served):
-                return worker
-        full = len(self._workers) >= self._most
-        if free and full and not any(w.retired or not w.ready for w in self._workers.values()):
-            free[0].retire()  # a fresh one is wanted: an old one makes room
-        return None
+        free = sorted((w for w in self._workers.values() if w.free), key=lambda worker: -worker.served)
+        if job.alone:
+            free = [worker for worker in free if worker.fresh]
+        elif free and free[-1].fresh and any(other.alone for other in self._queue):
+            free.pop()
+        return free[0] if free else None
 
     def _fits(self, job: Job) -> bool:
         """There is memory for it beside what runs; nothing runs beside one that is to have it all."""
@@ -190,7 +209,7 @@ class Pool:
 
     @property
     def _room_mb(self) -> float:
-        return max(0.0, WHOLE * self._memory_mb - CONTEXT_MB * self._most)
+        return max(0.0, WHOLE * self._memory_mb - CONTEXT_MB * (self._most + 1))
 
     def _promised_mb(self, job: Job) -> float:
         known = job.memory_mb if job.memory_mb > 0 else UNKNOWN * self._memory_mb
@@ -240,7 +259,12 @@ class Pool:
             said = b""
         if not said:
             return  # it is dead; `ended` will say of what
-        worker.process.deadline = float("inf")
+        if worker.job and said.startswith(ONCE):
+            worker.job.memory_mb = worker.job.later_mb
+            said = said.removeprefix(ONCE)
+            if not said:
+                return
+        worker.process.deadline = inf
         if not worker.ready:
             worker.ready, self._failed_starts = True, 0
             return

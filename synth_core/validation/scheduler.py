@@ -53,7 +53,9 @@ class Job:
     vetted_on: str = ""
     """GPU jobs: the device that the vetting process stands on."""
     memory_mb: float = 0.0
-    """GPU jobs: what it will need at most, 0 where that is unknown (vetting.py)."""
+    """GPU jobs: what it will need at most from now on, 0 where that is unknown (vetting.py)."""
+    later_mb: float = 0.0
+    """GPU jobs: the same of its second run."""
     queued: float = 0.0
     """GPU jobs: since when it waits for a worker, on the monotonic clock."""
 
@@ -223,7 +225,7 @@ class Scheduler:
             job.drop_evidence()
             job.vetted_on = ""
             with contextlib.suppress(KeyError, TypeError, ValueError):  # the program may have written it
-                job.memory_mb = vetting.memory_mb(judgement["sizes"], job.compiles)
+                job.memory_mb, job.later_mb = vetting.memory_mb(judgement["sizes"], job.compiles)
             self.pool.submit(job)
         elif job.vetted_on == "meta":
             job.drop_evidence()

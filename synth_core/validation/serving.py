@@ -24,6 +24,8 @@ from synth_core.validation.loading import give_back_memory
 from synth_core.validation.sandbox.process import CHANNEL
 
 DONE: Final = b"+"
+ONCE: Final = b"1"
+"""The first of two runs is over: what it held is free again."""
 POISONED: Final = b"!"
 ORDER: Final = b"job!"
 SAMPLE: Final = 2**18
@@ -48,7 +50,7 @@ def serve(device: str) -> None:
         os.close(order)
         if torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(job["share"])
-        _run(job, evidence)
+        _run(job, evidence, channel)
         channel.sendall(DONE if _clean() else POISONED)
 
 
@@ -59,10 +61,12 @@ def memory_mb(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
 
 
-def _run(job: dict[str, Any], evidence: list[int]) -> None:
+def _run(job: dict[str, Any], evidence: list[int], channel: socket.socket) -> None:
     brief = job["stage"] == Stage.VALIDATE_COMPILE
     request = {**job["request"], "brief": brief, "most": SAMPLE, "last": job["last"]}
-    for file, run in zip(evidence, (probe.run_eager, probe.run_compiled), strict=False):
+    for number, (file, run) in enumerate(zip(evidence, (probe.run_eager, probe.run_compiled), strict=False)):
+        if number:
+            channel.sendall(ONCE)
         with os.fdopen(file, "wb") as stream:
             writer = EvidenceWriter(stream)
             run(request, writer)

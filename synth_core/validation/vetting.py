@@ -34,18 +34,20 @@ def vet(request: dict[str, Any], device: str, out: EvidenceWriter) -> None:
         out.json("sizes", {"state": _mb(state), "inputs": _mb(program.inputs), "step": step.mb})
 
 
-def memory_mb(sizes: Mapping[str, Any], compiles: bool) -> float:
-    """MiB of GPU memory that a stage will need at most, by a program's `sizes`.
+def memory_mb(sizes: Mapping[str, Any], compiles: bool) -> tuple[float, float]:
+    """MiB of GPU memory that a stage's first run will need at most, and its second, by a program's `sizes`.
 
-    Fitted to the peaks of 24 level-2 problems of KernelBench at full size on an H100, 9% above them at least,
+    Fitted to the peaks of KernelBench's level-2 problems at full size on an H100, 4% above them at least,
     cuDNN's workspaces aside: the eager stage holds other weights, other inputs and noise beside what an
-    operator reads and writes, the compile stage holds everything in fp64 too. Where it is too little, a
-    second try has the GPU to itself. Raises KeyError, TypeError and ValueError for what `vet` never writes.
+    operator reads and writes, the compile stage's first run holds everything in fp64 too. Where it is too
+    little, a second try has the GPU to itself. Raises KeyError, TypeError and ValueError for what `vet` never
+    writes.
     """
     state, inputs, step = (float(sizes[name]) for name in ("state", "inputs", "step"))
     beyond = max(0.0, step - state)
-    need = 3.2 * state + 4.5 * inputs + 2.3 * beyond if compiles else 6 * state + 2 * inputs + 3.5 * beyond
-    return 1.1 * need + 512
+    first = 3.2 * state + 4.5 * inputs + 2.3 * beyond if compiles else 6 * state + 2 * inputs + 3.5 * beyond
+    second = 1.5 * state + 2 * inputs + 2 * beyond if compiles else 0.0
+    return 1.1 * first + 512, 1.1 * second + 512
 
 
 class _LargestStep(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ import torch._inductor.config
 from torch import nn
 
 from synth_core.errors import UsageError
+from synth_core.validation import strides
 from synth_core.validation.kernels import defer_compilation
 
 
@@ -44,6 +45,7 @@ def up(device: str) -> dict[str, Any]:
     # Off by default, and then nn.RNN, nn.GRU and nn.LSTM are graph breaks; Inductor compiles all three well.
     torch._dynamo.config.allow_rnn = True
     if device == "cpu":
+        strides.quicken()
         compile_sample(device)
         defer_compilation()
     else:

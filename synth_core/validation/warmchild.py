@@ -25,6 +25,8 @@ _PASSED_ON: Final = (
 )  # fmt: skip
 """All of our environment that the zygote may see: no key, no PREFECT_*, no SYNTH_*."""
 _ATTEMPTS: Final = 2
+_DEATHS: Final = 10
+"""So many zygotes in a row that died before they judged anything are no program's fault."""
 _CLOSED: Final = "the validation engine was closed"
 
 Answer = dict[str, Any]
@@ -48,6 +50,7 @@ class WarmChild:
         self._closed = False
         self._errands: dict[int, _Errand] = {}
         self._serial = 0
+        self._deaths = 0
 
     def facts(self) -> dict[str, Any]:
         """What the zygote said of itself when it was ready. Starts it; raises what a failed start raises."""
@@ -92,6 +95,7 @@ class WarmChild:
     def _heard(self, message: dict[str, Any]) -> None:
         with self._lock:
             if "judgement" in message:
+                self._deaths = 0
                 errand = self._errands.pop(message["id"], None)
             else:
                 if errand := self._errands.get(message["id"]):
@@ -101,7 +105,7 @@ class WarmChild:
             errand.answer.set_result(message)
 
     def _died(self, life: _Life, last_words: str) -> None:
-        """Run what was running once more in a new zygote; what dies again is a crash.
+        """Run what was running once more in another. What dies again is a crash, until too many have died.
 
         Whoever takes an errand out of `_errands` answers it, so that each is answered once.
         """
@@ -111,22 +115,28 @@ class WarmChild:
             self._life = None
             if life.ready.exception():  # whoever waits for it to be ready deals with that
                 return
-            crashed = [n for n, errand in self._errands.items() if errand.attempts >= _ATTEMPTS]
+            self._deaths += 1
+            hopeless = self._deaths >= _DEATHS
+            crashed = [n for n, e in self._errands.items() if e.attempts >= _ATTEMPTS and not hopeless]
             lost = [self._errands.pop(number) for number in crashed]
             waiting = list(self._errands.values())
-            heir = self._alive() if waiting else None
+            heir = self._alive() if waiting and not hopeless else None
         for errand in lost:
             errand.answer.set_result({"judgement": _crash(last_words), "alone": False, "seconds": 0.0})
-        if heir is None:
-            return
-        if error := heir.ready.exception():
-            with self._lock:
-                waiting, self._errands = list(self._errands.values()), {}
+        if hopeless:
+            self._give_up(EnvironmentFault(f"the validator died {_DEATHS} times in a row: {last_words}"))
+        elif heir and (error := heir.ready.exception()):
+            self._give_up(error)
+        elif heir:
             for errand in waiting:
-                errand.answer.set_exception(error)
-            return
+                heir.send(errand.line)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Fail all that waits."""
+        with self._lock:
+            waiting, self._errands = list(self._errands.values()), {}
         for errand in waiting:
-            heir.send(errand.line)
+            errand.answer.set_exception(error)
 
 
 class _Life:

@@ -12,8 +12,8 @@ from synth_core.validation import serving, warm, zygote
 run = serving._run
 
 
-def run_on_cpu(job: dict[str, Any], evidence: list[int]) -> None:
-    run({**job, "request": {**job["request"], "device": "cpu"}}, evidence)
+def run_on_cpu(job: dict[str, Any], evidence: list[int], channel: Any) -> None:
+    run({**job, "request": {**job["request"], "device": "cpu"}}, evidence, channel)
 
 
 if __name__ == "__main__":

@@ -240,6 +240,17 @@ def test_a_zygote_killed_in_the_middle_of_an_answer_keeps_nobody_waiting(tmp_pat
         child.close()
 
 
+def test_zygotes_that_all_die_are_our_fault_and_no_programs(tmp_path: Path) -> None:
+    child = WarmChild("tests.validation.torn", {"cache": str(tmp_path), "frail": True})
+    try:
+        answers = [child.submit({"stage": "validate-eager"}) for _ in range(12)]
+        ends = [answer.exception(TIMEOUT) or answer.result()["judgement"]["category"] for answer in answers]
+    finally:
+        child.close()
+    assert ends[:4] == [Category.CRASH] * 4  # each was tried twice
+    assert all("died 10 times in a row: a fault of ours" in str(end) for end in ends[4:])
+
+
 def test_closing_answers_those_who_wait_before_it_waits_itself(tmp_path: Path) -> None:
     """A second Ctrl-C ends the wait for a zygote that is still busy; nobody else may be left waiting then."""
     child = WarmChild("tests.validation.torn", {"cache": str(tmp_path), "deaf": True})

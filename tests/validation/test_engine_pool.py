@@ -58,7 +58,8 @@ def watched_hand(worker, job):
 pool._hand = watched_hand
 for number, one in enumerate(asked["jobs"]):
     job = Job(number, Stage(one["stage"]), one["request"], confine.Limits(one["seconds"], 1024))
-    job.alone, job.whole, job.memory_mb = one["alone"], one["whole"], one["memory_mb"]
+    for key in ("alone", "whole", "memory_mb", "later_mb"):
+        setattr(job, key, one[key])
     pool.submit(job)
 while not pool.idle:
     calls = pool.watched()
@@ -79,7 +80,14 @@ print(json.dumps(ended))
 
 def serve(folder: Path, jobs: list[dict[str, Any]], workers: int) -> dict[int, Any]:
     """What became of each job in a pool of workers."""
-    defaults = {"stage": "validate-eager", "seconds": 60.0, "alone": False, "whole": False, "memory_mb": 1}
+    defaults = {
+        "stage": "validate-eager",
+        "seconds": 60.0,
+        "alone": False,
+        "whole": False,
+        "memory_mb": 1,
+        "later_mb": 1,
+    }
     done = subprocess.run(
         [sys.executable, "-c", OWNER, str(folder)],
         input=json.dumps({"workers": workers, "jobs": [defaults | job for job in jobs]}),
@@ -140,6 +148,29 @@ def test_no_more_run_at_once_than_there_is_memory_for(tmp_path: Path) -> None:
     assert any(one["beside"] for one in ended.values())
 
 
+def test_memory_is_promised_anew_when_only_the_compiled_run_is_left(tmp_path: Path) -> None:
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+    source = program("return self.linear(x)", "self.linear = nn.Linear(6, 5)")
+    slow = {
+        "request": request(f"import time\ntime.sleep(1.5)\n{source}", device="cpu")
+    }  # in each of its runs
+    large = {**slow, "memory_mb": 0.6 * whole}
+    warm = [slow, slow]  # both workers are there
+    ended = serve(tmp_path, [*warm, {**large, "stage": "validate-compile"}, large], workers=2)
+    assert 2 in ended[3]["beside"]
+    ended = serve(
+        tmp_path, [*warm, {**large, "stage": "validate-compile", "later_mb": 0.6 * whole}, large], 2
+    )
+    assert 2 not in ended[3]["beside"]
+
+
+def test_a_fresh_worker_is_made_beside_those_that_serve(tmp_path: Path) -> None:
+    slow = job("import time; time.sleep(0.2); return self.linear(x)")
+    ended = serve(tmp_path, [slow, slow, {**slow, "alone": True}, slow, slow], workers=1)
+    assert not ended[2]["shared"]
+    assert all(one["complete"] and not one["beside"] for one in ended.values())
+
+
 def test_shapes_tell_what_memory_a_program_needs() -> None:
     source = program(
         "return torch.relu(self.a(x))", "self.a = nn.Linear(1024, 2048)", "torch.randn(2048, 1024)"
@@ -148,7 +179,8 @@ def test_shapes_tell_what_memory_a_program_needs() -> None:
     assert (sizes["inputs"], sizes["step"]) == (8.0, 8.0 + sizes["state"] + 16.0)
     assert sizes["state"] == 2048 * 1025 * 4 / 2**20
     assert sizes == vetted(source, "cpu").json("sizes")
-    assert memory_mb(sizes, compiles=False) > memory_mb(sizes, compiles=True) > sum(sizes.values())
+    eager, (compiles, compiled) = memory_mb(sizes, compiles=False)[0], memory_mb(sizes, compiles=True)
+    assert eager > compiles > compiled > sum(sizes.values())
 
 
 @pytest.mark.parametrize(

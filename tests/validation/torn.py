@@ -1,7 +1,8 @@
 """A zygote that says of itself how it dies: run in place of synth_core.validation.zygote.
 
 Its first life ends in the middle of an answer. Its second answers what it is asked, or, where the
-configuration has `"heir": false`, does not start. With `"deaf": true` it answers nothing and does not end.
+configuration has `"heir": false`, does not start. With `"deaf": true` it answers nothing and does not end,
+with `"frail": true` it dies of whatever it is asked, in each of its lives.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def main() -> None:
     for line in sys.stdin:
         number = json.loads(line)["id"]
         say(json.dumps({"id": number}) + "\n")
+        if configuration.get("frail"):
+            sys.exit("a fault of ours")
         answer = json.dumps({"id": number, "judgement": {"passed": True}}) + "\n"
         if not lived.exists():
             lived.touch()
