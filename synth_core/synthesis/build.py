@@ -24,6 +24,7 @@ TRIES_A_PROGRAM = 24
 HALF, HALF_UP_TO = 0.34, 7  # chance of half precision, among programs of so few operators: some 8% of all
 HALF_STARTS = 2  # in half precision; a third of such programs is then written in single after all
 HALF_TYPES = ("torch.bfloat16", "torch.bfloat16", "torch.float16")
+RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"})
 SOURCES = frozenset({"Embedding", "EmbeddingBag", "PositionalEmbedding"})
 JOINING = 0.12  # chance, after a step, to join with an earlier value
 SIDE_BY_SIDE = 0.12  # chance that two steps read the same value and are joined
@@ -64,8 +65,11 @@ def _dtype(rows: list[Operator], seed: int) -> str:
     rng = random.Random(sha256(f"dtype:{seed}:{','.join(row.name for row in rows)}"))
     smooth = proof.STEPS.isdisjoint(row.name for row in rows)
     # On a CPU a transposed convolution in half precision takes milliseconds, and every proof runs it again.
-    quick = not any(row.name.startswith("ConvTranspose") for row in rows)
-    half = smooth and quick and len(rows) <= HALF_UP_TO and rng.random() < HALF
+    # A recurrence adds up the roundings of all its steps.
+    fit = RECURRENT.isdisjoint(row.name for row in rows) and not any(
+        row.name.startswith("ConvTranspose") for row in rows
+    )
+    half = smooth and fit and len(rows) <= HALF_UP_TO and rng.random() < HALF
     return rng.choice(HALF_TYPES) if half else ""
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from synth_core import coherent
@@ -214,6 +216,22 @@ def test_a_third_of_the_small_programs_is_in_half_precision() -> None:
     """Drawn once a program, not at every start: some 8% of all, as most are too large for it."""
     written = [build(["Linear", "GELU", "LayerNorm"], seed).source for seed in range(60)]
     assert 12 <= sum("float16" in source for source in written) <= 30
+
+
+def test_recurrences_are_short_and_in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synth_core.synthesis.build.HALF", 1.0)
+    sources = [build(["Conv2d", "Flatten", "GRU"], seed).source for seed in range(20)]
+    assert not any("float16" in source for source in sources)
+    steps = []
+    hook = register_module_forward_pre_hook(
+        lambda module, args: steps.append(args[0].shape[1]) if isinstance(module, nn.GRU) else None
+    )
+    try:
+        for source in sources:
+            run(source)
+    finally:
+        hook.remove()
+    assert 64 < max(steps) <= 200
 
 
 def test_what_cannot_be_is_said() -> None:

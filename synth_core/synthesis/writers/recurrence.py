@@ -8,9 +8,12 @@ from synth_core.synthesis.sizes import WIDTHS
 from synth_core.synthesis.writers.dense import width_text
 
 MOST_STEPS = 9  # of an unrolled loop: every step is a kernel of its own
+MOST_STEPS_OF_A_LAYER = 200  # torch.compile unrolls layers too: from about 240 steps on that may take a minute
 
 
 def layer(d: Draft, x: Value, operator: str) -> Value:
+    if x.shape[1] > MOST_STEPS_OF_A_LAYER:
+        raise CannotWrite("too many steps to unroll")
     hidden = d.rng.choice(WIDTHS[Kind.SEQUENCE][:3])
     extra = d.rng.choices(("", ", bidirectional=True", ", num_layers=2"), (6, 2, 1))[0]
     text = (
