@@ -3,6 +3,7 @@
     python benchmarks/chaos.py --kills 5                          # simulated validation: under three minutes
     python benchmarks/chaos.py --kills 100 --ways threads,private,dask,real
     python benchmarks/chaos.py --kills 10 --ways deployed         # by `synth up`, worker and deployment
+    python benchmarks/chaos.py --kills 10 --ways postgres         # a server on PostgreSQL, which dies too
 
 An LLM that answers by its prompt alone serves on the loopback and remembers what it was asked. One run goes
 undisturbed. Further ones, with folders and caches of their own, are struck again and again (`VICTIMS` in
@@ -30,9 +31,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chaos_llm import PROMPT, STRATEGY
+from chaos_postgres import Postgres
 from chaos_trial import WAYS, Host, Trial, set_clock
 
-from flows.server import Server
+from flows.server import PRIVATE, Server
 
 HERE = Path(__file__).parent
 MOST_STRIKES_A_RUN = 8
@@ -64,7 +66,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> bool:
     ways = options.ways.split(",")
     calm: dict[bool, Trial] = {}
     with contextlib.ExitStack() as stack:
-        host = stack.enter_context(start_host(folder, options.candidates, deployed="deployed" in ways))
+        host = stack.enter_context(start_host(folder, options.candidates, ways))
         while struck.total() < options.kills:
             way = ways[runs % len(ways)]
             judged = way in ("real", "deployed")  # by the real engine, else by the simulated one
@@ -84,7 +86,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def start_host(folder: Path, candidates: int, *, deployed: bool) -> Iterator[Host]:
+def start_host(folder: Path, candidates: int, ways: list[str]) -> Iterator[Host]:
     """A server for all runs, or all that `synth up` starts; and what moves the clocks of its children."""
     library, clock, strategy = folder / "clock.so", folder / "clock", folder / "chaos.toml"
     build = ["g++", "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "chaos_clock.cpp"), "-ldl"]
@@ -93,15 +95,17 @@ def start_host(folder: Path, candidates: int, *, deployed: bool) -> Iterator[Hos
     (folder / "prompt.j2").write_text(PROMPT)
     strategy.write_text(STRATEGY.replace("PROMPT_FILE", str(folder / "prompt.j2")))
     os.environ.update(LD_PRELOAD=str(library), CHAOS_CLOCK=str(clock))  # for children, ours is linked already
-    start = run_up(folder) if deployed else run_server(folder)
-    with start as url:
-        yield Host(url, clock, candidates, strategy)
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(Postgres()) if "postgres" in ways else None
+        start = run_up(folder) if "deployed" in ways else run_server(folder, database)
+        yield Host(stack.enter_context(start), clock, candidates, strategy, database)
         set_clock(clock, 0)
 
 
 @contextlib.contextmanager
-def run_server(folder: Path) -> Iterator[str]:
-    with Server(folder / "server") as server:
+def run_server(folder: Path, database: Postgres | None) -> Iterator[str]:
+    there = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database.url} if database else {}
+    with Server(folder / "server", options=PRIVATE | there) as server:
         yield server.url
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from chaos_llm import Llm
+from chaos_postgres import Postgres
 
 from synth_core.store import scan_ledger
 
@@ -33,6 +34,7 @@ class Host:
     clock: Path
     candidates: int
     strategy: Path
+    database: Postgres | None = None
 
 
 class Trial:
@@ -114,8 +116,8 @@ class Trial:
 
     def ledger(self) -> set[tuple[str, ...]]:
         """What became of each attempt of the folder's first run."""
-        first = min(path.parent.name for path in self.out.glob(".synth/runs/*/run.json"))
-        rows = scan_ledger(self.out, first).select("candidate_id", "stage", "category", "program_name")
+        first = min((path.parent for path in self.out.glob(".synth/runs/*/run.json")), key=_oldest_file)
+        rows = scan_ledger(self.out, first.name).select("candidate_id", "stage", "category", "program_name")
         return {tuple(str(value) for value in row) for row in rows.collect().iter_rows()}
 
     def log(self) -> str:
@@ -152,6 +154,11 @@ class Trial:
         return []
 
 
+def _oldest_file(folder: Path) -> float:
+    """When a run began; its name tells by a clock that jumps."""
+    return min(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
+
+
 Strike = Callable[[Trial, random.Random], bool]
 
 
@@ -186,16 +193,22 @@ def lose_database(trial: Trial, _: random.Random) -> bool:
     return bool(files) and kill_all(servers, "SIGKILL")
 
 
+def kill_postgres(trial: Trial, rng: random.Random) -> bool:
+    if trial.host.database:
+        trial.host.database.strike(rng.uniform(0.5, 8.0))
+    return trial.host.database is not None
+
+
 def fill_disk(trial: Trial, rng: random.Random) -> bool:
     """Nothing more fits on the run's disk for a while."""
     if not trial.has_disk:
         return False
     filler = trial.folder / "disk" / "filler"
-    with filler.open("wb") as file, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(2**20))
     time.sleep(rng.uniform(0.5, 4.0))
-    filler.unlink()
+    filler.unlink(missing_ok=True)
     return True
 
 
@@ -216,6 +229,7 @@ VICTIMS: dict[str, Strike] = {
     "flow SIGINT": kill_flow("SIGINT"),
     "server SIGKILL": kill_parts("flows.server"),
     "database lost": lose_database,
+    "PostgreSQL SIGKILL": kill_postgres,
     "worker SIGKILL": kill_parts("prefect worker start"),
     "Dask worker SIGKILL": kill_one_dask_worker,
     "zygotes SIGKILL": kill_parts("validation.zygote"),
@@ -227,6 +241,7 @@ _ALWAYS = ("flow SIGKILL", "flow SIGTERM", "flow SIGINT", "server SIGKILL", "dis
 WAYS: dict[str, tuple[str, ...]] = {
     "threads": _ALWAYS,
     "private": (*_ALWAYS, "database lost"),
+    "postgres": (*_ALWAYS, "PostgreSQL SIGKILL", "PostgreSQL SIGKILL", "PostgreSQL SIGKILL"),
     "dask": (*_ALWAYS, "Dask worker SIGKILL", "Dask worker SIGKILL"),
     "real": (*_ALWAYS, "zygotes SIGKILL", "zygotes SIGKILL"),
     "deployed": (*_ALWAYS, "worker SIGKILL", "zygotes SIGKILL"),

@@ -1,7 +1,8 @@
 """Programs as a form to fill in: a weak model chooses settings of layers, we write the code.
 
 A server that decodes under a JSON schema (llama.cpp, vLLM, OpenAI, Gemini) can only answer with an object
-that `answer_schema` allows; `write_program` turns it into source. Every layer keeps the shape of its input,
+that `answer_schema` allows, and a grammar holds llama.cpp's plain completions to it; `write_program` turns it
+into source. Every layer keeps the shape of its input,
 `[batch, channels, size, size]`, so any order and any choice fits. The prompt template `layers` selects this
 way; the strategy `small-model` draws only operators that have a row here.
 """
@@ -98,6 +99,19 @@ def answer_form(operators: Sequence[str], seed: int) -> str:
     return write(answer_schema(operators))
 
 
+def answer_grammar(schema: dict[str, Any]) -> str:
+    """A schema of `answer_schema` as a grammar in llama.cpp's notation (GBNF): keys in order, one layout."""
+
+    def write(part: dict[str, Any]) -> str:
+        if "properties" in part:
+            pairs = [f"{_literal(key, ': ')} {write(value)}" for key, value in part["properties"].items()]
+            between = ' ", " '
+            return f'"{{" {between.join(pairs)} "}}"'
+        return f"({' | '.join(_literal(value) for value in part.get('enum', [True, False]))})"
+
+    return f"root ::= {write(schema)}"
+
+
 def write_program(operators: Sequence[str], answer: str) -> str:
     """The program that an answer describes; `BadAnswer` where it does not follow the schema."""
     chosen = _parse(answer)
@@ -129,6 +143,11 @@ def _layer(name: str) -> Layer:
     if name not in LAYERS:
         raise BadAnswer(f"the template {TEMPLATE!r} has no form for {name}; use --strategy small-model")
     return LAYERS[name]
+
+
+def _literal(value: Any, after: str = "") -> str:
+    """JSON of a value as a string of a grammar, which escapes as JSON does."""
+    return json.dumps(json.dumps(value) + after)
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

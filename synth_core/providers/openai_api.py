@@ -13,6 +13,7 @@ from openai.types import Completion as TextCompletion
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 
+from synth_core.layers import answer_grammar
 from synth_core.providers.call import (
     Complete,
     Connection,
@@ -100,7 +101,9 @@ def parameters(connection: Connection, request: Request, refused: Collection[str
             options |= {"max_tokens": request.max_tokens, "seed": request.seed}
         else:
             options["max_completion_tokens"] = request.max_tokens
-    if request.schema is not None:
+    if request.schema is not None and "prompt" in options:  # plain completions know no schemas
+        options["extra_body"] = {"grammar": answer_grammar(request.schema)}
+    elif request.schema is not None:
         schema = {"name": "answer", "strict": True, "schema": request.schema}
         options["response_format"] = {"type": "json_schema", "json_schema": schema}
     return {name: value for name, value in options.items() if name not in refused}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -28,6 +29,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     sys.stdout = sys.stderr  # whatever a library prints must not mix with the answers
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of a first try that is dropped, torch warns on the user's terminal
     with torch.no_grad():
         for row in sys.stdin:
             answers.write(json.dumps(answer(json.loads(row))) + "\n")

@@ -42,15 +42,21 @@ def address() -> Iterator[str]:
         process.kill()
 
 
-def _asked(address: str, cache: Path, max_tokens: int, indices: range) -> list[Candidate]:
-    """Candidates whose full-module prompt the model has answered in free text."""
-    options = {"base_url": address, "max_tokens": max_tokens, "timeout": 900, "concurrency": 2}
-    settings = Settings(
-        model_name="local", strategy="high-yield", seed=5, cache_dir=str(cache), provider=options
-    ).resolved()
-    (strategy,) = effective_strategies(settings)
+def _asked(
+    address: str,
+    cache: Path,
+    max_tokens: int,
+    indices: range,
+    strategy: str = "high-yield",
+    api: str = "chat",
+) -> list[Candidate]:
+    """Candidates whose prompt the model has answered: for a full module in free text, or with a form."""
+    options = {"base_url": address, "api": api, "max_tokens": max_tokens, "timeout": 900, "concurrency": 2}
+    about = {"model_name": "local", "strategy": strategy, "seed": 5, "cache_dir": str(cache)}
+    settings = Settings.model_validate({**about, "provider": options}).resolved()
+    (only,) = effective_strategies(settings)
     with Dispatcher(settings) as dispatcher:
-        return extract_programs(dispatcher.complete(render_prompts(sample(settings, strategy, indices))))
+        return extract_programs(dispatcher.complete(render_prompts(sample(settings, only, indices))))
 
 
 def test_free_answers_end_in_a_program_or_a_reason(address: str, tmp_path: Path) -> None:
@@ -67,6 +73,11 @@ def test_answers_too_short_for_a_program_fail_for_a_reason(address: str, tmp_pat
     """Thirty tokens hold no program, whatever the model says."""
     failures = [candidate.failure for candidate in _asked(address, tmp_path, 30, range(2, 3))]
     assert all(failure and failure.category in _FAILURES and failure.detail for failure in failures)
+
+
+def test_a_grammar_holds_plain_completions_to_the_form(address: str, tmp_path: Path) -> None:
+    for candidate in _asked(address, tmp_path, 400, range(4), "small-model", "completions"):
+        assert candidate.program is not None, candidate.failure
 
 
 def test_a_weak_model_reaches_twenty_accepted_programs(address: str, tmp_path: Path) -> None:

@@ -40,6 +40,16 @@ def test_same_text_from_any_child_in_any_order(synthesizer: Synthesizer) -> None
     assert all(isinstance(one, Written) and one.source and one.plan for one in written)
 
 
+def test_what_torch_warns_of_reaches_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    made = Synthesizer(1)
+    try:
+        for seed in range(12):
+            made.write(["Conv2d", "InstanceNorm2d", "Flatten", "InstanceNorm1d", "Linear"], seed)
+    finally:
+        made.close()
+    assert capfd.readouterr().err == ""
+
+
 def test_a_dead_child_is_replaced(synthesizer: Synthesizer) -> None:
     before = synthesizer.write(["Linear", "ReLU"], 4)
     for pid in child_pids():
