@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 from typing import cast
 from uuid import UUID
 
 from prefect.artifacts import (
-    create_link_artifact,
+    create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
@@ -58,17 +59,27 @@ def show_tables(tally: Tally) -> None:
     create_table_artifact(failures, key="failures", description="Why attempts were dropped, by stage")
 
 
-def link_report(report: Path) -> None:
-    create_link_artifact(
-        report.as_uri(), link_text="report.html", key="report", description="The run's report"
-    )
+def show_report(report: Path) -> None:
+    """Where the page lies: as text, since a browser follows no link from Prefect's page to a file."""
+    text = f"On `{socket.gethostname()}`:\n\n```\n{report}\n```\n"
+    create_markdown_artifact(text, key="report", description="The run's report, an HTML page")
 
 
-def alarm(run: Run, tally: Tally, budget_spent: str) -> None:
-    """Events that an automation can act on (docs/deploying.md): a low yield, a budget that is spent."""
+class YieldAlarm:
+    """Speaks once a run: after the first round that leaves its yield under the floor."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._given = False
+
+    def judge(self, tally: Tally) -> None:
+        if not self._given and tally.accepted < self._run.settings.yield_floor * tally.attempted:
+            self._given = True
+            alarm("yield-under-floor", self._run, tally)
+
+
+def alarm(name: str, run: Run, tally: Tally, **more: str) -> None:
+    """An event that an automation can act on (docs/deploying.md)."""
     resource = {"prefect.resource.id": f"synth.run.{run.run_id}", "prefect.resource.name": run.run_id}
-    payload = {"accepted": tally.accepted, "attempted": tally.attempted, "rejected": tally.rejected}
-    if tally.accepted < run.settings.yield_floor * tally.attempted:
-        emit_event("synth.run.yield-under-floor", resource=resource, payload=payload)
-    if budget_spent:
-        emit_event("synth.run.budget-spent", resource=resource, payload={**payload, "budget": budget_spent})
+    payload = {"accepted": tally.accepted, "attempted": tally.attempted, "rejected": tally.rejected, **more}
+    emit_event(f"synth.run.{name}", resource=resource, payload=payload)

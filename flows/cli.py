@@ -150,7 +150,9 @@ def check(settings: Settings, *, as_json: Json = False) -> int:
 @app.command
 def up(
     *,
-    port: Annotated[int, Parameter(help="Port of the server, on 127.0.0.1 only")] = 4200,
+    port: Annotated[
+        int | None, Parameter(help="Port of the server, on 127.0.0.1 only; default: 4200")
+    ] = None,
     home: Annotated[Path | None, Parameter(help="Folder of its database and logs")] = None,
     gpu: Annotated[
         bool | None, Parameter(help="Start a worker of the pool gpu here; default: if there is a GPU")
@@ -164,11 +166,12 @@ def up(
     from flows import up as set_up
     from flows.check import show_findings
 
-    if not 1 <= port <= 65535:
+    if port is not None and not 1 <= port <= 65535:
         raise UsageError(f"--port must be between 1 and 65535, got {port}")
     if only_check:
-        return DONE if show_findings(set_up.up_check(), as_json=as_json) else OUR_FAULT
-    set_up.up(port=port, home=home, gpu=gpu)
+        findings = set_up.up_check(set_up.api_of(port, home), gpu=gpu)
+        return DONE if show_findings(findings, as_json=as_json) else OUR_FAULT
+    set_up.up(port=port or set_up.DEFAULT_PORT, home=home, gpu=gpu)
     return DONE
 
 

@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 _VALIDATION = (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE)
 
 
+Admit = Callable[[Sequence[Candidate]], list[Candidate]]
+
+
 @contextlib.contextmanager
-def open_compute(settings: Settings) -> Iterator[dict[Stage, Step]]:
+def open_compute(settings: Settings, admit: Admit = list) -> Iterator[dict[Stage, Step]]:
     """The validation stages and, with Dask, the constructive synthesizer as the stage `llm`.
 
     Calls of an LLM never go to workers: one dispatcher makes them all, so that its limits hold.
+
+    admit: which of the candidates that a worker is to write the run's budgets leave room for.
     """
     if settings.runner == "thread":
         with open_validation(settings) as steps:
@@ -32,6 +37,8 @@ def open_compute(settings: Settings) -> Iterator[dict[Stage, Step]]:
 
     stages = (*_VALIDATION, *([Stage.LLM] if settings.model_name == "constructive" else []))
     with spread(settings, stages, open_on_worker) as steps:
+        if write := steps.get(Stage.LLM):
+            steps[Stage.LLM] = lambda candidates, place: write(admit(candidates), place)
         yield steps
 
 

@@ -15,14 +15,16 @@ MUTED: dict[str, str] = {
     "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
+_SERVER = ("PREFECT_API_URL", "PREFECT_HOME")
 _DRAIN_SECONDS = 30.0
 
 
 @contextlib.contextmanager
 def connected(variables: Mapping[str, str]) -> Iterator[None]:
-    """Prefect talks to the server that `variables` (and, before them, the user's own) name, while this lasts.
+    """Prefect talks to the server that `variables` name, else to the user's own, while this lasts.
 
-    At the end the last events and log lines are sent, while the server still listens.
+    Of other settings, the user's own go first. At the end the last events and log lines are sent, while the
+    server still listens.
     """
     with environment(variables):
         from prefect.logging.configuration import setup_logging
@@ -39,14 +41,19 @@ def connected(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that the user did not set himself; put things back afterwards."""
-    ours = {name: value for name, value in variables.items() if name not in os.environ}
+    """Set variables that the user did not set himself; put things back afterwards.
+
+    The server is no matter of taste: who names one means that one, whatever the user's own is.
+    """
+    ours = {name: text for name, text in variables.items() if name in _SERVER or name not in os.environ}
+    before = {name: os.environ[name] for name in ours if name in os.environ}
     os.environ.update(ours)
     try:
         yield
     finally:
         for name in ours:
             os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def server_is_configured() -> bool:

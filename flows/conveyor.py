@@ -37,6 +37,7 @@ class Conveyor:
     """`tasks` of one run; at most `window` batches in flight, entering `wave` at a time.
 
     seen: told of each manifest as its task run ends, from whatever thread.
+    left: told of each batch that has passed `persist`, with the manifests of all stages.
     spent: once it says so, no further batch enters.
     hand_off: given the shards of a wave before they are validated, where another machine is to do that.
     """
@@ -47,6 +48,7 @@ class Conveyor:
     wave: int = 4
     hand_off: Task[..., None] | None = None
     spent: Callable[[], object] = lambda: False
+    left: Callable[[Batch, Sequence[Manifest]], None] = lambda batch, manifests: None
 
     def carry(self, batches: Sequence[Batch]) -> Iterator[Finished]:
         """Run the batches; yields each that entered, in order, when it has passed `persist`.
@@ -57,12 +59,12 @@ class Conveyor:
         for start in range(0, len(batches), self.wave):
             entering = batches[start : start + self.wave]
             while in_flight and len(in_flight) + len(entering) > self.window:
-                yield in_flight.popleft().finish()
+                yield in_flight.popleft().finish(self.left)
             if self.spent():
                 break
             in_flight.extend(self._enter(entering, in_flight[-1].stages[-1] if in_flight else None))
         while in_flight:
-            yield in_flight.popleft().finish()
+            yield in_flight.popleft().finish(self.left)
 
     def _enter(self, batches: Sequence[Batch], previous: PrefectFuture[Manifest] | None) -> Iterator[_Chain]:
         upstream: Any = list(batches)
@@ -96,7 +98,7 @@ class _Chain:
     handed: list[PrefectFuture[None]]
     stages: list[PrefectFuture[Manifest]]
 
-    def finish(self) -> Finished:
+    def finish(self, left: Callable[[Batch, Sequence[Manifest]], None]) -> Finished:
         """Wait for the last task run; raise the fault of the first that failed."""
         self.stages[-1].wait()
         futures: list[PrefectFuture[Any]] = [*self.handed, *self.stages]
@@ -108,5 +110,6 @@ class _Chain:
             name = f"r{self.batch.round}-b{self.batch.batch:04d}"
             raise EnvironmentFault(f"batch {name} did not run: {self.stages[-1].state}")
         manifests = [future.result() for future in self.stages]
+        left(self.batch, manifests)
         dropped = sum((Counter(manifest.failed) for manifest in manifests), Counter[str]())
         return Finished(self.batch, manifests[-1], dropped)

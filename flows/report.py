@@ -1,10 +1,10 @@
-"""The flow `report`: the page of a folder's newest run, or of a named one, and a link to it in the UI."""
+"""The flow `report`: the page of a folder's newest run, or of a named one, and in the UI where it lies."""
 
 from __future__ import annotations
 
 from prefect import flow, get_run_logger
 
-from flows.artifacts import link_report
+from flows.artifacts import show_report
 from synth_core.reporting import summarise, write_html
 from synth_core.store import latest_run, load_run
 
@@ -23,5 +23,5 @@ def report(output_dir: str, run_id: str = "") -> str:
     run = load_run(output_dir, run_id) if run_id else latest_run(output_dir)
     page = write_html(summarise(run.output_dir, run.run_id), run.folder / "report.html")
     get_run_logger().info("run=%s report=%s", run.run_id, page)
-    link_report(page)
+    show_report(page)
     return str(page)

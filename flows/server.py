@@ -16,13 +16,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
+from flows.children import Restarts, open_log
 from flows.locks import try_lock
-from synth_core.errors import UsageError
+from synth_core.errors import EnvironmentFault, SynthError, UsageError
 
 # With the defaults a burst of task runs outruns these services, and history is dropped with a mere warning.
 LOSSLESS: dict[str, str] = {
@@ -49,14 +49,16 @@ PRIVATE: dict[str, str] = {
     },
 }
 _STOP_SECONDS = 15.0
-_MOST_RESTARTS = 20  # of a server that lives less than _SHORT_LIFE seconds each time
-_SHORT_LIFE = 60.0
+_MOST_RESTARTS = 20  # in a row, of a server that dies young each time
+_LONGEST_PAUSE = 5.0  # seconds between two lives; clients wait, but not for ever
 
 
 class Server:
     """Starts with the `with` block and ends with it.
 
     home: folder of its SQLite file. port: 0 for a free one. options: its Prefect settings, as variables.
+    deaths: how often it died so far. Where it keeps dying, the block ends with `EnvironmentFault` instead of
+    what that made of its clients.
     """
 
     def __init__(self, home: Path, *, port: int = 0, options: Mapping[str, str] = PRIVATE) -> None:
@@ -69,7 +71,11 @@ class Server:
             raise UsageError(f"port {port} is taken ({error.strerror}); choose another") from None
         self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.url = f"{self.address}/api"
+        self.log = home / "server.log"
+        self.deaths = 0
         self._closing = threading.Event()
+        self._changing = threading.Lock()  # held to start a child, and to end starting any
+        self._given_up = threading.Event()
         self._child = self._start()
         self._guard = threading.Thread(target=self._keep_alive, name="prefect-server-guard", daemon=True)
 
@@ -77,8 +83,9 @@ class Server:
         self._guard.start()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._closing.set()
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
+        with self._changing:
+            self._closing.set()
         self._socket.close()
         assert self._child.stdin is not None
         self._child.stdin.close()
@@ -88,6 +95,13 @@ class Server:
             self._child.kill()
             self._child.wait()
         self._guard.join(_STOP_SECONDS)
+        if isinstance(error, Exception) and not isinstance(error, SynthError):
+            self.check()
+
+    def check(self) -> None:
+        """Raises `EnvironmentFault` where the server kept dying and is started no more."""
+        if self._given_up.is_set():
+            raise EnvironmentFault(f"the Prefect server died {self.deaths} times; {self.log} says why")
 
     @property
     def pid(self) -> int:
@@ -95,8 +109,9 @@ class Server:
 
     def _start(self) -> subprocess.Popen[bytes]:
         kept = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
-        own = {"PREFECT_HOME": str(self.home), **LOSSLESS, **SILENT, **self._options}
-        with (self.home / "server.log").open("wb") as log:
+        where = {"PREFECT_HOME": str(self.home), "PREFECT_SERVER_UI_API_URL": self.url}
+        own = {**where, **LOSSLESS, **SILENT, **self._options}
+        with open_log(self.log) as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "flows.server", str(self._socket.fileno()), str(self.home)],
                 env={**kept, **own},
@@ -109,14 +124,23 @@ class Server:
 
     def _keep_alive(self) -> None:
         """A server that dies is started again: the run goes on, its clients wait in the backlog."""
-        in_a_row = 0
-        while in_a_row < _MOST_RESTARTS:
-            began = time.monotonic()
+        restarts = Restarts(_LONGEST_PAUSE)
+        while True:
             self._child.wait()
             if self._closing.is_set():
                 return
-            in_a_row = in_a_row + 1 if time.monotonic() - began < _SHORT_LIFE else 0
-            self._child = self._start()
+            self.deaths += 1
+            pause = restarts.died()
+            if restarts.in_a_row > _MOST_RESTARTS:
+                self._given_up.set()
+                self._socket.close()  # clients are refused at once, rather than left to wait
+                return
+            self._closing.wait(pause)
+            with self._changing:
+                if self._closing.is_set():
+                    return
+                self._child = self._start()
+            restarts.started()
 
 
 @contextlib.contextmanager

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import itertools
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dask
 import distributed
+from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Candidate, Manifest, Stage
-from synth_core.settings import Settings
+from synth_core.settings import BudgetSettings, Settings
 
 if TYPE_CHECKING:
     from tasks.stages import Step
@@ -31,6 +33,17 @@ _CHUNK = 8
 # How many workers may die under a chunk before the chunk itself is suspected; programs can't kill a worker.
 _DEATHS = 20
 _CONNECT = "20s"
+_WORKER_SECONDS = 120.0  # how long a scheduler may be without any worker
+_LOOK_SECONDS = 5.0  # how often, while a batch is away, its workers are looked after
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What workers are to open for one run: stages with what they keep warm, one set a process."""
+
+    id: str
+    open_steps: OpenSteps
+    settings: str
 
 
 @contextlib.contextmanager
@@ -38,21 +51,33 @@ def spread(settings: Settings, stages: Sequence[Stage], open_steps: OpenSteps) -
     """The named stages, carried out by workers that open them with `open_steps`, once each.
 
     Connects to `settings.dask_address`, or starts a cluster here with a process for each of `num_worker`.
-    Raises `EnvironmentFault` where no scheduler answers or no worker survives.
+    Raises `EnvironmentFault` where no scheduler answers, none of its workers does, or none survives.
     """
+    order = _Order(uuid.uuid4().hex, open_steps, _for_workers(settings).model_dump_json())
     with _client(settings) as client:
-        text = settings.model_dump_json()
+        _await_worker(client)
         # Engines start while the first candidates are being written; later workers start their own.
         starting = [
-            client.submit(_start, open_steps, text, workers=[worker], pure=False)
+            client.submit(_start, order, workers=[worker], pure=False)
             for worker in client.nthreads()  # type: ignore[no-untyped-call]
         ]
 
         def step(stage: Stage) -> Step:
-            return lambda candidates, _: _scatter(client, stage, text, open_steps, candidates)
+            return lambda candidates, _: _scatter(client, stage, order, candidates)
 
-        yield {stage: step(stage) for stage in stages}
-        del starting  # kept till here: Dask forgets work whose future nobody holds
+        try:
+            yield {stage: step(stage) for stage in stages}
+        finally:
+            del starting  # kept till here: Dask forgets work whose future nobody holds
+            if settings.dask_address:  # workers that outlive this run
+                with contextlib.suppress(OSError):
+                    _close_everywhere(client, order)
+
+
+def _for_workers(settings: Settings) -> Settings:
+    """Budgets are the whole run's, so the flow keeps them; another machine has its own cache folder."""
+    cache_dir = "" if settings.dask_address else settings.cache_dir
+    return settings.model_copy(update={"budget": BudgetSettings(), "cache_dir": cache_dir})
 
 
 @contextlib.contextmanager
@@ -88,52 +113,82 @@ def _client(settings: Settings) -> Iterator[distributed.Client]:
         yield client
 
 
+def _await_worker(client: distributed.Client) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+    except TimeoutError:
+        assert client.scheduler is not None
+        address = client.scheduler.address
+        what = f"the Dask scheduler at {address} has no worker"
+        raise EnvironmentFault(f"{what} (start one: dask worker {address})") from None
+
+
 def _scatter(
-    client: distributed.Client,
-    stage: Stage,
-    settings: str,
-    open_steps: OpenSteps,
-    candidates: Sequence[Candidate],
+    client: distributed.Client, stage: Stage, order: _Order, candidates: Sequence[Candidate]
 ) -> list[Candidate]:
     """The alive candidates in chunks to whatever worker is free; all of them back, in order."""
     records = [candidate.model_dump_json() for candidate in candidates if candidate.alive]
     chunks = [records[i : i + _CHUNK] for i in range(0, len(records), _CHUNK)]
-    futures = [client.submit(_work, open_steps, stage, settings, chunk, pure=False) for chunk in chunks]
+    futures = [client.submit(_work, order, stage, chunk, pure=False) for chunk in chunks]
     try:
-        results: list[list[str]] = client.gather(futures)  # type: ignore[no-untyped-call]
-    except (KilledWorker, CommClosedError, distributed.client.FutureCancelledError) as error:
+        worked = iter([record for future in futures for record in _result(client, future)])
+    except (KilledWorker, CommClosedError, FutureCancelledError) as error:
         raise EnvironmentFault(f"Dask workers died under a batch: {error}") from None
-    worked = itertools.chain.from_iterable(results)
     return [
         Candidate.model_validate_json(next(worked)) if candidate.alive else candidate
         for candidate in candidates
     ]
 
 
-def _start(open_steps: OpenSteps, settings: str) -> None:
+def _result(client: distributed.Client, future: distributed.Future[list[str]]) -> list[str]:
+    """What the future comes to; raises `EnvironmentFault` where no worker is left that could tell."""
+    while True:
+        try:
+            return future.result(timeout=_LOOK_SECONDS)
+        except TimeoutError:
+            if future.status == "error":  # the work's own
+                raise
+            if future.status == "pending":
+                _await_worker(client)
+
+
+def _close_everywhere(client: distributed.Client, order: _Order) -> None:
+    """Nobody waits for it: a worker may be in the middle of work that is not wanted any more."""
+    for worker in client.nthreads():  # type: ignore[no-untyped-call]
+        closing = client.submit(_close, order.id, workers=[worker], pure=False)
+        distributed.fire_and_forget(closing)  # type: ignore[no-untyped-call]
+
+
+def _start(order: _Order) -> None:
     """On the worker: open the stages before there is work for them."""
-    _steps(open_steps, settings)
+    _steps(order)
 
 
-def _work(open_steps: OpenSteps, stage: Stage, settings: str, records: Sequence[str]) -> list[str]:
+def _work(order: _Order, stage: Stage, records: Sequence[str]) -> list[str]:
     """On the worker: the stage's function, with the engine that this process keeps warm."""
-    step = _steps(open_steps, settings)[stage]
+    step = _steps(order)[stage]
     candidates = [Candidate.model_validate_json(record) for record in records]
     place = Manifest(path="", digest="", stage=stage, total=len(candidates), alive=len(candidates))
     return [candidate.model_dump_json() for candidate in step(candidates, place)]
 
 
-_OPENED: dict[tuple[str, str], dict[Stage, Step]] = {}
+def _close(order_id: str) -> None:
+    """On the worker: end what it keeps for a run that is over."""
+    with _OPENING:
+        _, stack = _OPENED.pop(order_id, ({}, contextlib.ExitStack()))
+        stack.close()
+
+
+_OPENED: dict[str, tuple[dict[Stage, Step], contextlib.ExitStack]] = {}
 _OPENING = threading.Lock()
 
 
-def _steps(open_steps: OpenSteps, settings: str) -> dict[Stage, Step]:
-    key = (f"{open_steps.__module__}:{open_steps.__qualname__}", settings)
+def _steps(order: _Order) -> dict[Stage, Step]:
     with _OPENING:
-        if key not in _OPENED:
+        if order.id not in _OPENED:
             stack = contextlib.ExitStack()
-            atexit.register(stack.close)
+            atexit.register(_close, order.id)
             threads = distributed.get_worker().state.nthreads
-            own = Settings.model_validate_json(settings).model_copy(update={"num_worker": threads})
-            _OPENED[key] = stack.enter_context(open_steps(own))
-        return _OPENED[key]
+            own = Settings.model_validate_json(order.settings).model_copy(update={"num_worker": threads})
+            _OPENED[order.id] = stack.enter_context(order.open_steps(own.resolved())), stack
+        return _OPENED[order.id][0]

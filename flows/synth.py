@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect import flow, get_client, get_run_logger
 from prefect.context import TagsContext
 from prefect.exceptions import ObjectNotFound, TerminationSignal
@@ -23,16 +24,21 @@ from flows.pool import Pool
 from flows.progress import Progress, RunSummary, Tally
 from flows.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds
 from flows.workshop import OpenWorkshop, open_workshop
-from synth_core.errors import UsageError
+from synth_core.errors import EnvironmentFault, SynthError, UsageError
+from synth_core.records import Manifest
 from synth_core.settings import Settings
-from synth_core.store import Run, RunState, continue_run, finish_run, load_run, start_run
-from synth_core.store.runs import run_ids
+from synth_core.store import Run, RunState, continue_run, finish_run, load_run
+from synth_core.store.runs import plan_run, run_ids, save_run
 from synth_core.strategies import with_provider
-from tasks.cache import Batch, Shelf
+from tasks.cache import Batch, Shelf, read_settled
 from tasks.stages import stage_tasks
 
 # More task runs than this in one flow run unsettle a server; larger runs are split into sub-flows.
 _MOST_CANDIDATES_A_FLOW = 20_000
+# What passes by itself, an outage or a full disk as well as an interrupt: the next scheduled run goes on with
+# the run then, so many times in a row at most. A mistake or a bug comes back until a person has seen to it.
+_PASSING = (KeyboardInterrupt, TerminationSignal, EnvironmentFault, OSError, HTTPError)
+_MOST_TAKEOVERS = 5
 # Starting a flow run of the pool takes up to a minute on a busy server, so many batches go at once.
 _CANDIDATES_A_HAND_OFF = 1000
 
@@ -62,7 +68,7 @@ SESSION: ContextVar[Session] = ContextVar("synth_session", default=_ALONE)
 def synth(settings: Settings) -> RunSummary:
     """Write synthetic PyTorch programs, prove each one sound, keep the good, say why the others fell.
 
-    A run by a deployment first goes on with what a kill cut short in the same folder.
+    A run by a deployment first goes on with what was cut short in the same folder.
 
     Args:
         settings: All options of the run. What is left out has the default shown; a field without a value
@@ -73,50 +79,91 @@ def synth(settings: Settings) -> RunSummary:
     """
     session = SESSION.get()
     if session.resume:
-        return _work_on(session.resume, session)
+        return _go_on(session.resume, session)
     if session is _ALONE:
-        for run in _cut_short(settings.resolved().output_dir):
-            _work_on(run, session)
-    return _work_on(start_run(with_provider(settings), flow_run_id=str(flow_run.get_id() or "")), session)
+        _go_on_with_cut_short(settings.resolved().output_dir, session)
+    run = plan_run(with_provider(settings), flow_run_id=_flow_run_id())
+    with try_lock(_lock_file(run)):  # before there is a record, by which another flow could take it for dead
+        return _work_on(save_run(run), session)
 
 
-def _work_on(run: Run, session: Session) -> RunSummary:
-    """Carry out a new run or what is left of an earlier one; its record says how it ended.
-
-    One process at a time works on a run: raises `UsageError` where another does.
-    """
+def _go_on(run: Run, session: Session) -> RunSummary:
+    """Do what is left of a run; `UsageError` where another process works on it."""
     with try_lock(_lock_file(run)) as held:
         if not held:
             raise UsageError(f"run {run.run_id} is at work in another process; wait for it or stop it")
-        flow_run_id = str(flow_run.get_id() or "")
-        if run.flow_run_id != flow_run_id:
-            _mark_crashed(run.flow_run_id)
-            run = continue_run(run, flow_run_id=flow_run_id)
-        try:
-            summary = _carry_out(run, session)
-        except (KeyboardInterrupt, TerminationSignal):
-            finish_run(run, RunState.FAILED if _is_cancelled() else RunState.INTERRUPTED)
-            raise
-        except BaseException:
-            finish_run(run, RunState.FAILED)
-            raise
-        return summary
+        return _work_on(_taken_over(run), session)
 
 
-def _cut_short(output_dir: str) -> Iterator[Run]:
-    """Runs of the folder that were interrupted, or say they run though no process holds their lock."""
+def _go_on_with_cut_short(output_dir: str, session: Session) -> None:
+    """Do what is left of the folder's runs that were cut short; one that can't go on stops nothing else."""
+    log = get_run_logger()
     for run_id in run_ids(output_dir):
+        run = _cut_short(output_dir, run_id)
+        if run is None:
+            continue
+        with try_lock(_lock_file(run)) as free:
+            # Read again: whoever held the lock a moment ago may have finished it.
+            run = _cut_short(output_dir, run_id) if free else None
+            if run is None:
+                log.info("run=%s is at work in another process, or has just ended", run_id)
+                continue
+            try:
+                _work_on(_taken_over(run, run.takeovers + 1), session)
+            except Exception as error:
+                if _is_cancelled():
+                    raise
+                what = "run=%s was taken up and failed: %s"
+                log.error(what, run_id, error, exc_info=not isinstance(error, SynthError))
+
+
+def _cut_short(output_dir: str, run_id: str) -> Run | None:
+    """The run, if it was interrupted or says it runs, which without its lock means that it was killed."""
+    log = get_run_logger()
+    try:
         run = load_run(output_dir, run_id)
-        if run.state in (RunState.RUNNING, RunState.INTERRUPTED):
-            with try_lock(_lock_file(run)) as free:
-                pass
-            if free:
-                yield run
+    except UsageError as error:
+        log.warning("run=%s is left as it is: %s", run_id, error)
+        return None
+    if run.state not in (RunState.RUNNING, RunState.INTERRUPTED):
+        return None
+    if run.takeovers >= _MOST_TAKEOVERS:
+        what = "run=%s was taken up %d times in a row and never ended; it is left to `synth resume --run %s`"
+        log.warning(what, run_id, run.takeovers, run_id)
+        return None
+    return run
+
+
+def _taken_over(run: Run, takeovers: int = 0) -> Run:
+    """The run as this flow run's; `takeovers` counts how often in a row that came by itself."""
+    if run.flow_run_id != _flow_run_id():
+        _mark_crashed(run.flow_run_id)
+    return continue_run(run, flow_run_id=_flow_run_id(), takeovers=takeovers)
+
+
+def _work_on(run: Run, session: Session) -> RunSummary:
+    """Carry out a run whose lock the caller holds; its record says how it ended."""
+    try:
+        return _carry_out(run, session)
+    except _PASSING:
+        finish_run(run, RunState.FAILED if _is_cancelled() else RunState.INTERRUPTED)
+        raise
+    except BaseException:
+        finish_run(run, RunState.FAILED)
+        raise
+
+
+def _flow_run_id() -> str:
+    return str(flow_run.get_id() or "")
 
 
 def _is_cancelled() -> bool:
-    """Whether a person cancelled this flow run; then nothing goes on with it by itself."""
-    with contextlib.suppress(ObjectNotFound, ValueError), get_client(sync_client=True) as client:
+    """Whether a person cancelled this flow run; then nothing goes on with it by itself.
+
+    Where the server is out of reach nobody can have.
+    """
+    silent = (ObjectNotFound, ValueError, HTTPError)
+    with contextlib.suppress(*silent), get_client(sync_client=True) as client:
         state = client.read_flow_run(UUID(flow_run.get_id() or "")).state
         return state is not None and (state.is_cancelling() or state.is_cancelled())
     return False
@@ -143,29 +190,34 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
         stack.callback(workshop.stages.closed.set)
         stack.enter_context(TagsContext(current_tags=set()))
         tally = Tally(session.observer, workshop.spend)
-        shelf = Shelf(run.settings, run.run_id, workshop.texts)
-        conveyor = Conveyor(stage_tasks(workshop.stages, shelf), tally.add, spent=workshop.budget_spent)
+        settled = read_settled(run.output_dir, run.run_id)
+        shelf = Shelf(run.settings, run.run_id, workshop.texts, settled=settled)
+        progress, yield_alarm = artifacts.Progress(run), artifacts.YieldAlarm(run)
+
+        def left(batch: Batch, manifests: Sequence[Manifest]) -> None:
+            shelf.settle(batch, manifests)
+            progress.show(tally)
+
+        tasks = stage_tasks(workshop.stages, shelf)
+        conveyor = Conveyor(tasks, tally.add, spent=workshop.budget_spent, left=left)
         if run.settings.validation.pool != "local":
             wave = max(1, _CANDIDATES_A_HAND_OFF // batch_size(run.settings))
-            hand_off = Pool(run, shelf).task()
+            hand_off = Pool(run, shelf, workshop.stages.closed).task()
             conveyor = replace(conveyor, hand_off=hand_off, wave=wave, window=3 * wave)
         if run.settings.provider.batch:
             conveyor = replace(conveyor, window=max(conveyor.window, JOBS_AT_ONCE))
 
-        progress = artifacts.Progress(run)
-
         def carry(this: Round) -> list[Finished]:
             tally.plan(this.candidates, round=this.number)
-            finished = []
-            for done in _carry_round(conveyor, this):
-                finished.append(done)
-                progress.show(tally)
+            finished = list(_carry_round(conveyor, this))
+            yield_alarm.judge(tally)
             return finished
 
         go_through_rounds(run.settings, carry, workshop.budget_spent)
         progress.show(tally, at_once=True)
         budget_spent = workshop.budget_spent()
-        artifacts.alarm(run, tally, budget_spent)
+        if budget_spent:
+            artifacts.alarm("budget-spent", run, tally, budget=budget_spent)
         return _summary(run, tally, budget_spent)
 
 
@@ -203,7 +255,7 @@ def _summary(run: Run, tally: Tally, budget_spent: str) -> RunSummary:
     finish_run(run, RunState.BUDGET_SPENT if budget_spent else RunState.COMPLETED)
     report = write_html(summarise(run.output_dir, run.run_id), run.folder / "report.html")
     artifacts.show_tables(tally)
-    artifacts.link_report(report)
+    artifacts.show_report(report)
     spend = tally.spend()
     summary = RunSummary(
         run_id=run.run_id,

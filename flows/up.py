@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flows.connection import MUTED, connected, server_is_configured
+from flows.locks import try_lock
+from flows.pool_worker import PoolWorker
 from flows.server import SILENT, Server
 from flows.signals import sigterm_as_interrupt
 from synth_core.errors import EnvironmentFault, UsageError
@@ -21,9 +22,9 @@ from synth_core.errors import EnvironmentFault, UsageError
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-DEFAULT_API_URL = "http://127.0.0.1:4200/api"
-POOLS = ("cpu", "gpu")
-_STOP_SECONDS = 20.0
+DEFAULT_PORT = 4200
+POOLS = {"cpu": 0, "gpu": 1}  # most flow runs that one worker carries out at once; 0: no limit
+_ADDRESS = "address"  # file of the server's folder that tells the API it serves
 _VISIBLE: dict[str, str] = {"PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
 
 
@@ -43,7 +44,7 @@ def default_home() -> Path:
 
 def up(
     *,
-    port: int = 4200,
+    port: int = DEFAULT_PORT,
     home: Path | None = None,
     gpu: bool | None = None,
     say: Callable[[str], None] = print,
@@ -52,38 +53,55 @@ def up(
 
     home: folder of the server's database and logs. gpu: whether to start a worker of the pool `gpu` here;
     None: if this machine has a GPU. Runs write below the current folder. Raises `UsageError` where the port
-    is taken, `EnvironmentFault` where Prefect refuses the set-up.
+    or the folder is taken, `EnvironmentFault` where Prefect refuses the set-up or the server keeps dying.
     """
-    home = home or default_home()
-    workers: dict[str, subprocess.Popen[bytes]] = {}
-    with sigterm_as_interrupt(), Server(home, port=port, options=_VISIBLE) as server:
+    home = (home or default_home()).absolute()
+    workers: list[PoolWorker] = []
+    with sigterm_as_interrupt(), _only_one(home), Server(home, port=port, options=_VISIBLE) as server:
+        (home / _ADDRESS).write_text(server.url)
         say(f"starting a Prefect server; its history and logs lie in {home}")
         options = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(home), **SILENT}
         try:
             _set_up(options, home)
-            pools = POOLS if (_has_gpu() if gpu is None else gpu) else POOLS[:1]
-            for pool in pools:
-                workers[pool] = _start_worker(pool, options, home)
+            pools = [pool for pool in POOLS if pool != "gpu" or _serves_gpu(gpu)]
+            workers.extend(PoolWorker(pool, options, home, limit=POOLS[pool]) for pool in pools)
             say(f"deployments, schedules and runs: {server.address}")
             say(f"a run now:  PREFECT_API_URL={server.url} prefect deployment run synth/high-yield")
             if "gpu" not in pools:
                 say("no GPU here, so the pool gpu has no worker; docs/deploying.md says how to add a machine")
             say("to stop:    Ctrl-C; a run that is cut short goes on with the next one, or by `synth resume`")
-            _tend(workers, options, home)
+            _tend(server, workers, say)
         except KeyboardInterrupt:
             say("stopping")
         finally:
             _stop(workers)
 
 
-def up_check(api_url: str = "") -> Iterator[Finding]:
+def api_of(port: int | None, home: Path | None) -> str:
+    """The API of a `synth up` that was given this port or, without one, this folder; empty: neither.
+
+    Raises `UsageError` where no server was ever started in that folder.
+    """
+    if port is not None:
+        return f"http://127.0.0.1:{port}/api"
+    if home is None:
+        return ""
+    try:
+        return (home / _ADDRESS).read_text()
+    except OSError:
+        raise UsageError(f"no server was ever started in {home}; `synth up --home` starts one") from None
+
+
+def up_check(api_url: str = "", *, gpu: bool | None = None) -> Iterator[Finding]:
     """What is amiss with a set-up, this machine's or a team's.
 
     api_url: the server's API; empty: the one that Prefect is set to, else the default of `synth up`.
+    gpu: whether the pool `gpu` is to have a worker; None: if this machine has a GPU.
     """
+    if not api_url and not server_is_configured():
+        api_url = api_of(DEFAULT_PORT, None)
     url = {"PREFECT_API_URL": api_url} if api_url else {}
-    default = {} if server_is_configured() else {"PREFECT_API_URL": DEFAULT_API_URL}
-    with connected({**SILENT, **MUTED, **default, **url}):
+    with connected({**SILENT, **MUTED, **url}):
         from prefect.client.orchestration import get_client
         from prefect.settings import PREFECT_API_URL
 
@@ -93,9 +111,22 @@ def up_check(api_url: str = "") -> Iterator[Finding]:
                 yield Finding("server", False, f"{where} does not answer; start one with `synth up`")
                 return
             yield Finding("server", True, f"{where}, prefect {client.api_version()}")
-            yield from _check_pools(client)
+            yield from _check_pools(client, _serves_gpu(gpu))
             yield from _check_deployments(client)
             yield from _check_automations(client)
+
+
+@contextlib.contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """Two servers on one SQLite file would both schedule the same runs."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--home {home} cannot be used: {error.strerror}") from None
+    with try_lock(home / "lock") as free:
+        if not free:
+            raise UsageError(f"a Prefect server runs in {home} already; stop it, or name another --home")
+        yield
 
 
 def _set_up(options: Mapping[str, str], home: Path) -> None:
@@ -128,11 +159,8 @@ def _make_pools(client: SyncPrefectClient) -> None:
 
     template = ProcessWorker.get_default_base_job_template()
     for pool in POOLS:
-        limit = 1 if pool == "gpu" else None  # a GPU serves one flow run at a time
         with contextlib.suppress(ObjectAlreadyExists):
-            client.create_work_pool(
-                WorkPoolCreate(name=pool, type="process", base_job_template=template, concurrency_limit=limit)
-            )
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
 
 
 def _prefect_file() -> Path:
@@ -143,44 +171,31 @@ def _prefect_file() -> Path:
     raise UsageError("there is no prefect.yaml here; run `synth up` in a checkout of Synth")
 
 
-def _start_worker(pool: str, options: Mapping[str, str], home: Path) -> subprocess.Popen[bytes]:
-    with (home / f"worker-{pool}.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"],
-            env={**os.environ, **options, "PREFECT_WORKER_QUERY_SECONDS": "5"},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-
-
-def _tend(workers: dict[str, subprocess.Popen[bytes]], options: Mapping[str, str], home: Path) -> None:
-    """Start a worker again when it dies; ends only by a signal."""
+def _tend(server: Server, workers: Sequence[PoolWorker], say: Callable[[str], None]) -> None:
+    """See to it that all keep running; ends only by a signal, or where the server can't be kept alive."""
+    told = 0
     while True:
         time.sleep(1.0)
-        for pool, worker in workers.items():
-            if worker.poll() is not None:
-                workers[pool] = _start_worker(pool, options, home)
+        server.check()
+        if server.deaths > told:
+            told = server.deaths
+            say(f"the Prefect server died and is started again; {server.log} says why")
+        for worker in workers:
+            worker.tend(say)
 
 
-def _stop(workers: dict[str, subprocess.Popen[bytes]]) -> None:
-    """SIGTERM, so that a worker ends its flow runs in order; SIGKILL to its group if it does not."""
-    for worker in workers.values():
-        worker.terminate()
-    deadline = time.monotonic() + _STOP_SECONDS
-    for worker in workers.values():
-        try:
-            worker.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
+def _stop(workers: Sequence[PoolWorker]) -> None:
+    for worker in workers:
+        worker.end()
+    for worker in workers:
+        worker.wait()
 
 
-def _has_gpu() -> bool:
-    return Path("/dev/nvidia0").exists()
+def _serves_gpu(asked: bool | None) -> bool:
+    return Path("/dev/nvidia0").exists() if asked is None else asked
 
 
-def _check_pools(client: SyncPrefectClient) -> Iterator[Finding]:
+def _check_pools(client: SyncPrefectClient, serves_gpu: bool) -> Iterator[Finding]:
     from prefect.client.schemas.objects import WorkerStatus
     from prefect.exceptions import ObjectNotFound
 
@@ -192,8 +207,15 @@ def _check_pools(client: SyncPrefectClient) -> Iterator[Finding]:
             continue
         workers = client.read_workers_for_work_pool(pool)
         online = sum(worker.status == WorkerStatus.ONLINE for worker in workers)
-        start = f"no worker is online: prefect worker start --pool {pool}"
-        yield Finding(f"pool {pool}", online > 0, f"{online} workers online" if online else start)
+        if online:
+            yield Finding(f"pool {pool}", True, f"{online} workers online")
+        elif pool == "gpu" and not serves_gpu:
+            yield Finding(
+                f"pool {pool}", True, "no worker is online; none is expected of a machine without GPU"
+            )
+        else:
+            start = f"prefect worker start --pool {pool}" + (" --limit 1" if POOLS[pool] else "")
+            yield Finding(f"pool {pool}", False, f"no worker is online: {start}")
 
 
 def _check_deployments(client: SyncPrefectClient) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -15,9 +15,10 @@ from flows.compute import open_compute
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
-from tasks.cache import Shelf
+from tasks.cache import VALIDATION, Shelf
 from tasks.stages import Stages, stage_tasks
 from tasks.storage import fetch, send
+from tasks.versions import stage_version, torch_release
 
 
 @flow(
@@ -26,19 +27,24 @@ from tasks.storage import fetch, send
     task_runner=ThreadPoolTaskRunner(),  # type: ignore[arg-type]
     persist_result=False,
 )
-def validate(settings: Settings, run_id: str, shards: list[Manifest]) -> int:
+def validate(settings: Settings, run_id: str, shards: list[Manifest], versions: dict[str, str]) -> int:
     """Prove the programs of a run's shards sound; the run that handed them over collects the results.
 
     Args:
-        settings: The settings of that run. Where `validation.pool_storage` names a folder or URL, shards
-            travel through it; else this machine must reach `output_dir`.
+        settings: The settings of that run; what depends on the machine is left open. Where
+            `validation.pool_storage` names a folder or URL, shards travel through it; else this machine
+            must reach `output_dir`.
         run_id: The id of that run, for names and logs.
         shards: What the stage `extract` made of each batch.
+        versions: What that run takes for the versions of these two stages and for the release of torch.
+            Where this machine has others the flow fails: the run would not find the results.
 
     Returns:
         How many candidates are alive in the end.
     """
     get_run_logger().info("run=%s shards=%d", run_id, len(shards))
+    _check(versions)
+    settings = settings.resolved()
     with (
         _shelf(settings, run_id) as shelf,
         open_compute(settings) as steps,
@@ -53,6 +59,22 @@ def validate(settings: Settings, run_id: str, shards: list[Manifest]) -> int:
             for manifest in results:
                 send(Path(manifest.path), settings.validation.pool_storage)
     return sum(manifest.alive for manifest in results if manifest.stage is Stage.VALIDATE_COMPILE)
+
+
+def judged_by() -> dict[str, str]:
+    """The versions here of what both sides of a hand-over must have alike; the keys are made of them."""
+    return {"torch": torch_release(), **{stage.value: stage_version(stage) for stage in VALIDATION}}
+
+
+def _check(versions: Mapping[str, str]) -> None:
+    other = [
+        f"{name} {here} instead of {versions.get(name)}"
+        for name, here in judged_by().items()
+        if here != versions.get(name)
+    ]
+    if other:
+        what = f"this worker has {', '.join(other)}"
+        raise EnvironmentFault(f"{what}; install the run's releases of Synth and torch here")
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
             Stage.PROMPT: plain(render_prompts),
             Stage.LLM: lambda candidates, _: only_asked(dispatcher.complete(candidates)),
             Stage.EXTRACT: plain(extract_programs),
-            **stack.enter_context(open_compute(settings)),
+            **stack.enter_context(open_compute(settings, dispatcher.admit)),
             Stage.FILTER: plain(filter_.apply),
             Stage.PERSIST: functools.partial(keep, run),
         }

@@ -34,7 +34,7 @@ from synth_core.settings_sources import (
     refuse_unknown_environment,
     spell_variable,
 )
-from synth_core.settings_values import Address, Folder, Names, Probability, Range, Scheduler
+from synth_core.settings_values import Address, Folder, Names, Probability, Range, Scheduler, Storage
 
 _MOST, _LONGEST = 10**9, 1e6  # candidates, seconds: what no run needs and a system call may not take
 _MOST_ATTEMPTS_AN_ACCEPTED = 20  # ceiling of a run that was asked for num_accepted alone
@@ -109,12 +109,13 @@ class ValidationSettings(_Options):
     pool_wait: float = Field(
         default=900.0, ge=0, le=_LONGEST, description="Seconds to wait for a worker of the pool"
     )
-    pool_storage: str = Field(
+    pool_storage: Storage = Field(
         default="",
         description="Folder or fsspec URL that the pool's workers reach too; empty: they share output_dir",
     )
     pool_fallback: Literal["local", "fail"] = Field(
-        default="local", description="What to do when the pool has no worker by then"
+        default="local",
+        description="When the pool can't do it: validate here (on cuda only with a GPU), or end the run",
     )
 
 

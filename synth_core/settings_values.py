@@ -50,7 +50,14 @@ def _check_folder(value: str) -> str:
     return value
 
 
+# Options are parameters of the flow, which Prefect stores and shows, and lie in run.json.
+_LOGIN = re.compile(r"(^|//)[^/?#]*@")
+_PASSWORD = re.compile(r"//[^/@:]*:(?!\d+/)[^@]*@")  # also in a chain of fsspec's, or with a / in it
+
+
 def _check_address(value: str) -> str:
+    if _LOGIN.search(value) or _PASSWORD.search(value):
+        raise ValueError("no user or password may stand in an address; a key comes from the environment")
     try:
         parts = urlsplit(value)
         good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -58,6 +65,12 @@ def _check_address(value: str) -> str:
         good = False
     if value and not good:
         raise ValueError(f"{value!r} is no address; write it as http://127.0.0.1:8000/v1")
+    return value
+
+
+def _check_storage(value: str) -> str:
+    if _PASSWORD.search(value):  # a user alone is part of some addresses: abfs://container@account…
+        raise ValueError("no password may stand in an address; set it in the environment of each machine")
     return value
 
 
@@ -69,4 +82,5 @@ def _check_scheduler(value: str) -> str:
 
 Folder = Annotated[str, AfterValidator(_check_folder)]
 Address = Annotated[str, AfterValidator(_check_address)]
+Storage = Annotated[str, AfterValidator(_check_storage)]
 Scheduler = Annotated[str, AfterValidator(_check_scheduler)]

@@ -8,9 +8,8 @@ other settings (the number of workers, a budget, a timeout of the network) leave
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from prefect.context import TaskRunContext
 
 from synth_core.records import Manifest, Record, Stage, sha256
 from synth_core.settings import Settings
-from tasks.storage import fetch
-from tasks.versions import stage_version
+from synth_core.store.atomic import write_atomic
+from synth_core.store.runs import run_folder
+from tasks.versions import stage_version, torch_release
 
 _HOW_TO_VALIDATE = tuple(
     f"validation.{name}"
@@ -83,20 +83,28 @@ class Batch(Record):
 
 @dataclass(frozen=True)
 class Shelf:
-    """Where one run keeps the shards of its batches, and by which name it finds them again."""
+    """Where one run keeps the shards of its batches, and by which name it finds them again.
+
+    texts: what else a stage depends on. root: where shards are kept instead of under output_dir, which
+    another machine may not have. settled: what `read_settled` gives.
+    """
 
     settings: Settings
     run_id: str
-    texts: Mapping[Stage, str] = field(default_factory=dict)  # what else a stage depends on
-    root: Path | None = None  # kept here instead of under output_dir, which another machine may not have
+    texts: Mapping[Stage, str] = field(default_factory=dict)
+    root: Path | None = None
+    settled: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, stage: Stage, upstream: Batch | Manifest) -> str:
-        """File-name-safe identity of this stage's work on this batch."""
+        """File-name-safe identity of this stage's work on this batch; a settled one keeps what it had."""
+        settled = self.settled.get(_work(stage, upstream))
+        if settled and self.shard(stage, settled).exists():
+            return settled
         dump = self.settings.model_dump(mode="json")
         matters: list[Any] = [self.settings.output_dir, self.texts.get(stage, "")]
         matters += [_lookup(dump, name) for name in MATTERS[stage]]
         if stage in VALIDATION:
-            matters.append(version("torch"))
+            matters.append(torch_release())
         if stage in _PER_RUN:
             matters.append(self.run_id)
         rest = sha256(json.dumps([upstream.digest, matters]))[:24]
@@ -106,18 +114,33 @@ class Shelf:
         return self._folder / "shards" / stage / f"{key}.parquet"
 
     def find(self, stage: Stage, key: str) -> Path | None:
-        """The shard, if it was made before; validation's may lie where the pool's workers leave theirs."""
-        shard, storage = self.shard(stage, key), self.settings.validation.pool_storage
-        if shard.exists():
-            return shard
-        if storage and stage in VALIDATION and fetch(shard, storage):
-            return shard
-        return None
+        """The shard, if it was made before."""
+        shard = self.shard(stage, key)
+        return shard if shard.exists() else None
+
+    def settle(self, batch: Batch, manifests: Sequence[Manifest]) -> None:
+        """Note the shards of a batch that the run has persisted: for this run they are final.
+
+        Later rounds are made of what failed in it. Were it done anew, after an upgrade or because some of it
+        met an outage, they would no longer fit. It stays open only where a budget left some unasked.
+        Raises `EnvironmentFault` where the disk does not take it.
+        """
+        if manifests[-1].total < manifests[0].total:
+            return
+        upstream: list[Batch | Manifest] = [batch, *manifests[:-1]]
+        keys = {_work(m.stage, u): Path(m.path).stem for m, u in zip(manifests, upstream, strict=True)}
+        if not keys.items() <= self.settled.items():
+            folder = run_folder(self.settings.output_dir, self.run_id)
+            path = folder / "settled" / f"r{batch.round:03d}-b{batch.batch:06d}.json"
+            write_atomic(path, json.dumps(keys).encode())
 
     @property
     def results(self) -> Path:
-        """Prefect's records of finished task runs; they lie here so that any server may drive the run."""
-        return self._folder / "results"
+        """Prefect's records of finished task runs; they lie here so that any server may drive the run.
+
+        They name shards by whole paths, so those of a folder that was moved since are left aside.
+        """
+        return self._folder / "results" / sha256(self.settings.output_dir)[:8]
 
     @property
     def _folder(self) -> Path:
@@ -143,6 +166,16 @@ class OperatorSignatures(CachePolicy):
         if not self.shelf.shard(self.stage, key).exists():
             (self.shelf.results / key).unlink(missing_ok=True)
         return key
+
+
+def read_settled(output_dir: Path | str, run_id: str) -> dict[str, str]:
+    """What the run has settled so far: stage and upstream -> the key of the shard that is final."""
+    files = run_folder(output_dir, run_id).glob("settled/*.json")
+    return {work: key for file in files for work, key in json.loads(file.read_bytes()).items()}
+
+
+def _work(stage: Stage, upstream: Batch | Manifest) -> str:
+    return f"{stage}:{upstream.digest[:24]}"
 
 
 def _lookup(dump: Mapping[str, Any], dotted: str) -> Any:

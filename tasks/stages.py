@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
-from prefect.tasks import Task, exponential_backoff
+from prefect.tasks import Task
 
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.records import Candidate, Category, Manifest, Stage
 from synth_core.store import describe_shard, read_shard, write_shard
-from tasks.cache import Batch, OperatorSignatures, Shelf
+from tasks.cache import VALIDATION, Batch, OperatorSignatures, Shelf
 from tasks.versions import stage_version
 
 Start = Callable[[Batch, Sequence[Candidate]], list[Candidate]]
@@ -45,9 +45,12 @@ class RunEnding(EnvironmentFault):
     """The batch was not begun, because the run is being ended."""
 
 
-# A further try after a fault of the machine or the network, never after a bad program or a hopeless provider.
-# The validation engine starts its own children again, so only the LLM's stage is tried again from here.
-_RETRIES: dict[Stage, int] = {Stage.LLM: 3}
+# Seconds until each further try after a fault of the machine or the network, never after a bad program or a
+# hopeless provider. A service gets longer than this machine's disk, whose stages do the same work again and
+# find their own traces; the validation engine has by then started its children again itself.
+_DELAYS: dict[Stage, list[float]] = {Stage.LLM: [2, 4, 8], **{stage: [] for stage in VALIDATION}}
+_DELAYS_ELSEWHERE: list[float] = [1, 2]
+_JITTER = 0.5
 
 
 def stage_tasks(stages: Stages, shelf: Shelf) -> dict[Stage, Task[[Batch | Manifest], Manifest]]:
@@ -63,7 +66,7 @@ def _stage_task(stage: Stage, stages: Stages, shelf: Shelf) -> Task[[Batch | Man
         return manifest
 
     run.__name__ = run.__qualname__ = stage.value.replace("-", "_")
-    retries = _RETRIES.get(stage, 0)
+    delays = _DELAYS.get(stage, _DELAYS_ELSEWHERE)
     return task(
         name=stage.value,
         version=stage_version(stage),
@@ -72,10 +75,10 @@ def _stage_task(stage: Stage, stages: Stages, shelf: Shelf) -> Task[[Batch | Man
         persist_result=True,
         result_storage=shelf.results,
         result_serializer="json",
-        retries=retries,
-        retry_delay_seconds=exponential_backoff(backoff_factor=2) if retries else None,
-        retry_jitter_factor=0.5 if retries else None,
-        retry_condition_fn=_is_worth_retrying,
+        retries=len(delays),
+        retry_delay_seconds=delays or None,
+        retry_jitter_factor=_JITTER if delays else None,
+        retry_condition_fn=lambda task, run, state: not stages.closed.is_set() and _may_pass(state),
     )(run)
 
 
@@ -102,7 +105,8 @@ def _made(
         candidates = stages.steps[stage](read_shard(upstream.path), upstream)
     key = shelf.key(stage, upstream)
     if stage is Stage.LLM and not _is_final(upstream, candidates):
-        # An outage is not an answer: under another name the shard is read now and never found again.
+        # An outage is not an answer: the shard gets a name by which only this run, once the batch is
+        # settled, finds it again.
         key += f"-{shelf.run_id}"
     return write_shard(shelf.shard(stage, key), candidates, **_place(stage, upstream)), candidates
 
@@ -118,7 +122,8 @@ def _is_final(upstream: Batch | Manifest, answered: Sequence[Candidate]) -> bool
     return isinstance(upstream, Manifest) and len(answered) == upstream.total and not errors
 
 
-def _is_worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+def _may_pass(state: State[Any]) -> bool:
+    """Whether what the task run met is of the kind that passes."""
     try:
         state.result()
     except (HopelessProvider, RunEnding, UsageError):

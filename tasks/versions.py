@@ -7,20 +7,33 @@ of an LLM are kept apart, by prompt, so that nothing is paid for twice).
 from __future__ import annotations
 
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
 from synth_core.records import Stage, sha256
 
-_OPERATORS = "synth_core/operators"
-_JUDGES = ("synth_core/validation", _OPERATORS, "synth_core/naming.py", "synth_core/extraction.py")
+_CATALOG = ("synth_core/operators", "synth_core/naming.py")
+_PROMPTS = ("synth_core/prompting.py", "synth_core/layers.py", "prompts", *_CATALOG)
+_READERS = ("synth_core/extraction.py", "synth_core/renaming.py", "synth_core/layers.py", *_CATALOG)
+_WRITERS = (
+    "synth_core/providers",
+    "synth_core/synthesis",
+    "synth_core/coherent.py",
+    "synth_core/constants.py",
+    *_READERS,
+)
+_JUDGES = ("synth_core/validation", *_READERS)
+_SAMPLERS = tuple(
+    f"synth_core/{name}" for name in ("sampling.py", "strategies.py", "coverage.py", "filtering", "repair.py")
+)
 
 # Files, or folders with all that is below them. filter and persist belong to one run and need no more.
 _DECIDE: dict[Stage, tuple[str, ...]] = {
-    Stage.SAMPLE: ("synth_core/sampling.py", "synth_core/strategies.py", _OPERATORS),
-    Stage.PROMPT: ("synth_core/prompting.py", "prompts"),
-    Stage.LLM: ("synth_core/providers", "synth_core/synthesis", _OPERATORS),
-    Stage.EXTRACT: ("synth_core/extraction.py", "synth_core/naming.py"),
+    Stage.SAMPLE: (*_SAMPLERS, *_PROMPTS, *_WRITERS),  # it writes the prompts of repairs, with a plan
+    Stage.PROMPT: _PROMPTS,
+    Stage.LLM: _WRITERS,
+    Stage.EXTRACT: _READERS,
     Stage.VALIDATE_EAGER: _JUDGES,
     Stage.VALIDATE_COMPILE: _JUDGES,
     Stage.FILTER: (),
@@ -29,12 +42,22 @@ _DECIDE: dict[Stage, tuple[str, ...]] = {
 _TEXTS = (".py", ".j2", ".json", ".toml")
 
 
+def decides(stage: Stage) -> tuple[str, ...]:
+    """Files, and folders with all that is below them, whose change makes the stage's earlier work stale."""
+    return (*dict.fromkeys(_DECIDE[stage]), "synth_core/records.py")
+
+
 @cache
 def stage_version(stage: Stage) -> str:
     """Eight hexadecimal digits."""
-    paths = [_path(name) for name in (*_DECIDE[stage], "synth_core/records.py")]
+    paths = [_path(name) for name in decides(stage)]
     sources = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     return sha256("\0".join(file.read_text("utf-8") for file in sources if file.suffix in _TEXTS))[:8]
+
+
+def torch_release() -> str:
+    """The installed release, `2.13.0` of `2.13.0+cpu`: machines with and without a GPU have other builds."""
+    return version("torch").partition("+")[0]
 
 
 def _path(name: str) -> Path:

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from synth_core.extraction import refuses
 from synth_core.providers.answers import Answer, AnswerStore
 from synth_core.providers.batch_rows import Row, ask_rows
-from synth_core.providers.budget import Budget
+from synth_core.providers.budget import Budget, Spending
 from synth_core.providers.call import ANSWERED, Connection, Reply, Request
 from synth_core.providers.calls import CallLedger
 from synth_core.providers.completion import completed, question
@@ -111,6 +111,13 @@ class Dispatcher:
         except BaseException:
             future.cancel()
             raise
+
+    def admit(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those that the budgets leave room for (and the dead), in order; a call of each counts as made.
+
+        For programs that are written elsewhere, by a worker that knows of no budget.
+        """
+        return asyncio.run_coroutine_threadsafe(self._admit(candidates), self._loop).result()
 
     @property
     def budget_spent(self) -> str:
@@ -214,6 +221,18 @@ class Dispatcher:
             )
         lane.breaker.check()
         return self._answered(candidate, request, asked)
+
+    async def _admit(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        admitted = []
+        for candidate in candidates:
+            if candidate.alive:
+                lane = await self._lane(candidate.specification.provider)
+                worst = lane.worst(question(candidate, lane, self._settings.provider)[0])
+                if self._budget.reserve_now(worst):
+                    continue
+                self._budget.settle(worst, Spending(calls=1))
+            admitted.append(candidate)
+        return admitted
 
     async def _complete_in_batches(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The same by the provider's batch mode: what no cache answers goes into one job."""

@@ -6,6 +6,7 @@ programs always says where they came from and `synth resume` needs nothing but t
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from synth_core import __version__
 from synth_core.errors import UsageError
@@ -44,6 +45,7 @@ class Run(Record):
     started: datetime
     ended: datetime | None = None
     state: RunState = RunState.RUNNING
+    takeovers: int = Field(default=0, description="How often in a row a scheduled run went on with it")
 
     @property
     def output_dir(self) -> Path:
@@ -63,34 +65,43 @@ def run_folder(output_dir: Path | str, run_id: str) -> Path:
     return hidden_folder(output_dir) / "runs" / run_id
 
 
-def start_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None = None) -> Run:
-    """Record a new run; `UsageError` where output_dir is a file or cannot be written.
+def plan_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None = None) -> Run:
+    """A new run of which nothing is written; `UsageError` where output_dir is a file or cannot be written.
 
     Run ids sort by time: `20261125-091157-3fa9c1`, UTC.
     """
     settings = settings.resolved()
     check_writable(Path(settings.output_dir))
     started = now or datetime.now(UTC)
-    return _saved(
-        Run(
-            run_id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
-            settings=settings,
-            versions=_versions(),
-            flow_run_id=flow_run_id,
-            started=started,
-        )
+    return Run(
+        run_id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        settings=settings,
+        versions=_versions(),
+        flow_run_id=flow_run_id,
+        started=started,
     )
 
 
-def continue_run(run: Run, *, flow_run_id: str = "") -> Run:
+def start_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None = None) -> Run:
+    """Plan a run and record it; raises as `plan_run` does."""
+    return save_run(plan_run(settings, flow_run_id=flow_run_id, now=now))
+
+
+def continue_run(run: Run, *, flow_run_id: str = "", takeovers: int = 0) -> Run:
     """The same run, running again by what is installed now."""
-    changes = {"state": RunState.RUNNING, "ended": None, "versions": _versions(), "flow_run_id": flow_run_id}
-    return _saved(run.model_copy(update=changes))
+    changes = {
+        "state": RunState.RUNNING,
+        "ended": None,
+        "versions": _versions(),
+        "flow_run_id": flow_run_id,
+        "takeovers": takeovers,
+    }
+    return save_run(run.model_copy(update=changes))
 
 
 def finish_run(run: Run, state: RunState) -> Run:
     """Write the run's last word."""
-    return _saved(run.model_copy(update={"state": state, "ended": datetime.now(UTC)}))
+    return save_run(run.model_copy(update={"state": state, "ended": datetime.now(UTC)}))
 
 
 def load_run(output_dir: Path | str, run_id: str) -> Run:
@@ -126,15 +137,20 @@ def latest_run(output_dir: Path | str) -> Run:
 
 
 def latest_unfinished_run(output_dir: Path | str) -> Run | None:
-    """The newest run that did not complete, killed ones included; None where all did."""
+    """The newest run that did not complete, killed ones included; None where all did.
+
+    One that can't be read (another version wrote it) is passed over: it is still there to be asked for by id.
+    """
     for run_id in reversed(run_ids(output_dir)):
-        run = load_run(output_dir, run_id)
-        if run.state is not RunState.COMPLETED:
-            return run
+        with contextlib.suppress(UsageError):
+            run = load_run(output_dir, run_id)
+            if run.state is not RunState.COMPLETED:
+                return run
     return None
 
 
-def _saved(run: Run) -> Run:
+def save_run(run: Run) -> Run:
+    """Write the record; `EnvironmentFault` where the disk does not take it."""
     write_atomic(run.folder / "run.json", run.model_dump_json(indent=2).encode())
     return run
 

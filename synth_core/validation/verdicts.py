@@ -49,7 +49,8 @@ class VerdictCache:
 
 @cache
 def stage_version() -> str:
-    """Hash of the code that judges and of the catalog it judges by; a change makes old verdicts stale."""
+    """Hash of the code that judges, of its catalog and what names the class: by these verdicts go stale."""
     package = Path(__file__).parents[1]
-    sources = [*package.glob("validation/**/*.py"), *package.glob("operators/*.py"), package / "records.py"]
+    beside = [package / f"{name}.py" for name in ("records", "extraction", "renaming")]
+    sources = [*package.glob("validation/**/*.py"), *package.glob("operators/*.py"), *beside]
     return sha256("".join(path.read_text() for path in sorted(sources)))

@@ -52,6 +52,8 @@ def assert_refused(says, *arguments, cwd, **environment):
         (["cache", "prune", "--older-than-days", "-5"], "--older-than-days"),
         (["cache", "prune", "--older-than-days", "nan"], "--older-than-days"),
         (["up", "--port", "99999"], "--port"),
+        (["up", "--check", "--home", "nowhere"], "nowhere"),
+        (["up", "--home", "a-file"], "--home"),
         (["generate", "--cache-dir", "a-file"], "cache_dir 'a-file' cannot be written to"),
         (["generate", "--cache-dir", "a-file/below"], "cache_dir"),
         (["generat"], "generate"),

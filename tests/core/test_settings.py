@@ -56,6 +56,37 @@ def test_a_mistake_is_one_line_that_names_the_option(options, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("provider.base_url", "https://user:hush@host/v1"),
+        ("provider.base_url", "https://hush@host/v1"),
+        ("provider.base_url", "user:hush@host/v1"),
+        ("validation.pool_storage", "s3://key:hu/sh@bucket/shards"),
+        ("validation.pool_storage", "simplecache::ftp://user:hush@host/shards"),
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_repeated(option, text):
+    group, name = option.split(".")
+    with pytest.raises(UsageError, match=f"^{option}: ") as caught:
+        load_settings({group: {name: text}})
+    assert "hush" not in str(caught.value).replace("hu/sh", "hush")
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("provider.base_url", "https://host/v1/@cf/model"),
+        ("validation.pool_storage", "abfs://container@account.dfs.core.windows.net/shards"),
+        ("validation.pool_storage", "ftp://host:21/of@all"),
+        ("validation.pool_storage", "/folder/of@all"),
+    ],
+)
+def test_an_address_may_hold_an_at_sign(option, text):
+    group, name = option.split(".")
+    assert getattr(getattr(load_settings({group: {name: text}}), group), name) == text
+
+
 @pytest.mark.parametrize("text", ["modle_name = 'x'", "[provider]\nmodle = 'x'", "seed = ", "\xff"])
 def test_a_bad_settings_file_is_one_line(tmp_path, text):
     path = tmp_path / "synth.toml"

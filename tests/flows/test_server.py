@@ -13,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from flows import server as server_module
+from flows.children import open_log
 from flows.server import Server, private_server
+from flows.up import _tend
+from synth_core.errors import EnvironmentFault
 
 
 def healthy(url: str) -> bool:
@@ -41,6 +45,36 @@ def test_is_started_again_on_the_same_address_and_ends_with_the_block(tmp_path: 
         assert healthy(server.url)
         assert server.pid != first
     assert gone(server.pid)
+
+
+def test_one_that_keeps_dying_ends_the_block_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_MOST_RESTARTS", 1)
+    line = r"died 2 times; .*server\.log says why"
+    said: list[str] = []
+
+    def use_it() -> None:
+        with Server(tmp_path, options={"PREFECT_SERVER_DATABASE_CONNECTION_URL": "nonsense"}) as server:
+            with pytest.raises(EnvironmentFault, match=line):
+                _tend(server, [], said.append)  # what `synth up` does while all is well
+            healthy(server.url)  # what a run does: it is refused, for there is nothing to wait for
+
+    with pytest.raises(EnvironmentFault, match=line):
+        use_it()
+    assert len(said) == 1
+    assert (tmp_path / "server.log").read_text().count("Traceback") >= 2, "each life's last words stay"
+
+
+def test_a_log_is_gone_on_with_and_stays_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "server.log"
+    for life in range(40):
+        with open_log(path) as log:
+            log.write(b"%d" % life + bytes(100_000))
+    kept = b"".join(each.read_bytes() for each in sorted(tmp_path.iterdir(), reverse=True))
+    assert kept.endswith(b"39" + bytes(100_000))
+    assert b"30" in kept
+    assert len(kept) < 3 * 2**20
 
 
 def test_a_second_run_in_the_same_folder_gets_a_server_of_its_own(tmp_path: Path) -> None:

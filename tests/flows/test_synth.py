@@ -86,7 +86,7 @@ def test_resume_does_only_what_is_missing(runner: Runner, tmp_path_factory: pyte
     with pytest.raises(OSError, match="went away"):
         runner(num_total_samples=48)
     run = latest_run(runner.folder)
-    assert run.state is RunState.FAILED
+    assert run.state is RunState.INTERRUPTED
     runner.bench.disturb = lambda stage, candidates: None
     summary = runner(resume="")
     assert summary.run_id == run.run_id
@@ -108,6 +108,36 @@ def test_a_fault_of_the_machine_is_tried_again_and_a_hopeless_provider_is_not(ru
     with pytest.raises(HopelessProvider, match="refused"):
         runner(num_total_samples=5)
     assert len(faults) == 1
+
+
+def test_a_fault_of_the_disk_is_tried_again_where_the_work_finds_its_own_traces(runner: Runner) -> None:
+    once = {Stage.SAMPLE, Stage.EXTRACT, Stage.FILTER, Stage.PERSIST}
+
+    def fail(stage: Stage, candidates: Sequence[Candidate]) -> None:
+        if stage in once:
+            once.discard(stage)
+            raise OSError("stale file handle")
+
+    runner.bench.disturb = fail
+    summary = runner(num_total_samples=4)
+    assert not once
+    assert summary.accepted == len(runner.programs()) > 0
+
+
+def test_a_low_yield_is_told_after_the_round_that_shows_it(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, int]] = []
+    monkeypatch.setattr("flows.artifacts.emit_event", lambda name, *, resource, payload: told.append(payload))
+    told_before: dict[int, int] = {}
+
+    def watch(stage: Stage, candidates: Sequence[Candidate]) -> None:
+        told_before.setdefault(candidates[0].attempt, len(told))
+
+    runner.bench = Bench(is_bad=lambda candidate: True, disturb=watch)
+    runner(num_total_samples=4, max_retries=2, yield_floor=0.5)
+    assert told_before == {0: 0, 1: 1, 2: 1}
+    assert [payload["attempted"] for payload in told] == [4]
 
 
 def test_an_outage_is_not_an_answer_to_keep(runner: Runner) -> None:
@@ -156,6 +186,21 @@ def test_a_large_run_is_split_into_sub_flows(runner: Runner, monkeypatch: pytest
     with temporary_settings(url), get_client(sync_client=True) as client:
         recent = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=3)
     assert {run.name for run in recent} == {"part-r0-b0000", "part-r0-b0001", "part-r0-b0002"}
+
+
+def test_within_a_sub_flow_progress_is_shown_batch_by_batch(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = threading.Event()
+    monkeypatch.setattr("flows.synth._MOST_CANDIDATES_A_FLOW", 32)
+    monkeypatch.setattr("flows.artifacts.Progress.show", lambda *_, **__: shown.set())
+
+    def watch(stage: Stage, candidates: Sequence[Candidate]) -> None:
+        if stage is Stage.PERSIST and candidates[0].index == 16:
+            assert shown.wait(30)
+
+    runner.bench.disturb = watch
+    runner(num_total_samples=48, max_retries=0)
 
 
 def test_goes_on_until_enough_are_accepted(runner: Runner) -> None:

@@ -1,7 +1,8 @@
-"""`synth up`, its worker, and a deployment whose validation is handed to the pool, from end to end."""
+"""`synth up`, its workers, and a deployment whose validation is handed to the pool, from end to end."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,50 +10,80 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.connection import connected
-from flows.up import up_check
+from flows.pool_worker import PoolWorker
+from flows.server import Server
+from flows.up import Finding, api_of, up, up_check
+from synth_core.errors import UsageError
 
 UP = """
 import sys
 from pathlib import Path
 from flows.up import up
-up(port=int(sys.argv[1]), home=Path("home"), gpu=True)
+up(port=int(sys.argv[1]), home=Path("home"), gpu=sys.argv[2] == "gpu")
 """
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def upped(folder: Path, pool: str, user: Mapping[str, str]) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`synth up` in a process of its own, and the API it serves. user: variables the user has set."""
+    port = free_port()
+    with (folder / "up.log").open("w") as log:
+        command = [sys.executable, "-u", "-c", UP, str(port), pool]
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **user})
+    try:
+        deadline = time.monotonic() + 240
+        while "to stop" not in (folder / "up.log").read_text():
+            assert process.poll() is None, (folder / "up.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/api", process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
 
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    log = (tmp_path / "up.log").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-c", UP, str(port)], cwd=tmp_path, stdout=log, stderr=log
-    )
-    try:
-        deadline = time.monotonic() + 240
-        while "to stop" not in (tmp_path / "up.log").read_text():
-            assert process.poll() is None, (tmp_path / "up.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/api"
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+    with upped(tmp_path, "gpu", {"XDG_CACHE_HOME": str(tmp_path)}) as (url, _):
+        yield url
 
 
-def await_workers(api: str) -> list[str]:
+def await_workers(api: str, *, gpu: bool) -> list[Finding]:
+    """What is amiss, once nothing is or after a while."""
     deadline = time.monotonic() + 120
     while True:
-        amiss = [finding.detail for finding in up_check(api) if not finding.ok]
+        amiss = [finding for finding in up_check(api, gpu=gpu) if not finding.ok]
         if not amiss or time.monotonic() > deadline:
             return amiss
         time.sleep(2)
+
+
+def processes_of(api: str) -> list[int]:
+    """Workers and flow runs: what was told of this server by its environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            alive = (folder / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+            if alive and f"PREFECT_API_URL={api}\0".encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:  # gone, or another user's
+            continue
+    return found
 
 
 def run_a_deployment(api: str, folder: Path, storage: str, seed: int) -> Any:
@@ -64,7 +95,7 @@ def run_a_deployment(api: str, folder: Path, storage: str, seed: int) -> Any:
         "num_supporting_ops_range": [1, 1],
         "seed": seed,
         "output_dir": str(folder / "out"),
-        "cache_dir": str(folder.parent / "cache"),
+        "cache_dir": str(folder.parent / "synth"),  # as the pool's worker has it, by XDG_CACHE_HOME
         "validation": {"pool": "gpu", "pool_wait": 120, "pool_fallback": "fail", "pool_storage": storage},
     }
     with connected({"PREFECT_API_URL": api, "PREFECT_HOME": str(folder / "client")}):
@@ -78,8 +109,8 @@ def run_a_deployment(api: str, folder: Path, storage: str, seed: int) -> Any:
 def test_a_deployment_runs_and_hands_its_shards_to_the_pool(
     api: str, tmp_path: Path, warm_up: Callable[[Path], Path]
 ) -> None:
-    warm_up(tmp_path / "cache")
-    assert await_workers(api) == []
+    warm_up(tmp_path / "synth")
+    assert await_workers(api, gpu=True) == []
     by_path, by_url = tmp_path / "by-path", tmp_path / "by-url"
     storages = ((by_path, str(by_path / "shared")), (by_url, f"file://{by_url}/shared"))
     for seed, (folder, storage) in enumerate(storages):
@@ -91,8 +122,70 @@ def test_a_deployment_runs_and_hands_its_shards_to_the_pool(
         flows = list(
             database.execute("select name, state_name from flow_run where state_name <> 'Scheduled'")
         )
-        artifacts = {key for (key,) in database.execute("select key from artifact")}
+        artifacts = dict(database.execute("select key, type from artifact"))
+        pages = [page for (page,) in database.execute("select data from artifact where key = 'report'")]
     assert sum(name.startswith("validate-") for name, _ in flows) == 2
     assert {state for _, state in flows} == {"Completed"}
-    assert {"progress", "yield-per-stage", "failures", "report"} <= artifacts
+    assert {"progress", "yield-per-stage", "failures", "report"} <= artifacts.keys()
+    assert artifacts["report"] == "markdown", "a browser follows no link from a page of the server to a file"
+    assert any(str(by_path / "out") in page for page in pages)
     assert not os.environ.get("PREFECT_API_URL")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_all_is_set_up_on_its_own_server_once_and_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever server the user has besides, and however `synth up` ends. To have no GPU is no fault."""
+    elsewhere = {
+        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
+        "PREFECT_HOME": str(tmp_path / "his"),
+    }
+    with upped(tmp_path, "no-gpu", elsewhere) as (api, process):
+        for name, text in elsewhere.items():
+            monkeypatch.setenv(name, text)
+        assert await_workers(api, gpu=False) == []
+        assert [finding.name for finding in up_check(api, gpu=True) if not finding.ok] == ["pool gpu"]
+        assert os.environ["PREFECT_API_URL"] == elsewhere["PREFECT_API_URL"]
+        assert api_of(None, tmp_path / "home") == api
+        with urllib.request.urlopen(f"{api.removesuffix('/api')}/ui-settings") as told:
+            assert json.load(told)["api_url"] == api, "what the page asks, whatever the port"
+        with sqlite3.connect(tmp_path / "home" / "prefect.db") as database:
+            pools = dict(database.execute("select name, concurrency_limit from work_pool"))
+        assert pools == {"cpu": None, "gpu": None}
+        with pytest.raises(UsageError, match="already"):
+            up(port=free_port(), home=tmp_path / "home")
+        assert processes_of(api)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 60
+        while processes_of(api) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert processes_of(api) == []
+
+
+def test_a_worker_that_dies_is_started_again_and_told_of(server: Server, tmp_path: Path) -> None:
+    said: list[str] = []
+    worker = PoolWorker("spare", {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path)}, tmp_path)
+    first = worker.pid
+    os.kill(first, signal.SIGKILL)
+    while worker.pid == first:
+        worker.tend(said.append)
+        time.sleep(0.1)
+    assert len(said) == 1
+    assert "exit code -9" in said[0]
+    while "started" not in worker.log.read_text():
+        time.sleep(0.1)
+    worker.tend(said.append)
+    assert len(said) == 1
+    worker.end()
+    worker.wait()
+    assert "stopped" in worker.log.read_text(), "in order: it ended its flow runs first"
+
+
+def test_a_check_asks_the_server_that_the_options_name(tmp_path: Path) -> None:
+    assert api_of(4300, tmp_path) == "http://127.0.0.1:4300/api"
+    assert api_of(None, None) == ""
+    with pytest.raises(UsageError, match="no server was ever started in"):
+        api_of(None, tmp_path)

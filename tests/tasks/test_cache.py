@@ -8,7 +8,7 @@ import pytest
 
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
-from tasks.cache import Batch, OperatorSignatures, Shelf
+from tasks.cache import Batch, OperatorSignatures, Shelf, read_settled
 from tasks.versions import stage_version
 
 UPSTREAM = Manifest(
@@ -72,6 +72,44 @@ def test_a_batch_is_its_strategy_positions_and_sources() -> None:
     assert batch.digest == batch.model_copy(update={"batch": 3, "round": 1}).digest
     assert batch.digest != batch.model_copy(update={"stop": 9}).digest
     assert batch.digest != batch.model_copy(update={"sources": (UPSTREAM,)}).digest
+
+
+def settled_batch(tmp_path: Path, total: int = 3) -> tuple[Batch, list[Manifest]]:
+    """A batch that has passed all stages, and its shards; `total` candidates were left after the LLM."""
+    batch, shelf = Batch(strategy="a", parameters="{}", stop=3), shelf_in(tmp_path)
+    manifests: list[Manifest] = []
+    for stage in Stage:
+        left = 3 if stage in (Stage.SAMPLE, Stage.PROMPT) else total
+        shard = shelf.shard(stage, shelf.key(stage, manifests[-1] if manifests else batch))
+        shard.parent.mkdir(parents=True)
+        shard.touch()
+        manifests.append(Manifest(path=str(shard), digest=f"{stage}", stage=stage, total=left, alive=left))
+    return batch, manifests
+
+
+def shelf_in(folder: Path) -> Shelf:
+    settings = Settings(seed=1, output_dir=str(folder))
+    return Shelf(settings, "run", settled=read_settled(folder, "run"))
+
+
+def test_a_settled_batch_keeps_its_shards_while_they_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, manifests = settled_batch(tmp_path)
+    shelf_in(tmp_path).settle(batch, manifests)
+    monkeypatch.setattr("tasks.cache.stage_version", lambda stage: "new")
+    shelf = shelf_in(tmp_path)
+    upstreams: list[Batch | Manifest] = [batch, *manifests[:-1]]
+    for manifest, upstream in zip(manifests, upstreams, strict=True):
+        path = Path(manifest.path)
+        assert shelf.shard(manifest.stage, shelf.key(manifest.stage, upstream)) == path
+        path.unlink()
+        assert shelf.key(manifest.stage, upstream).startswith(f"{manifest.stage}-new-")
+
+
+def test_a_batch_that_a_budget_cut_short_stays_open(tmp_path: Path) -> None:
+    shelf_in(tmp_path).settle(*settled_batch(tmp_path, total=2))
+    assert read_settled(tmp_path, "run") == {}
 
 
 def test_a_record_without_its_shard_is_forgotten(tmp_path: Path) -> None:
