@@ -73,7 +73,7 @@ def run_deployed(order: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def open_simulated(settings: Settings) -> Iterator[dict[Stage, Step]]:
+def open_simulated(settings: Settings, _: object = None) -> Iterator[dict[Stage, Step]]:
     """Validation that waits, here or on Dask workers."""
     if settings.runner == "thread":
         with open_on_worker(settings) as steps:

@@ -6,11 +6,13 @@ import ast
 import re
 from collections.abc import Mapping
 
+from synth_core import syntax
+
 
 def constants_of(source: str) -> dict[str, int]:
     """Name -> value, in the order of the text; raises `SyntaxError` where it is no Python."""
     found = {}
-    for node in ast.parse(source).body:
+    for node in syntax.parse(source).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
             target, value = node.targets[0], node.value.value
             if isinstance(target, ast.Name) and type(value) is int:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from synth_core import layers
+from synth_core import layers, syntax
 from synth_core.errors import UsageError
 from synth_core.naming import program_name
 from synth_core.operators.catalog import find
@@ -22,10 +21,6 @@ from synth_core.renaming import program_class as program_class
 from synth_core.renaming import rename_class as rename_class
 
 MAX_SOURCE = 1_000_000  # characters; the static gate refuses more, and parsing them would only cost time
-
-_FILE = "<program>"  # what Python calls the text in its messages
-# An answer's invalid escape sequences are its own affair; Python would print them on the user's terminal.
-warnings.filterwarnings("ignore", category=SyntaxWarning, module=_FILE)
 
 _FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*(?P<language>[\w.+-]*)[^`]*")
 _PYTHON = frozenset({"", "python", "py", "python3", "pytorch", "torch"})
@@ -93,7 +88,7 @@ def _extract(candidate: Candidate) -> Candidate:
     try:
         source = _without_demonstration(block.code)
         name = program_name(stated_operators(text) or candidate.specification.operators)
-        if program_class(_parse(source)):  # one without a class is the static gate's to refuse
+        if program_class(syntax.parse(source)):  # one without a class is the static gate's to refuse
             source = rename_class(source, name)
     except _BROKEN as error:
         return candidate.judged(
@@ -192,7 +187,7 @@ def _parsing_head(text: str) -> str:
     end = len(lines)
     while end:
         try:
-            _parse("".join(lines[:end]))
+            syntax.parse("".join(lines[:end]))
         except SyntaxError as error:
             end = min(end - 1, (error.lineno or 1) - 1)
         except _BROKEN:
@@ -200,10 +195,6 @@ def _parsing_head(text: str) -> str:
         else:
             return "".join(lines[:end])
     return ""
-
-
-def _parse(code: str) -> ast.Module:
-    return ast.parse(code, filename=_FILE)
 
 
 def _is_whole(block: _Block) -> bool:
@@ -214,7 +205,7 @@ def _is_full(code: str) -> bool:
     if len(code) > MAX_SOURCE:
         return False
     try:
-        tree = _parse(code)
+        tree = syntax.parse(code)
     except _BROKEN:
         return False
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
@@ -224,7 +215,7 @@ def _is_full(code: str) -> bool:
 def _without_demonstration(code: str) -> str:
     """`code` without top-level prints and `if __name__ == "__main__":` blocks."""
     lines = code.splitlines(keepends=True)
-    for node in reversed(_parse(code).body):
+    for node in reversed(syntax.parse(code).body):
         if _is_demonstration(node):
             assert node.end_lineno is not None
             del lines[node.lineno - 1 : node.end_lineno]

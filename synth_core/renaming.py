@@ -6,6 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
+from synth_core import syntax
+
 _IDENTIFIER_AFTER_CLASS = re.compile(rb"class(?:\s|\\)+")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
@@ -16,7 +18,7 @@ def rename_class(source: str, new_name: str) -> str:
     Only the class's own bindings change: a local variable or a text of the same spelling stays. `source` must
     parse and hold a class (`ValueError` otherwise: the caller has checked that).
     """
-    tree = ast.parse(source)
+    tree = syntax.parse(source)
     program = program_class(tree)
     if program is None:
         raise ValueError("the source holds no class to rename")

@@ -44,7 +44,7 @@ _TEXTS = (".py", ".j2", ".json", ".toml")
 
 def decides(stage: Stage) -> tuple[str, ...]:
     """Files, and folders with all that is below them, whose change makes the stage's earlier work stale."""
-    return (*dict.fromkeys(_DECIDE[stage]), "synth_core/records.py")
+    return (*dict.fromkeys(_DECIDE[stage]), "synth_core/records.py", "synth_core/syntax.py")
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from synth_core import syntax
 from synth_core.extraction import program_class
 
 _SIZE = "_"  # stands for every number, and in `__init__` for every plain name: sizes come in by either
@@ -13,7 +14,7 @@ _BUILTINS = frozenset({"len", "range", "int", "float", "tuple", "list", "zip", "
 
 def plain_form(source: str) -> str:
     """The text without comments, docstrings and layout. The source must parse."""
-    tree = ast.parse(source)
+    tree = syntax.parse(source)
     for node in ast.walk(tree):
         _drop_docstring(node)
     return ast.unparse(tree)
@@ -26,7 +27,7 @@ def bare_form(source: str) -> str:
     the statements of `__init__` are sorted. What is left is which torch functions meet which values in
     which order. Empty where there is no class. The source must parse.
     """
-    program = program_class(ast.parse(source))
+    program = program_class(syntax.parse(source))
     if program is None:
         return ""
     methods = [item for item in program.body if isinstance(item, ast.FunctionDef)]

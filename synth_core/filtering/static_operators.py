@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from synth_core import syntax
 from synth_core.extraction import program_class
 from synth_core.operators.catalog import realised_operator
 
@@ -28,7 +29,7 @@ def static_operators(source: str) -> tuple[str, ...]:
 
     The source must parse.
     """
-    program = program_class(ast.parse(source))
+    program = program_class(syntax.parse(source))
     methods = (
         {item.name: item for item in program.body if isinstance(item, ast.FunctionDef)} if program else {}
     )

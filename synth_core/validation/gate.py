@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import ast
 import importlib
-import threading
-import warnings
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from synth_core import syntax
 from synth_core.records import Category
 
 
@@ -87,8 +86,6 @@ _EVALUATORS = frozenset({"ForwardRef", "evaluate_forward_ref", "get_type_hints",
 
 Failure = dict[str, Any]
 
-_PARSE_LOCK = threading.Lock()
-
 
 def check_source(source: str) -> Failure | None:
     """The `category`, `detail` and `check` of the first thing wrong with the text, or None.
@@ -115,9 +112,7 @@ def parse(source: str) -> ast.Module | str:
     if _bracket_depth(source) > MAX_BRACKETS:
         return f"brackets are nested more than {MAX_BRACKETS} deep"
     try:
-        with _PARSE_LOCK, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an invalid escape is the program's business, not our user's
-            return ast.parse(source)
+        return syntax.parse(source)
     except SyntaxError as error:
         return f"line {error.lineno}: {error.msg}" if error.lineno else str(error.msg)
     except (RecursionError, MemoryError):
