@@ -8,7 +8,7 @@ from synth_core.synthesis.sizes import WIDTHS
 from synth_core.synthesis.writers.dense import width_text
 
 MOST_STEPS = 9  # of an unrolled loop: every step is a kernel of its own
-MOST_STEPS_OF_A_LAYER = 200  # torch.compile unrolls layers too: 240 steps may take it a minute
+MOST_STEPS_OF_A_LAYER = 200  # torch.compile unrolls layers too; longer ones met its time limit
 
 
 def layer(d: Draft, x: Value, operator: str) -> Value:
