@@ -38,7 +38,7 @@ def memory_mb(sizes: Mapping[str, Any], compiles: bool) -> tuple[float, float]:
     """MiB of GPU memory that a stage's first run will need at most, and its second, by a program's `sizes`.
 
     Fitted to peaks of KernelBench's level-2 problems at full size on an H100, cuDNN's workspaces aside: first
-    runs to 24 problems, 9% above at least, compiled runs to 77, 4% above at least. The eager stage holds other
+    runs to 24 problems, 9% above at least, compiled runs to 77, 4% above. The eager stage holds other
     weights, other inputs and noise beside what an operator reads and writes, the compile stage's first run
     holds everything in fp64 too. Where it is too little, a second try has the GPU to itself. Raises KeyError,
     TypeError and ValueError for what `vet` never writes.
