@@ -194,9 +194,10 @@ def lose_database(trial: Trial, _: random.Random) -> bool:
 
 
 def kill_postgres(trial: Trial, rng: random.Random) -> bool:
-    if trial.host.database:
-        trial.host.database.strike(rng.uniform(0.5, 8.0))
-    return trial.host.database is not None
+    if not trial.host.database:
+        return False
+    trial.host.database.strike(rng.uniform(0.5, 8.0))
+    return True
 
 
 def fill_disk(trial: Trial, rng: random.Random) -> bool:

@@ -14,7 +14,6 @@ import os
 import shutil
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,7 +88,7 @@ class Pool:
 
     def __init__(self, box: Sandbox, workers: int, finished: Finished, device: str = "cuda") -> None:
         self._box, self._most, self._finished, self._device = box, workers, finished, device
-        self._queue: deque[Job] = deque()
+        self._queue: list[Job] = []
         self._workers: dict[int, _Worker] = {}
         self._slots = list(range(_FIRST_SLOT, _FIRST_SLOT + 2 * workers))
         self._failed_starts = 0
@@ -132,15 +131,24 @@ class Pool:
         """Watch limits, hand out waiting jobs, start workers where there is work for them."""
         for worker in self._workers.values():
             worker.process.watch(now)
-        for job in sorted(self._queue, key=lambda job: self._turn(job, now)):
-            if not any(worker.free for worker in self._workers.values()):
-                break
-            if place := self._place(job):
-                self._queue.remove(job)
-                self._hand(place, job)
-            elif not self._fits(job) and (job.whole or now - job.queued > PATIENCE):
-                break  # nothing starts that would keep it waiting
+        if self._has_free:
+            for job in sorted(self._queue, key=lambda job: self._turn(job, now)):
+                if place := self._place(job):
+                    self._queue.remove(job)
+                    self._hand(place, job)
+                elif not self._fits(job) and (job.whole or now - job.queued > PATIENCE):
+                    break  # nothing starts that would keep it waiting
+                if not self._has_free:
+                    break
         self._staff()
+
+    @property
+    def _has_free(self) -> bool:
+        return any(worker.free for worker in self._workers.values())
+
+    @property
+    def _wants_fresh(self) -> bool:
+        return any(job.alone for job in self._queue)
 
     def _turn(self, job: Job, now: float) -> tuple[bool, float, float]:
         """Those that want a fresh worker, or the GPU to themselves, come first, then those that have waited
@@ -154,12 +162,12 @@ class Pool:
         alive = [worker for worker in self._workers.values() if not worker.retired]
         starting = sum(not worker.ready for worker in alive)
         missing = min(len(self._queue) - starting, self._most - len(alive))
-        if any(job.alone for job in self._queue):
+        if self._wants_fresh:
             missing = max(missing, 0 if any(worker.fresh for worker in alive) else 1)
         for _ in range(min(missing, len(self._slots))):
             self._start()
         used = [worker for worker in alive if worker.free and worker.served]
-        if len(alive) > self._most and used and not any(job.alone for job in self._queue):
+        if len(alive) > self._most and used and not self._wants_fresh:
             max(used, key=lambda worker: worker.served).retire()
 
     def ended(self, pid: int, status: int) -> bool:
@@ -196,7 +204,7 @@ class Pool:
         free = sorted((w for w in self._workers.values() if w.free), key=lambda worker: -worker.served)
         if job.alone:
             free = [worker for worker in free if worker.fresh]
-        elif free and free[-1].fresh and any(other.alone for other in self._queue):
+        elif free and free[-1].fresh and self._wants_fresh:
             free.pop()
         return free[0] if free else None
 
