@@ -131,18 +131,17 @@ class Pool:
         """Watch limits, hand out waiting jobs, start workers where there is work for them."""
         for worker in self._workers.values():
             worker.process.watch(now)
-        if self._has_free:
+        if self._has_free():
             for job in sorted(self._queue, key=lambda job: self._turn(job, now)):
                 if place := self._place(job):
                     self._queue.remove(job)
                     self._hand(place, job)
                 elif not self._fits(job) and (job.whole or now - job.queued > PATIENCE):
                     break  # nothing starts that would keep it waiting
-                if not self._has_free:
+                if not self._has_free():
                     break
         self._staff()
 
-    @property
     def _has_free(self) -> bool:
         return any(worker.free for worker in self._workers.values())
 
