@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 from simulated import Bench, Runner
-from threaded_worker import Worker, complete, hold
+from threaded_worker import Worker, await_held, complete, hold
 
 from flows.connection import connected
 from flows.pool import POOL, Pool
@@ -185,6 +185,7 @@ def test_the_same_shards_are_under_way_once(runner: Runner) -> None:
             Pool(run, Shelf(settings, run.run_id), threading.Event())._start(shards) for _ in range(2)
         )
         assert first.id == again.id
+        await_held(client, first)
         complete(client, first)
         third = Pool(run, Shelf(settings, run.run_id), threading.Event())._start(shards)
         assert third.id != first.id

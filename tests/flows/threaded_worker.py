@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,12 @@ def carry_out(client: SyncPrefectClient, flow_run: FlowRun) -> None:
 def hold(client: SyncPrefectClient, flow_run: FlowRun) -> None:
     """Begin and never end."""
     client.set_flow_run_state(flow_run.id, Running(), force=True)
+
+
+def await_held(client: SyncPrefectClient, flow_run: FlowRun) -> None:
+    """Wait until the worker holds it: one that came later would open again what the test had completed."""
+    while not client.read_flow_run(flow_run.id).state.is_running():  # type: ignore[union-attr]
+        time.sleep(0.1)
 
 
 @dataclass
