@@ -39,7 +39,15 @@ from synth_core.records import (
 )
 from synth_core.reporting import summarise, write_html
 from synth_core.settings import Settings
-from synth_core.store import append_ledger, export_dataset, persist, read_shard, start_run, write_shard
+from synth_core.store import (
+    append_ledger,
+    export_dataset,
+    persist,
+    plan_run,
+    read_shard,
+    save_run,
+    write_shard,
+)
 
 BATCH = 256
 NAMES = [operator.name for operator in CATALOG]
@@ -90,7 +98,7 @@ def made_up(index: int) -> Candidate:
 def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         output_dir = Path(folder) / "out"
-        run = start_run(Settings(output_dir=str(output_dir), seed=1))
+        run = save_run(plan_run(Settings(output_dir=str(output_dir), seed=1)))
         stage = Filter(output_dir, run.run_id)
         for batch, start in enumerate(range(0, count, BATCH)):
             candidates = [made_up(index) for index in range(start, min(count, start + BATCH))]

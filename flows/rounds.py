@@ -17,6 +17,9 @@ from tasks.cache import Batch
 # A job of a provider's batch mode takes up to a day, so they must not wait for each other; Gemini takes no
 # more than a hundred at once.
 JOBS_AT_ONCE = 80
+# Each batch in flight keeps its task runs' threads waiting; a pool is handed so many candidates at once that
+# small batches would be threads by the thousand.
+_SMALLEST, _SMALLEST_FOR_A_POOL, _LARGEST = 16, 64, 256
 _LOWEST_YIELD = 0.05  # what is assumed when nothing was accepted yet; keeps a round finite
 
 
@@ -35,7 +38,10 @@ def batch_size(settings: Settings) -> int:
     In a provider's batch mode a batch is a job, and all of a run are to be under way at once.
     """
     batches = JOBS_AT_ONCE if settings.provider.batch else 200
-    return settings.batch_size or min(max(math.ceil(settings.num_total_samples / batches), 16), 256)
+    smallest = _SMALLEST if settings.validation.pool == "local" else _SMALLEST_FOR_A_POOL
+    return settings.batch_size or min(
+        max(math.ceil(settings.num_total_samples / batches), smallest), _LARGEST
+    )
 
 
 def go_through_rounds(

@@ -27,8 +27,16 @@ from flows.workshop import OpenWorkshop, open_workshop
 from synth_core.errors import EnvironmentFault, SynthError, UsageError
 from synth_core.records import Manifest
 from synth_core.settings import Settings
-from synth_core.store import Run, RunState, continue_run, finish_run, load_run
-from synth_core.store.runs import plan_run, run_ids, save_run
+from synth_core.store import (
+    Run,
+    RunState,
+    continue_run,
+    finish_run,
+    load_run,
+    plan_run,
+    run_ids,
+    save_run,
+)
 from synth_core.strategies import with_provider
 from tasks.cache import Batch, Shelf, read_settled
 from tasks.stages import stage_tasks
@@ -39,8 +47,10 @@ _MOST_CANDIDATES_A_FLOW = 20_000
 # the run then, so many times in a row at most. A mistake or a bug comes back until a person has seen to it.
 _PASSING = (KeyboardInterrupt, TerminationSignal, EnvironmentFault, OSError, HTTPError)
 _MOST_TAKEOVERS = 5
-# Starting a flow run of the pool takes up to a minute on a busy server, so many batches go at once.
-_CANDIDATES_A_HAND_OFF = 1000
+# Starting a flow run of the pool takes up to a minute on a busy server, so many batches go at once: about as
+# many candidates as an H100 validates in three minutes (benchmarks/validate_cuda.txt). So many GPUs can work.
+_CANDIDATES_A_HAND_OFF = 512
+_HAND_OFFS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -203,7 +213,7 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
         if run.settings.validation.pool != "local":
             wave = max(1, _CANDIDATES_A_HAND_OFF // batch_size(run.settings))
             hand_off = Pool(run, shelf, workshop.stages.closed).task()
-            conveyor = replace(conveyor, hand_off=hand_off, wave=wave, window=3 * wave)
+            conveyor = replace(conveyor, hand_off=hand_off, wave=wave, window=_HAND_OFFS_AT_ONCE * wave)
         if run.settings.provider.batch:
             conveyor = replace(conveyor, window=max(conveyor.window, JOBS_AT_ONCE))
 

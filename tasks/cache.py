@@ -18,8 +18,8 @@ from prefect.context import TaskRunContext
 
 from synth_core.records import Manifest, Record, Stage, sha256
 from synth_core.settings import Settings
+from synth_core.store import run_folder
 from synth_core.store.atomic import write_atomic
-from synth_core.store.runs import run_folder
 from tasks.versions import stage_version, torch_release
 
 _HOW_TO_VALIDATE = tuple(

@@ -10,7 +10,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -22,19 +21,14 @@ from synth_core.extraction import refuses
 from synth_core.providers.answers import Answer, AnswerStore
 from synth_core.providers.batch_rows import Row, ask_rows
 from synth_core.providers.budget import Budget, Spending
-from synth_core.providers.call import ANSWERED, Connection, Reply, Request
+from synth_core.providers.call import ANSWERED, Reply, Request
 from synth_core.providers.calls import CallLedger
 from synth_core.providers.completion import completed, question
 from synth_core.providers.lane import Lane
+from synth_core.providers.lanes import Lanes
 from synth_core.providers.retry import Asked, add_usage, ask
 from synth_core.providers.salvage import salvage
-from synth_core.providers.table import find_provider, key_of, require_price
-from synth_core.records import (
-    Candidate,
-    Outcome,
-    Stage,
-    operator_signature,
-)
+from synth_core.records import Candidate, Outcome, Stage, operator_signature
 from synth_core.settings import Settings
 
 _SALVAGE_PAUSE = 5.0  # seconds before calls that failed for the moment are tried again
@@ -79,13 +73,10 @@ class Dispatcher:
         use_cache: bool = True,
     ) -> None:
         self._settings = settings.resolved()
-        self._key = key
         self._loop = asyncio.new_event_loop()
-        self._stack = AsyncExitStack()
-        self._lanes: dict[str, asyncio.Task[Lane]] = {}
-        self._open_lanes: list[Lane] = []
         self._ledger = CallLedger(run_dir)
         self._budget = Budget(settings.budget, self._ledger.totals.spending())
+        self._lanes = Lanes(self._settings, key, self._budget, self._ledger)
         self._use_cache = use_cache
         self._answers: AnswerStore | None = None
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -126,7 +117,7 @@ class Dispatcher:
 
     def snapshot(self) -> Snapshot:
         """Counts of the whole run, earlier sessions included; safe to call from any thread."""
-        totals, lanes = self._ledger.totals, list(self._open_lanes)
+        totals, lanes = self._ledger.totals, list(self._lanes.paid)
         since = time.monotonic() - _RATE_WINDOW
         recent = sum(1 for lane in lanes for at in list(lane.finished) if at >= since)
         cost = None if totals.unpriced and totals.unpriced == totals.outcomes.total() else totals.cost_usd
@@ -158,7 +149,7 @@ class Dispatcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._stack.aclose()
+        await self._lanes.close()
         if self._answers:
             self._answers.close()
 
@@ -209,7 +200,7 @@ class Dispatcher:
         return done
 
     async def _complete(self, candidate: Candidate, retries: int) -> Candidate:
-        lane = await self._lane(candidate.specification.provider)
+        lane = await self._lanes.get(candidate.specification.provider)
         request, key = question(candidate, lane, self._settings.provider)
         # Of those that ask the same at once one pays; the others find its answer kept.
         turn = self._asking.setdefault(key, asyncio.Lock()) if key else asyncio.Lock()
@@ -226,7 +217,7 @@ class Dispatcher:
         admitted = []
         for candidate in candidates:
             if candidate.alive:
-                lane = await self._lane(candidate.specification.provider)
+                lane = await self._lanes.get(candidate.specification.provider)
                 worst = lane.worst(question(candidate, lane, self._settings.provider)[0])
                 if self._budget.reserve_now(worst):
                     continue
@@ -241,7 +232,7 @@ class Dispatcher:
         for index, candidate in enumerate(candidates):
             if not candidate.alive:
                 continue
-            lane = await self._lane(candidate.specification.provider)
+            lane = await self._lanes.get(candidate.specification.provider)
             request, key = question(candidate, lane, self._settings.provider)
             if known := self._known(candidate, request, key):
                 done[index] = known
@@ -257,7 +248,8 @@ class Dispatcher:
 
     def _known(self, candidate: Candidate, request: Request, key: str) -> Candidate | None:
         """The candidate with its answer from the cache, if that holds one."""
-        answer = self._answers.get(key) if self._answers and key else None
+        store = self._store(key)
+        answer = store.get(key) if store else None
         if answer is None:
             return None
         self._from_cache += 1
@@ -283,35 +275,12 @@ class Dispatcher:
         }
         return completed(candidate, request, asked.reply, before.model_copy(update=update))
 
-    async def _lane(self, name: str) -> Lane:
-        if name not in self._lanes:
-            self._lanes[name] = asyncio.create_task(self._open_lane(name))
-        return await asyncio.shield(self._lanes[name])
-
-    async def _open_lane(self, name: str) -> Lane:
-        provider, settings = find_provider(name), self._settings
-        is_main = name == settings.model_name
-        model = (settings.provider.model_id if is_main else "") or provider.default_model
-        require_price(settings, provider, model)
-        connection = Connection(
-            settings=settings.provider,
-            key=key_of(provider, self._key if is_main else None),
-            workers=settings.num_worker,
-        )
-        ledger = CallLedger(None) if provider.writes_here else self._ledger
-        lane = Lane(provider, model, connection, self._budget, ledger)
-        await lane.open(self._stack)
-        if not provider.writes_here:
-            self._open_lanes.append(lane)
-            if self._use_cache:
-                self._answers = self._answers or AnswerStore(settings.cache_dir)
-        return lane
-
     def _keep(self, key: str, candidate: Candidate, lane: Lane, reply: Reply) -> None:
         """Only a good answer is kept: a refusal, a truncation or an error is asked for again another day."""
-        if not self._answers or not key or reply.outcome is not Outcome.OK or refuses(reply.text):
+        store = self._store(key)
+        if not store or reply.outcome is not Outcome.OK or refuses(reply.text):
             return
-        self._answers.put(
+        store.put(
             key,
             Answer(
                 text=reply.text,
@@ -323,3 +292,10 @@ class Dispatcher:
             model=lane.model,
             signature=operator_signature(candidate.specification.operators),
         )
+
+    def _store(self, key: str) -> AnswerStore | None:
+        """Where this key's answer is kept, if it is; a run that asks nobody makes no such file."""
+        if not key or not self._use_cache:
+            return None
+        self._answers = self._answers or AnswerStore(self._settings.cache_dir)
+        return self._answers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from synth_core.reporting.report import (
     StageRow,
     Yield,
 )
-from synth_core.store import Run, latest_run, load_run, scan_ledger
-from synth_core.store.runs import run_ids
+from synth_core.store import Run, latest_run, load_run, run_folder, run_ids, scan_ledger
 
 ALL_RUNS = "all"
 _ORDER = {stage.value: position for position, stage in enumerate(Stage)}
@@ -48,8 +47,9 @@ def summarise(output_dir: Path | str, run_id: str | None = None) -> Report:
     ledger = scan_ledger(output_dir, None if whole else run.run_id)
     names = pl.col("requested", "realised").cast(pl.List(pl.Categorical))
     rows = ledger.select(_COLUMNS).with_columns(names, _position().alias("position")).collect()
-    runs = [load_run(output_dir, name) for name in run_ids(output_dir)] if whole else [run]
-    rows = _with_costs(rows, runs)
+    runs = run_ids(output_dir) if whole else [run.run_id]
+    folders = {name: run_folder(output_dir, name) for name in runs}
+    rows = _with_costs(rows, folders)
     accepted = rows.filter("accepted").select("run_id", "candidate_id", "attempt", "realised", "warnings")
     return Report(
         **_header(run, whole),
@@ -69,7 +69,7 @@ def summarise(output_dir: Path | str, run_id: str | None = None) -> Report:
         operators=_operators(rows),
         never_realised=_never_realised(accepted),
         lengths=dict(accepted.group_by(pl.col("realised").list.len()).len().sort("realised").iter_rows()),
-        spend=_spend(rows, runs),
+        spend=_spend(rows, folders),
         models=_counts(rows.select(pl.coalesce("serving_model", "requested_model")).to_series()),
         accepted_examples=_examples(ledger, _short_medium_long(accepted)),
         failed_examples=_examples(ledger, _first_of_each_failure(rows)),
@@ -172,21 +172,19 @@ def _never_realised(accepted: pl.DataFrame) -> tuple[str, ...]:
     return tuple(op.name for op in CATALOG if op.group is not Group.MOTIF and op.name not in seen)
 
 
-def _with_costs(rows: pl.DataFrame, runs: Sequence[Run]) -> pl.DataFrame:
+def _with_costs(rows: pl.DataFrame, folders: Mapping[str, Path]) -> pl.DataFrame:
     """Rows with `cost_usd`, what the calls for each cost.
 
     By the ledger of calls: a row whose batch was done again in a resumed run has its answer from the cache.
     """
-    costs = [
-        (run.run_id, candidate, usd) for run in runs for candidate, usd in read_costs(run.folder).items()
-    ]
+    costs = [(run, candidate, usd) for run in folders for candidate, usd in read_costs(folders[run]).items()]
     schema = {"run_id": rows.schema["run_id"], "candidate_id": rows.schema["candidate_id"]}
     frame = pl.DataFrame(costs, {**schema, "cost_usd": pl.Float64}, orient="row")
     return rows.join(frame, on=["run_id", "candidate_id"], how="left", maintain_order="left")
 
 
-def _spend(rows: pl.DataFrame, runs: Sequence[Run]) -> Spend:
-    totals = [read_totals(run.folder) for run in runs]
+def _spend(rows: pl.DataFrame, folders: Mapping[str, Path]) -> Spend:
+    totals = [read_totals(folder) for folder in folders.values()]
     return Spend(
         calls=sum(each.calls for each in totals),
         failed=sum(each.failed for each in totals),

@@ -12,7 +12,10 @@ from synth_core.store.runs import (
     latest_run,
     latest_unfinished_run,
     load_run,
-    start_run,
+    plan_run,
+    run_folder,
+    run_ids,
+    save_run,
 )
 from synth_core.store.shards import describe_shard, read_shard, write_shard
 
@@ -30,8 +33,11 @@ __all__ = [
     "latest_unfinished_run",
     "load_run",
     "persist",
+    "plan_run",
     "read_shard",
+    "run_folder",
+    "run_ids",
+    "save_run",
     "scan_ledger",
-    "start_run",
     "write_shard",
 ]

@@ -82,11 +82,6 @@ def plan_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None 
     )
 
 
-def start_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None = None) -> Run:
-    """Plan a run and record it; raises as `plan_run` does."""
-    return save_run(plan_run(settings, flow_run_id=flow_run_id, now=now))
-
-
 def continue_run(run: Run, *, flow_run_id: str = "", takeovers: int = 0) -> Run:
     """The same run, running again by what is installed now."""
     changes = {

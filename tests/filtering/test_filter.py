@@ -24,7 +24,7 @@ from synth_core.records import (
     Verdict,
 )
 from synth_core.settings import Settings
-from synth_core.store import append_ledger, persist, start_run
+from synth_core.store import append_ledger, persist, plan_run, save_run
 
 RUN, LATER = "20261125-000000-aaaaaa", "20261126-000000-bbbbbb"
 
@@ -117,7 +117,7 @@ def test_program_files_of_unknown_origin_count(tmp_path: Path) -> None:
 
 
 def test_a_lost_index_is_built_again_from_the_ledgers(tmp_path: Path) -> None:
-    run = start_run(Settings(output_dir=str(tmp_path), seed=1))
+    run = save_run(plan_run(Settings(output_dir=str(tmp_path), seed=1)))
     batch = [candidate(0, *ODD), candidate(1, *OTHER)]
     append_ledger(run, persist(Filter(tmp_path, run.run_id).apply(batch), run), round=0, batch=0)
     index_path(tmp_path).unlink()
@@ -127,7 +127,7 @@ def test_a_lost_index_is_built_again_from_the_ledgers(tmp_path: Path) -> None:
 
 
 def test_a_kill_between_the_files_and_the_ledger_loses_nothing(tmp_path: Path) -> None:
-    run = start_run(Settings(output_dir=str(tmp_path), seed=1))
+    run = save_run(plan_run(Settings(output_dir=str(tmp_path), seed=1)))
     persist(Filter(tmp_path, run.run_id).apply([candidate(0, *ODD)]), run)
     index_path(tmp_path).unlink()
     assert judged(Filter(tmp_path, run.run_id).apply([candidate(0, *ODD)])) == [None]
@@ -169,7 +169,7 @@ def test_a_file_without_known_shapes_is_not_revisited(tmp_path: Path) -> None:
 
 
 def test_an_index_of_an_older_form_learns_the_shapes(tmp_path: Path) -> None:
-    run = start_run(Settings(output_dir=str(tmp_path), seed=1))
+    run = save_run(plan_run(Settings(output_dir=str(tmp_path), seed=1)))
     append_ledger(
         run, persist(Filter(tmp_path, run.run_id).apply([candidate(0, *ODD)]), run), round=0, batch=0
     )

@@ -20,7 +20,7 @@ from flows.validate import judged_by, validate
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Candidate, Manifest, Stage
 from synth_core.settings import Settings
-from synth_core.store import RunState, latest_run, start_run
+from synth_core.store import RunState, latest_run, plan_run, save_run
 from tasks.cache import Shelf
 from tasks.stages import Step
 
@@ -178,7 +178,7 @@ def test_an_interrupt_cancels_what_was_handed_over_and_a_resume_hands_it_over_ag
 
 def test_the_same_shards_are_under_way_once(runner: Runner) -> None:
     settings = Settings(output_dir=str(runner.folder), seed=1).resolved()
-    run = start_run(settings)
+    run = save_run(plan_run(settings))
     shards = [Manifest(path="/x.parquet", digest="d", stage=Stage.EXTRACT, total=1, alive=1)]
     with Worker(hold).online() as client:
         first, again = (

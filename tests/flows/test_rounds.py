@@ -44,6 +44,11 @@ def test_batches_grow_with_the_run(total: int, size: int) -> None:
     assert batch_size(Settings(num_total_samples=total)) == size
 
 
+@pytest.mark.parametrize(("total", "size"), [(1, 64), (1000, 64), (100_000, 256)])
+def test_a_pool_is_not_fed_by_small_batches(total: int, size: int) -> None:
+    assert batch_size(Settings(num_total_samples=total, validation={"pool": "gpu"})) == size
+
+
 @pytest.mark.parametrize("total", [100, 10_000, 20_000])
 def test_in_batch_mode_all_jobs_of_a_flow_run_are_under_way_at_once(total: int) -> None:
     settings = Settings.model_validate({"num_total_samples": total, "provider": {"batch": True}})

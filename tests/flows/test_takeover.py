@@ -20,9 +20,17 @@ from flows.server import SILENT
 from flows.workshop import Workshop
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.settings import Settings
-from synth_core.store import Run, RunState, finish_run, latest_unfinished_run, load_run, start_run
+from synth_core.store import (
+    Run,
+    RunState,
+    finish_run,
+    latest_unfinished_run,
+    load_run,
+    plan_run,
+    run_ids,
+    save_run,
+)
 from synth_core.store.atomic import write_atomic
-from synth_core.store.runs import run_ids
 
 
 @dataclass
@@ -69,7 +77,7 @@ def _settings(runner: Runner, seed: int = 7) -> Settings:
 
 
 def _earlier(runner: Runner, state: RunState, takeovers: int = 0) -> Run:
-    run = start_run(_settings(runner, seed=3)).model_copy(update={"takeovers": takeovers})
+    run = save_run(plan_run(_settings(runner, seed=3))).model_copy(update={"takeovers": takeovers})
     return finish_run(run, state)
 
 

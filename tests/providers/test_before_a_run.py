@@ -12,7 +12,7 @@ from flows.generate import resume
 from flows.preflight import check_settings
 from synth_core.errors import UsageError
 from synth_core.settings import BudgetSettings, Settings
-from synth_core.store.runs import start_run
+from synth_core.store import plan_run, save_run
 
 _USD = {"usd": 1.0}
 
@@ -48,7 +48,7 @@ def test_a_budget_in_usd_for_a_model_with_a_price(
 
 
 def test_a_budget_given_to_a_resumed_run_is_looked_at_too(make_settings: Callable[..., Settings]) -> None:
-    run = start_run(make_settings("local", "http://127.0.0.1:9/v1"))
+    run = save_run(plan_run(make_settings("local", "http://127.0.0.1:9/v1")))
     with pytest.raises(UsageError, match="so --budget-usd cannot be kept"):
         resume(Path(run.settings.output_dir), run.run_id, BudgetSettings(usd=1.0), as_json=False)
     assert not (run.folder / "report.html").exists()

@@ -473,7 +473,7 @@ def test_nobody_queues_for_a_budget_that_is_spent(
         settings = make_settings("openai", server.base_url("openai"), provider=options, budget=budget)
         with Dispatcher(settings) as dispatcher:
             done = dispatcher.complete(candidates("openai", 6))
-            (lane,) = dispatcher._open_lanes
+            (lane,) = dispatcher._lanes.paid
             assert lane.pace._accepted == len(server.seen) == sum(candidate.alive for candidate in done)
     assert len(server.seen) == budget.get("calls", 1)
 

@@ -33,7 +33,7 @@ from synth_core.records import (
 from synth_core.reporting import ALL_RUNS, Report, print_report, summarise, write_html
 from synth_core.reporting.terminal import duration, money, one_line
 from synth_core.settings import Settings
-from synth_core.store import Run, RunState, append_ledger, finish_run, scan_ledger, start_run
+from synth_core.store import Run, RunState, append_ledger, finish_run, plan_run, save_run, scan_ledger
 
 TRACEBACK = "4x8 and 9x2\nat line 7"
 HOSTILE = "</script><img src=x onerror=alert(1)> & 'x'"
@@ -72,7 +72,7 @@ def failed(one: Candidate, stage: Stage, category: Category, detail: str, check:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    run = start_run(Settings(output_dir=str(tmp_path), seed=3, strategy="mixed"))
+    run = save_run(plan_run(Settings(output_dir=str(tmp_path), seed=3, strategy="mixed")))
     first = [
         accepted(candidate(0, "Conv2d", "ReLU", cost=0.5)),
         failed(candidate(1, "Conv2d", "GELU"), Stage.VALIDATE_EAGER, Category.SHAPE_ERROR, TRACEBACK),
@@ -107,7 +107,7 @@ def test_yield_overall_by_strategy_and_by_attempt(report: Report) -> None:
 
 
 def test_yield_with_and_without_repair(tmp_path: Path) -> None:
-    run = start_run(Settings(output_dir=str(tmp_path), seed=3, on_failure="repair"))
+    run = save_run(plan_run(Settings(output_dir=str(tmp_path), seed=3, on_failure="repair")))
     broken = failed(candidate(0, "ReLU"), Stage.EXTRACT, Category.SYNTAX_ERROR, "line 1")
     append_ledger(run, [broken, accepted(candidate(1, "GELU"))], round=0, batch=0)
     append_ledger(run, [accepted(candidate(0, "ReLU", attempt=1))], round=1, batch=0)
@@ -181,7 +181,7 @@ def test_spend_is_what_the_calls_cost_and_not_what_the_rows_say(run: Run, tmp_pa
     said = "4 calls (2 failed for $0.1250, 1 lost at a kill, up to $0.2500 more that no answer told)"
     assert f"{said}, $0.6250" in out.getvalue()
     assert said in write_html(report, tmp_path / "r.html").read_text()
-    _called(start_run(run.settings), ("0000000.0", Outcome.OK, None))
+    _called(save_run(plan_run(run.settings)), ("0000000.0", Outcome.OK, None))
     whole = summarise(run.output_dir, ALL_RUNS).spend
     assert (whole.calls, whole.unpriced, whole.cost_usd) == (5, 1, 0.625)
 
@@ -195,7 +195,7 @@ def test_money_that_is_unknown_is_never_zero() -> None:
 
 
 def test_one_folder_many_runs(run: Run) -> None:
-    other = start_run(run.settings)
+    other = save_run(plan_run(run.settings))
     append_ledger(other, [accepted(candidate(0, "Mish"))], round=0, batch=0)
     whole = summarise(run.output_dir, ALL_RUNS)
     assert (whole.runs, whole.attempted, whole.accepted, whole.candidates) == (2, 6, 3, 5)
@@ -204,8 +204,17 @@ def test_one_folder_many_runs(run: Run) -> None:
         summarise(run.output_dir, "x")
 
 
+def test_a_run_of_another_version_is_counted_with_the_folder(run: Run) -> None:
+    _called(run, ("0000000.0", Outcome.OK, 0.25))
+    (run.folder / "run.json").write_text('{"format": "of the future"}')
+    other = save_run(plan_run(run.settings))
+    append_ledger(other, [accepted(candidate(0, "Mish"))], round=0, batch=0)
+    whole = summarise(run.output_dir, ALL_RUNS)
+    assert (whole.runs, whole.attempted, whole.spend.cost_usd) == (2, 6, 0.25)
+
+
 def test_a_run_without_a_ledger_has_an_empty_report_and_page(tmp_path: Path) -> None:
-    start_run(Settings(output_dir=str(tmp_path), seed=1))
+    save_run(plan_run(Settings(output_dir=str(tmp_path), seed=1)))
     report = summarise(tmp_path)
     assert (report.attempted, report.accepted, report.operators) == (0, 0, ())
     assert "0 programs accepted" in write_html(report, tmp_path / "r.html").read_text()
@@ -288,7 +297,7 @@ def test_small_formats() -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_candidates_take_under_two_seconds_of_cpu(tmp_path: Path) -> None:
-    run = start_run(Settings(output_dir=str(tmp_path), seed=1))
+    run = save_run(plan_run(Settings(output_dir=str(tmp_path), seed=1)))
     names = [operator.name for operator in CATALOG]
     for batch in range(157):
         rows = range(batch * 64, min(10_000, batch * 64 + 64))

@@ -20,7 +20,7 @@ from synth_core.records import (
     Verdict,
 )
 from synth_core.settings import Settings
-from synth_core.store import Run, append_ledger, export_dataset, persist, start_run
+from synth_core.store import Run, append_ledger, export_dataset, persist, plan_run, save_run
 
 
 def candidate(index: int, name: str, *, failed: bool = False) -> Candidate:
@@ -40,7 +40,7 @@ def candidate(index: int, name: str, *, failed: bool = False) -> Candidate:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    run = start_run(Settings(output_dir=str(tmp_path / "out"), seed=7))
+    run = save_run(plan_run(Settings(output_dir=str(tmp_path / "out"), seed=7)))
     batch = [candidate(0, "A"), candidate(1, "B"), candidate(2, "C", failed=True)]
     append_ledger(run, persist(batch, run), round=0, batch=0)
     return run
@@ -69,7 +69,7 @@ def test_identifiers_are_the_program_s_own(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_program_at_gpu_sizes_stands_beside_the_proved_one(tmp_path: Path) -> None:
-    run = start_run(Settings(output_dir=str(tmp_path / "out"), seed=7))
+    run = save_run(plan_run(Settings(output_dir=str(tmp_path / "out"), seed=7)))
     program = Program.of("A", "class A:\n    pass\n\n\nbatch_size = 4\nwidth = 16\n")
     sizes = Sizes(constants={"batch_size": 64, "width": 128}, flops=10, bytes=4, intensity=2.5)
     completion = Completion(outcome=Outcome.OK, requested_model="constructive", sizes=sizes)
@@ -85,7 +85,7 @@ def test_a_program_at_gpu_sizes_stands_beside_the_proved_one(tmp_path: Path) -> 
 
 def test_a_deleted_program_stays_out_and_one_that_two_runs_know_counts_once(run: Run, tmp_path: Path) -> None:
     (run.output_dir / "B.py").unlink()
-    other = start_run(run.settings)
+    other = save_run(plan_run(run.settings))
     append_ledger(other, persist([candidate(0, "A")], other), round=0, batch=0)
     assert export_dataset(run.output_dir, tmp_path / "set.jsonl") == 1
 

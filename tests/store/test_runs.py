@@ -21,8 +21,9 @@ from synth_core.store import (
     latest_unfinished_run,
     load_run,
     persist,
+    plan_run,
+    save_run,
     scan_ledger,
-    start_run,
 )
 
 SOURCE = "import torch.nn as nn\n\n\nclass SynthModel_ReLU(nn.Module):\n    pass\n"
@@ -30,7 +31,7 @@ SOURCE = "import torch.nn as nn\n\n\nclass SynthModel_ReLU(nn.Module):\n    pass
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return start_run(Settings(output_dir=str(tmp_path / "out"), seed=7))
+    return save_run(plan_run(Settings(output_dir=str(tmp_path / "out"), seed=7)))
 
 
 def candidate(index: int, source: str = SOURCE, *, failed: bool = False) -> Candidate:
@@ -61,7 +62,7 @@ def test_a_moved_folder_still_resumes_where_it_is(run: Run, tmp_path: Path) -> N
 def test_run_ids_sort_by_time(tmp_path: Path) -> None:
     settings = Settings(output_dir=str(tmp_path))
     late, early = (
-        start_run(settings, now=datetime(2026, 11, day, tzinfo=UTC)).run_id for day in (25, 3)
+        save_run(plan_run(settings, now=datetime(2026, 11, day, tzinfo=UTC))).run_id for day in (25, 3)
     )  # fmt: skip
     assert early < late
     assert late.startswith("20261125-000000-")
@@ -84,7 +85,7 @@ def test_mistakes_get_one_clear_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in ("file", "file/below"):
         with pytest.raises(UsageError, match="is not a folder"):
-            start_run(Settings(output_dir=str(tmp_path / place)))
+            save_run(plan_run(Settings(output_dir=str(tmp_path / place))))
 
 
 def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_the_ledger_keeps_every_candidate_with_its_run(run: Run) -> None:
 
 def test_a_folder_s_ledger_spans_its_runs(run: Run) -> None:
     assert scan_ledger(run.output_dir).collect().is_empty()
-    other = start_run(run.settings)
+    other = save_run(plan_run(run.settings))
     for each in (run, other):
         append_ledger(each, [candidate(0)], round=0, batch=0)
     assert scan_ledger(run.output_dir).collect()["run_id"].sort().to_list() == sorted(
