@@ -51,8 +51,7 @@ SMOKE = {
 def main() -> None:
     options = _options()
     settings = ValidationSettings(
-        device="cuda", timeout=120.0, memory_mb=65536, skip_checks=("static", "contract", "operators"),
-        reject_rules=(),
+        device="cuda", timeout=120.0, memory_mb=65536, skip_checks=("static", "contract", "operators")
     )  # fmt: skip
     tier = _smoke(settings, options) if options.smoke else Tier.A
     files = sorted(Path(options.folder).glob("*.py"))[: options.limit]

@@ -1,7 +1,8 @@
-"""`synth cache`: what the answer and verdict caches hold, and how to make room."""
+"""`synth cache`: what the caches, and the shards of a folder, hold, and how to make room."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -11,21 +12,24 @@ from rich.table import Table
 
 from synth_core.providers.answers import AnswerStore
 from synth_core.settings import Settings
+from synth_core.store.pruning import drop_shards, held
 
 _DAY = 86_400.0
 
 
 def show(settings: Settings, *, as_json: bool) -> None:
-    """List the kept answers by provider and model, and the size of the verdicts."""
+    """List the kept answers by provider and model, the size of verdicts, and that of the folder's shards."""
     folder = Path(settings.resolved().cache_dir)
     store = AnswerStore(folder)
     rows = [vars(row) for row in store.list()]
     store.close()
     verdicts = [path.stat().st_size for path in folder.glob("verdicts/*/*.json")]
+    shards = held(settings.output_dir)
     if as_json:
         for row in rows:
             print(json.dumps({"kind": "answers", **row}))
         print(json.dumps({"kind": "verdicts", "verdicts": len(verdicts), "bytes": sum(verdicts)}))
+        print(json.dumps({"kind": "shards", **shards._asdict()}))
         return
     table = Table("kind", "provider", "model", "kept", "MiB", "newest")
     for row in rows:
@@ -33,22 +37,36 @@ def show(settings: Settings, *, as_json: bool) -> None:
         size = f"{row['bytes'] / 2**20:.1f}"
         table.add_row("answers", row["provider"], row["model"], str(row["answers"]), size, newest)
     table.add_row("verdicts", "", "", str(len(verdicts)), f"{sum(verdicts) / 2**20:.1f}", "")
+    table.add_row("shards", "", "", str(shards.files), f"{shards.bytes / 2**20:.1f}", "")
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"in {folder}", soft_wrap=True)
+    console.print(f"in {folder}; shards in {settings.output_dir}", soft_wrap=True)
 
 
 def prune(settings: Settings, older_than_days: float, model: str) -> None:
-    """Forget answers (of one model, if named) and, with no model named, verdicts older than an age."""
-    folder = Path(settings.resolved().cache_dir)
+    """Forget what is older than an age: answers (of one model, if named) and, with no model named, verdicts
+    and, where the settings name a folder, the shards that none of its runs needs any more."""
+    folder, age = Path(settings.resolved().cache_dir), older_than_days * _DAY
     store = AnswerStore(folder)
-    answers = store.prune(older_than_s=older_than_days * _DAY, model=model)
+    answers = store.prune(older_than_s=age, model=model)
     store.close()
+    verdicts = 0 if model else _forget_verdicts(folder, time.time() - age)
+    console = Console(highlight=False)
+    console.print(f"forgot {answers} answers and {verdicts} verdicts")
+    if "output_dir" in settings.model_fields_set and not model:
+        dropped, unfinished = drop_shards(settings.output_dir, age)
+        console.print(f"dropped {dropped.files} shards and results, {dropped.bytes / 2**20:.1f} MiB")
+        if unfinished:
+            kept = f"kept those of runs that `synth resume` can go on with: {', '.join(unfinished)}"
+            console.print(kept, soft_wrap=True)
+
+
+def _forget_verdicts(folder: Path, limit: float) -> int:
+    """How many, not counting what a kill or a full disk left half written."""
     verdicts = 0
-    if not model:
-        limit = time.time() - older_than_days * _DAY
-        for path in folder.glob("verdicts/*/*.json"):
+    for path in folder.glob("verdicts/*/*"):
+        with contextlib.suppress(FileNotFoundError):  # another prune
             if path.stat().st_mtime <= limit:
-                path.unlink(missing_ok=True)
-                verdicts += 1
-    Console(highlight=False).print(f"forgot {answers} answers and {verdicts} verdicts")
+                path.unlink()
+                verdicts += path.suffix == ".json"
+    return verdicts

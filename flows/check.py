@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-
+from flows.connection import MUTED, connected, server_fault, server_is_configured
+from flows.findings import Finding
 from flows.keys import fetch_key
-from flows.up import Finding
+from flows.server import SILENT
 from synth_core.errors import SynthError
 from synth_core.providers.preflight import configured, probe
 from synth_core.records import Tier
 from synth_core.settings import Settings
-from synth_core.store.runs import room
+from synth_core.store.runs import hidden_folder, room
 from synth_core.validation.engine import Engine
 
 _LEAST_FREE_MIB = 2048
@@ -45,20 +43,6 @@ def check(settings: Settings) -> Iterator[Finding]:
     ]
     for look in probes:
         yield from look(settings)
-
-
-def show_findings(findings: Iterable[Finding], *, as_json: bool) -> bool:
-    """Print facts as they are found; True when all are as they should be."""
-    console = Console(highlight=False)
-    sound = True
-    for finding in findings:
-        sound &= finding.ok
-        if as_json:
-            print(json.dumps(finding._asdict()), flush=True)
-        else:
-            mark = "[green]ok[/]     " if finding.ok else "[red]amiss[/]  "
-            console.print(f"{mark}{finding.name:<14}{escape(finding.detail)}", soft_wrap=True)
-    return sound
 
 
 def _python(_: Settings) -> Iterator[Finding]:
@@ -85,10 +69,13 @@ def _sandbox(settings: Settings) -> Iterator[Finding]:
 
 
 def _prefect(_: Settings) -> Iterator[Finding]:
-    from flows.connection import server_is_configured
-
-    where = "the server you set up" if server_is_configured() else "a private server for each run"
-    yield Finding("prefect", True, f"prefect {version('prefect')}, {where}")
+    ours = f"prefect {version('prefect')}"
+    if not server_is_configured():
+        yield Finding("prefect", True, f"{ours}, a private server for each run")
+        return
+    with connected({**SILENT, **MUTED}):
+        fault = server_fault()
+    yield Finding("prefect", not fault, fault or f"{ours}, the server you set up answers")
 
 
 def _providers(settings: Settings) -> Iterator[Finding]:
@@ -114,7 +101,7 @@ def _folder(name: str, folder: Path) -> Finding:
     existing, free = room(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         return Finding(name, False, f"{existing} cannot be written to")
-    held = sum(size for size in _sizes(folder)) / 2**20 if name == "cache_dir" else 0.0
+    held = sum(_sizes(folder if name == "cache_dir" else hidden_folder(folder))) / 2**20
     detail = f"{folder}: {free / 1024:.0f} GiB free" + (f", holds {held:.0f} MiB" if held else "")
     return Finding(name, free >= _LEAST_FREE_MIB, detail)
 

@@ -6,7 +6,6 @@ Start-up stays light: a command imports what it needs when it runs, so that `syn
 from __future__ import annotations
 
 import errno
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -27,8 +26,11 @@ Json = Annotated[
         name="--json", negative="", show_default=False, help="Print machine-readable output on stdout only"
     ),
 ]
-OutputDir = Annotated[Path, Parameter(help="Folder of the accepted programs")]
-RunId = Annotated[str, Parameter(name="--run", help="Id of the run; empty: the newest")]
+
+
+def _run_option(text: str) -> Parameter:
+    return Parameter(name="--run", show_default=False, help=text)
+
 
 app = App(
     name="synth",
@@ -48,19 +50,18 @@ def generate(settings: Settings, *, as_json: Json = False) -> int:
 
 
 @app.command
-@settings_options(groups=("budget",))
+@settings_options(groups=("budget",), only=("output_dir",))
 def resume(
     settings: Settings,
     *,
-    output_dir: OutputDir = Path("synth-output"),
-    run_id: RunId = "",
+    run_id: Annotated[str, _run_option("Id of the run; empty: the newest that did not complete")] = "",
     as_json: Json = False,
 ) -> int:
     """Go on with a run that was interrupted or killed, or ended by a budget, which may be raised here; only
     what is missing is done and paid for."""
     from flows.generate import resume as run_resume
 
-    return FELL_SHORT if run_resume(output_dir, run_id, settings.budget, as_json=as_json).short else DONE
+    return FELL_SHORT if run_resume(settings, run_id, as_json=as_json).short else DONE
 
 
 @app.command
@@ -111,29 +112,33 @@ def operators(
     as_json: Json = False,
 ) -> int:
     """List the catalog: what programs are made of."""
-    from rich.console import Console
-    from rich.table import Table
+    from flows.names import show_operators
 
-    from synth_core.operators.catalog import CATALOG
-
-    rows = [row for row in CATALOG if group in (None, row.group)]
-    if as_json:
-        for row in rows:
-            print(json.dumps({"name": row.name, "group": row.group, "torch_name": row.torch_name}))
-        return DONE
-    table = Table("operator", "group", "torch name", "also called")
-    for row in rows:
-        table.add_row(row.name, row.group, row.torch_name, ", ".join(row.aliases))
-    Console().print(table)
+    show_operators(group, as_json=as_json)
     return DONE
 
 
 @app.command
-def report(*, output_dir: OutputDir = Path("synth-output"), run_id: RunId = "", as_json: Json = False) -> int:
+def checks(*, as_json: Json = False) -> int:
+    """List what is proved of a program: checks, rules and filters, with the option that takes each name."""
+    from flows.names import show_checks
+
+    show_checks(as_json=as_json)
+    return DONE
+
+
+@app.command
+@settings_options(groups=(), only=("output_dir",))
+def report(
+    settings: Settings,
+    *,
+    run_id: Annotated[str, _run_option("Id of the run; empty: the newest; `all`: all of the folder")] = "",
+    as_json: Json = False,
+) -> int:
     """Show how a run went: yield, failures by stage and category, success by operator."""
     from flows.generate import report as run_report
 
-    run_report(output_dir, run_id, as_json=as_json)
+    run_report(settings.output_dir, run_id, as_json=as_json)
     return DONE
 
 
@@ -142,7 +147,7 @@ def report(*, output_dir: OutputDir = Path("synth-output"), run_id: RunId = "", 
 def check(settings: Settings, *, as_json: Json = False) -> int:
     """Say whether this machine can do the work, and what is amiss where it cannot."""
     from flows.check import check as run_check
-    from flows.check import show_findings
+    from flows.findings import show_findings
 
     return DONE if show_findings(run_check(settings), as_json=as_json) else OUR_FAULT
 
@@ -164,7 +169,7 @@ def up(
 ) -> int:
     """Start a Prefect server with all deployments and workers on this machine; Ctrl-C stops it."""
     from flows import up as set_up
-    from flows.check import show_findings
+    from flows.findings import show_findings
 
     if port is not None and not 1 <= port <= 65535:
         raise UsageError(f"--port must be between 1 and 65535, got {port}")
@@ -175,14 +180,14 @@ def up(
     return DONE
 
 
-cache = App(name="cache", help="What the answer and verdict caches hold, and how to make room.")
+cache = App(name="cache", help="What is kept to save work, and how to make room.")
 app.command(cache)
 
 
 @cache.command(name="list")
-@settings_options(groups=(), only=("cache_dir",))
+@settings_options(groups=(), only=("cache_dir", "output_dir"))
 def list_cache(settings: Settings, *, as_json: Json = False) -> int:
-    """List kept answers by provider and model, and the size of the verdicts."""
+    """List kept answers by provider and model, and the size of the verdicts and of the folder's shards."""
     from flows import caches
 
     caches.show(settings, as_json=as_json)
@@ -190,14 +195,17 @@ def list_cache(settings: Settings, *, as_json: Json = False) -> int:
 
 
 @cache.command
-@settings_options(groups=(), only=("cache_dir",))
+@settings_options(groups=(), only=("cache_dir", "output_dir"))
 def prune(
     settings: Settings,
     *,
     older_than_days: Annotated[float, Parameter(help="Least age of what is forgotten, in days")] = 30.0,
-    model: Annotated[str, Parameter(help="Forget answers of this model only; verdicts stay")] = "",
+    model: Annotated[str, Parameter(help="Forget answers of this model only; all else stays")] = "",
 ) -> int:
-    """Forget what has not been of use for a while; what is asked again is paid again."""
+    """Forget what has not been of use for a while; what is asked again is paid again.
+
+    Where --output-dir is named, also the shards of its runs, but for those that can still be resumed.
+    """
     from flows import caches
 
     if not older_than_days >= 0:  # nan is not, either
@@ -226,18 +234,19 @@ def scan(
 
 
 @app.command
+@settings_options(groups=(), only=("output_dir",))
 def export(
+    settings: Settings,
     *,
-    output_dir: OutputDir = Path("synth-output"),
     to: Annotated[Path, Parameter(help="The dataset to write: a .parquet or a .jsonl file")] = Path(
         "synth-output.parquet"
     ),
-    run_id: Annotated[str, Parameter(name="--run", help="Only this run; empty: all")] = "",
+    run_id: Annotated[str, _run_option("Only this run; empty: all")] = "",
 ) -> int:
     """Write all accepted programs of a folder into one dataset file, with where each came from."""
     from synth_core.store.export import export_dataset
 
-    count = export_dataset(output_dir, to, run_id=run_id or None)
+    count = export_dataset(settings.output_dir, to, run_id=run_id or None)
     print(f"{count} programs in {to}")
     return DONE
 

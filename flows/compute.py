@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from synth_core.providers.table import find_provider
 from synth_core.records import Candidate, Stage
 from synth_core.settings import Settings
 
@@ -23,7 +24,7 @@ Admit = Callable[[Sequence[Candidate]], list[Candidate]]
 
 @contextlib.contextmanager
 def open_compute(settings: Settings, admit: Admit = list) -> Iterator[dict[Stage, Step]]:
-    """The validation stages and, with Dask, the constructive synthesizer as the stage `llm`.
+    """The validation stages and, with Dask, a provider that writes on this machine as the stage `llm`.
 
     Calls of an LLM never go to workers: one dispatcher makes them all, so that its limits hold.
 
@@ -35,7 +36,8 @@ def open_compute(settings: Settings, admit: Admit = list) -> Iterator[dict[Stage
         return
     from flows.spread import spread
 
-    stages = (*_VALIDATION, *([Stage.LLM] if settings.model_name == "constructive" else []))
+    writes_here = find_provider(settings.model_name).writes_here
+    stages = (*_VALIDATION, *([Stage.LLM] if writes_here else []))
     with spread(settings, stages, open_on_worker) as steps:
         if write := steps.get(Stage.LLM):
             steps[Stage.LLM] = lambda candidates, place: write(admit(candidates), place)

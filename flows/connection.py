@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,6 +68,25 @@ def server_is_configured() -> bool:
         return False
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
     return bool(profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL"))
+
+
+def server_fault() -> str:
+    """Why the server that Prefect is connected to is of no use, and what to do; empty where it answers."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    return out_of_reach(error) if error else ""
+
+
+def out_of_reach(error: Exception) -> str:
+    """What an error of Prefect's client means to the user whose server it is."""
+    from prefect.settings import PREFECT_API_URL
+
+    said = " ".join(str(error).split()) or type(error).__name__
+    text = f"the Prefect server {PREFECT_API_URL.value()} does not answer ({said:.200}); start it, or unset"
+    text = f"{text} PREFECT_API_URL (here or in Prefect's profile) for a private server"
+    return re.sub(r"//[^/\s@]*@", "//", text)  # a login
 
 
 def _drain() -> None:

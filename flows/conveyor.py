@@ -8,9 +8,11 @@ is, no more than `window` batches wait in front of validation, and they wait on 
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefect.futures import PrefectFuture
@@ -36,16 +38,17 @@ class Finished:
 class Conveyor:
     """`tasks` of one run; at most `window` batches in flight, entering `wave` at a time.
 
-    seen: told of each manifest as its task run ends, from whatever thread.
-    left: told of each batch that has passed `persist`, with the manifests of all stages.
-    spent: once it says so, no further batch enters.
+    seen: told of each manifest as its task run ends, from whatever thread; of all those of a batch before
+        it leaves.
     hand_off: given the shards of a wave before they are validated, where another machine is to do that.
+    spent: once it says so, no further batch enters.
+    left: told of each batch that has passed `persist`, with the manifests of all stages.
     """
 
     tasks: dict[Stage, Task[..., Manifest]]
     seen: Callable[[Manifest], None]
-    window: int = 16
-    wave: int = 4
+    window: int
+    wave: int
     hand_off: Task[..., None] | None = None
     spent: Callable[[], object] = lambda: False
     left: Callable[[Batch, Sequence[Manifest]], None] = lambda batch, manifests: None
@@ -80,23 +83,31 @@ class Conveyor:
             stages.append(self.tasks[Stage.FILTER].submit(stages[-1], wait_for=order))
             stages.append(self.tasks[Stage.PERSIST].submit(stages[-1]))
             previous = stages[-1]
+            chain = _Chain(batch, handed, stages)
             for future in stages:
-                future.add_done_callback(self._note)
-            yield _Chain(batch, handed, stages)
+                future.add_done_callback(functools.partial(self._note, chain))
+            yield chain
 
-    def _note(self, future: PrefectFuture[Manifest]) -> None:
-        future.wait()  # it is done; without this `state` asks the server
-        if future.state.is_completed():
-            self.seen(future.result())
+    def _note(self, chain: _Chain, future: PrefectFuture[Manifest]) -> None:
+        try:
+            future.wait()  # it is done; without this `state` asks the server
+            if future.state.is_completed():
+                self.seen(future.result())
+        finally:
+            chain.noted.release()
 
 
 @dataclass(frozen=True)
 class _Chain:
-    """A batch on its way: the hand-off that it waits for, if any, and its eight task runs."""
+    """A batch on its way: the hand-off that it waits for, if any, and its eight task runs.
+
+    noted: released for each of the eight once it has ended and been told of.
+    """
 
     batch: Batch
     handed: list[PrefectFuture[None]]
     stages: list[PrefectFuture[Manifest]]
+    noted: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def finish(self, left: Callable[[Batch, Sequence[Manifest]], None]) -> Finished:
         """Wait for the last task run; raise the fault of the first that failed."""
@@ -110,6 +121,8 @@ class _Chain:
             name = f"r{self.batch.round}-b{self.batch.batch:04d}"
             raise EnvironmentFault(f"batch {name} did not run: {self.stages[-1].state}")
         manifests = [future.result() for future in self.stages]
+        for _ in self.stages:  # a future wakes who waits for it before it calls back
+            self.noted.acquire()
         left(self.batch, manifests)
         dropped = sum((Counter(manifest.failed) for manifest in manifests), Counter[str]())
         return Finished(self.batch, manifests[-1], dropped)

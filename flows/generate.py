@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -13,9 +13,9 @@ from flows.preflight import check_settings
 from flows.progress import RunSummary
 from flows.progress_view import progress_view
 from flows.run import run_synth, run_to_resume
-from synth_core.reporting import print_report, summarise, write_html
-from synth_core.settings import BudgetSettings, Settings
-from synth_core.store import latest_run, latest_unfinished_run, load_run
+from synth_core.reporting import print_report, summarise, write_report
+from synth_core.settings import Settings
+from synth_core.store import Run
 
 
 def generate(settings: Settings, *, as_json: bool) -> RunSummary:
@@ -24,20 +24,18 @@ def generate(settings: Settings, *, as_json: bool) -> RunSummary:
     return _see_through(settings, None, as_json=as_json)
 
 
-def resume(output_dir: Path, run_id: str, budget: BudgetSettings, *, as_json: bool) -> RunSummary:
-    """Go on with a run of this folder (`run_to_resume` says which without an id), within a larger budget if
+def resume(given: Settings, run_id: str, *, as_json: bool) -> RunSummary:
+    """Go on with a run of the folder (`run_to_resume` says which without an id), within a larger budget if
     one is given."""
-    run = run_to_resume(output_dir, run_id)
-    settings = run.settings.model_copy(update={"budget": budget})
-    check_settings(settings)
-    return _see_through(settings, run.run_id, as_json=as_json)
+    run = run_to_resume(given.output_dir, run_id)
+    settings = run.settings.model_copy(update={"budget": given.budget})
+    check_settings(settings, [strategy for strategy, _ in run.planned()])
+    return _see_through(settings, run, as_json=as_json)
 
 
-def report(output_dir: Path, run_id: str, *, as_json: bool) -> None:
-    """Print a finished or running run's report and write its page anew."""
-    run = load_run(output_dir, run_id) if run_id else latest_run(output_dir)
-    summary = summarise(run.output_dir, run.run_id)
-    page = write_html(summary, run.folder / "report.html")
+def report(output_dir: str, run_id: str, *, as_json: bool) -> None:
+    """Print the report of a run, finished or not (empty: the newest), or of all; write its page anew."""
+    summary, page = write_report(output_dir, run_id)
     if as_json:
         print(summary.model_dump_json())
         return
@@ -46,12 +44,14 @@ def report(output_dir: Path, run_id: str, *, as_json: bool) -> None:
     console.print(f"page       {page}", soft_wrap=True)
 
 
-def _see_through(settings: Settings, resumed: str | None, *, as_json: bool) -> RunSummary:
+def _see_through(settings: Settings, resumed: Run | None, *, as_json: bool) -> RunSummary:
+    runs = [resumed] if resumed else []
     try:
         with progress_view(settings.num_accepted) as observe:
-            summary = run_synth(settings, observer=observe, resume=resumed)
+            resume = resumed.run_id if resumed else None
+            summary = run_synth(settings, observer=observe, started=runs.append, resume=resume)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_how_to_go_on(settings)) from None
+        raise KeyboardInterrupt(_how_to_go_on(runs)) from None
     if as_json:
         fields = summary.model_dump(exclude={"short", "budget_spent"})
         fields["yield"] = summary.accepted / summary.attempted if summary.attempted else 0.0
@@ -77,11 +77,10 @@ def _sum_up(summary: RunSummary, settings: Settings) -> None:
         )
 
 
-def _how_to_go_on(settings: Settings) -> str:
-    run = latest_unfinished_run(settings.output_dir)
-    if run is None:
+def _how_to_go_on(runs: Sequence[Run]) -> str:
+    if not runs:
         return "interrupted before the run began"
-    command = _resume_command(settings.output_dir, run.run_id)
+    command = _resume_command(str(runs[-1].output_dir), runs[-1].run_id)
     return f"interrupted; everything finished is kept. Go on with:\n{command}"
 
 

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from flows.connection import MUTED, connected, server_is_configured
 from flows.server import SILENT
-from synth_core.errors import UsageError
+from synth_core.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
     from synth_core.settings import Settings
@@ -26,17 +26,22 @@ def fetch_key(settings: Settings) -> SecretStr | None:
 
 
 def load_key(settings: Settings) -> SecretStr | None:
-    """The key in the block, None where none is named; `UsageError` where the block holds none."""
+    """The key in the block, None where none is named.
+
+    Raises `UsageError` where the block holds none, `EnvironmentFault` where its server does not answer.
+    """
     name = settings.provider.secret_block
     if not name:
         return None
+    from httpx import HTTPError
     from prefect.blocks.system import Secret
 
     try:
         value: object = Secret.load(name).get()  # type: ignore[union-attr]
-    except Exception as error:  # of Prefect's: no such block, no such server
+    except Exception as error:  # of Prefect's: no such block, or one that it can't read
         said = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"cannot load the Secret block {name!r}: {said:.300}") from None
+        kind = EnvironmentFault if isinstance(error, HTTPError) else UsageError
+        raise kind(f"cannot load the Secret block {name!r}: {said:.300}") from None
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"the Secret block {name!r} holds no key, which is a text")
     return SecretStr(value.strip())

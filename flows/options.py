@@ -11,7 +11,8 @@ from cyclopts import Group, Parameter
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from synth_core.settings import Settings, load_settings
+from synth_core.settings import Settings
+from synth_core.settings_sources import load_settings
 from synth_core.strategies import with_provider
 
 # Options of the groups whose own name would be unclear, or is fixed by the seed system.
@@ -24,6 +25,7 @@ _SPELLINGS: dict[tuple[str, ...], str] = {
     ("validation", "timeout"): "validation_timeout",
     ("validation", "skip_checks"): "skip_check",
     ("validation", "reject_rules"): "reject_rule",
+    ("validation", "warn_rules"): "warn_rule",
     ("validation", "pool"): "validation_pool",
     ("validation", "pool_wait"): "validation_pool_wait",
     ("validation", "pool_fallback"): "validation_pool_fallback",
@@ -35,7 +37,13 @@ _SPELLINGS: dict[tuple[str, ...], str] = {
 _HEADINGS = {"": "Run", "provider": "Provider", "validation": "Validation", "budget": "Budget"}
 _GROUPS = {key: Group(title, sort_key=i + 1) for i, (key, title) in enumerate(_HEADINGS.items())}
 
-Config = Annotated[Path | None, Parameter(help="TOML file with the same option names")]
+Config = Annotated[
+    Path | None,
+    Parameter(
+        help="TOML file of options; those under Provider, Validation and Budget stand in a table of that "
+        "name: `[validation]`, `timeout = 90`"
+    ),
+]
 
 
 def settings_options(

@@ -6,7 +6,6 @@ validation tasks find them; if the pool can't do it, the same tasks do the work 
 
 from __future__ import annotations
 
-import itertools
 import json
 import threading
 import time
@@ -81,7 +80,7 @@ class Pool:
             missing = self._missing(shards)
             if missing:
                 self._await_worker()
-                self._await_results(missing)
+                self._await_results(shards, missing)
         except RunEnding:
             raise
         except EnvironmentFault as trouble:
@@ -129,34 +128,37 @@ class Pool:
                 self._pause()
         self._given_up = False
 
-    def _await_results(self, shards: Sequence[Manifest]) -> None:
-        """Have the deployment validate the shards, and collect what it leaves."""
-        flow_run = self._start(shards)
+    def _await_results(self, shards: Sequence[Manifest], missing: Sequence[Manifest]) -> None:
+        """Have the deployment validate what is missing of the shards, and collect what it leaves."""
+        flow_run = self._start(shards, missing)
         self._await_end(flow_run)
-        deadline = time.monotonic() + _ARRIVAL_SECONDS
-        while missing := self._missing(shards):
+        deadline, asked = time.monotonic() + _ARRIVAL_SECONDS, len(missing)
+        while missing := self._missing(missing):
             if time.monotonic() >= deadline:
                 where = self.run.settings.validation.pool_storage or self.run.output_dir
                 raise EnvironmentFault(
-                    f"{DEPLOYMENT} completed, yet of {len(shards)} shards {len(missing)} have no result in"
+                    f"{DEPLOYMENT} completed, yet of {asked} shards {len(missing)} have no result in"
                     f" {where} (flow run {flow_run.id}); do both machines see that?"
                 )
             self._pause()
 
-    def _start(self, shards: Sequence[Manifest]) -> FlowRun:
-        """A flow run for these shards; the one that a killed run has left under way, if there is one."""
+    def _start(self, shards: Sequence[Manifest], missing: Sequence[Manifest]) -> FlowRun:
+        """A flow run for what is missing of these shards; the one that a killed run has left under way, if
+        there is one: by all of the shards it is known, for it may have done some of them since.
+        """
         storage = self.run.settings.validation.pool_storage
         if storage:
-            for shard in shards:
+            for shard in missing:
                 send(Path(shard.path), storage)
         parameters = {
             "settings": _for_worker(self.run.settings).model_dump(mode="json"),
             "run_id": self.run.run_id,
-            "shards": [shard.model_dump(mode="json") for shard in shards],
+            "shards": [shard.model_dump(mode="json") for shard in missing],
             "versions": judged_by(),
         }
         key = sha256(json.dumps([self.run.run_id, *(shard.digest for shard in shards)]))
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             try:
                 started = run_deployment(
                     DEPLOYMENT, parameters=parameters, timeout=0, idempotency_key=f"{key}-{attempt}"
@@ -167,7 +169,7 @@ class Pool:
             flow_run = cast("FlowRun", started)
             if flow_run.state is None or not (flow_run.state.is_final() or flow_run.state.is_cancelling()):
                 return flow_run
-        raise AssertionError("unreachable")
+            attempt += 1
 
     def _await_end(self, flow_run: FlowRun) -> None:
         """Wait for the flow run as long as it gets on; cancel it where it does not, or nobody waits."""

@@ -18,7 +18,8 @@ class Progress:
 
     planned: attempts that are known to come or done; grows when failures are tried again.
     done: stage -> attempts that left it. alive: stage -> those of them still alive.
-    rejected: category -> attempts. spend: the dispatcher's snapshot (calls, tokens, cost), None before it.
+    rejected: category -> attempts. seconds: at work, in earlier sessions too. spend: the dispatcher's
+    snapshot (calls, tokens, cost), None before it.
     """
 
     planned: int
@@ -34,7 +35,9 @@ class Progress:
 class RunSummary(Record):
     """What a run came to.
 
-    attempted counts every attempt, first ones and further ones: accepted and rejected add up to it.
+    All of it counts for the whole run, its earlier sessions included. attempted counts every attempt, first
+    ones and further ones: accepted and rejected add up to it. wall_s: seconds at work, without the pauses
+    between sessions.
     """
 
     run_id: str
@@ -52,10 +55,14 @@ class RunSummary(Record):
 
 @dataclass
 class Tally:
-    """Adds up manifests from many threads and tells the observer."""
+    """Adds up manifests from many threads and tells the observer.
+
+    earlier_s: seconds for which earlier sessions of the run were at work.
+    """
 
     observer: Callable[[Progress], None] | None = None
     spend: Callable[[], Any] = lambda: None
+    earlier_s: float = 0.0
     planned: int = 0
     round: int = 0
     began: float = field(default_factory=time.monotonic)
@@ -79,7 +86,7 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.began
+        return self.earlier_s + time.monotonic() - self.began
 
     @property
     def attempted(self) -> int:

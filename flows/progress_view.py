@@ -29,15 +29,31 @@ _BEFORE = Progress(planned=0, done={}, alive={}, accepted=0, rejected={}, round=
 def progress_view(target: int = 0) -> Iterator[Callable[[Progress], None]]:
     """Yields the observer of a run; `target` is the number of accepted programs asked for, 0 for none."""
     console = Console(stderr=True, highlight=False)
-    if console.is_terminal:
-        with _bars(console, target) as observe:
-            yield observe
-    else:
-        yield _lines(target)
+    latest = _Latest(target)
+    with _bars(console, latest) if console.is_terminal else _lines(latest) as observe:
+        yield observe
+
+
+class _Latest:
+    """The headline of what was told last, whose clock goes on between two batches."""
+
+    def __init__(self, target: int) -> None:
+        self._target, self._told = target, (_BEFORE, time.monotonic())
+
+    def tell(self, progress: Progress) -> None:
+        self._told = progress, time.monotonic()
+
+    def __str__(self) -> str:
+        progress, since = self._told
+        seconds = progress.seconds + time.monotonic() - since
+        return headline(replace(progress, seconds=seconds), self._target)
+
+    def __rich__(self) -> Text:
+        return Text(str(self), style="bold")
 
 
 @contextlib.contextmanager
-def _bars(console: Console, target: int) -> Iterator[Callable[[Progress], None]]:
+def _bars(console: Console, latest: _Latest) -> Iterator[Callable[[Progress], None]]:
     bars = Bars(
         TextColumn("{task.description:<17}"),
         BarColumn(bar_width=32),
@@ -46,7 +62,6 @@ def _bars(console: Console, target: int) -> Iterator[Callable[[Progress], None]]
         console=console,
     )
     rows: dict[Stage, TaskID] = {stage: bars.add_task(stage.value, total=None, alive=0) for stage in Stage}
-    footer = _Footer(target)
     lock = threading.Lock()
 
     def observe(progress: Progress) -> None:
@@ -54,40 +69,28 @@ def _bars(console: Console, target: int) -> Iterator[Callable[[Progress], None]]
             for stage, row in rows.items():
                 done, alive = progress.done.get(stage, 0), progress.alive.get(stage, 0)
                 bars.update(row, total=progress.planned, completed=done, alive=alive)
-            footer.show(progress)
+            latest.tell(progress)
 
-    with Live(Group(bars, footer), console=console, refresh_per_second=5, transient=True):
+    with Live(Group(bars, latest), console=console, refresh_per_second=5, transient=True):
         yield observe
 
 
-class _Footer:
-    """The headline, whose clock goes on between two batches."""
+@contextlib.contextmanager
+def _lines(latest: _Latest) -> Iterator[Callable[[Progress], None]]:
+    """A line a minute, by a clock of its own: a batch may wait for hours."""
+    ended = threading.Event()
 
-    def __init__(self, target: int) -> None:
-        self._target, self._last, self._since = target, _BEFORE, time.monotonic()
+    def speak() -> None:
+        while not ended.wait(_MINUTE):
+            print(f"synth: {latest}", file=sys.stderr, flush=True)
 
-    def show(self, progress: Progress) -> None:
-        self._last, self._since = progress, time.monotonic()
-
-    def __rich__(self) -> Text:
-        seconds = self._last.seconds + time.monotonic() - self._since
-        return Text(headline(replace(self._last, seconds=seconds), self._target), style="bold")
-
-
-def _lines(target: int) -> Callable[[Progress], None]:
-    last = time.monotonic()
-    lock = threading.Lock()
-
-    def observe(progress: Progress) -> None:
-        nonlocal last
-        with lock:
-            now = time.monotonic()
-            if now - last < _MINUTE:
-                return
-            last = now
-        print(f"synth: {headline(progress, target)}", file=sys.stderr, flush=True)
-
-    return observe
+    speaker = threading.Thread(target=speak, name="progress-lines", daemon=True)
+    speaker.start()
+    try:
+        yield latest.tell
+    finally:
+        ended.set()
+        speaker.join()
 
 
 def headline(progress: Progress, target: int = 0) -> str:

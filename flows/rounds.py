@@ -11,7 +11,8 @@ from flows.conveyor import Finished
 from synth_core import sampling
 from synth_core.records import Manifest
 from synth_core.settings import Settings
-from synth_core.strategies import Strategy, effective_strategies
+from synth_core.store import Run
+from synth_core.strategies import Strategy
 from tasks.cache import Batch
 
 # A job of a provider's batch mode takes up to a day, so they must not wait for each other; Gemini takes no
@@ -44,8 +45,14 @@ def batch_size(settings: Settings) -> int:
     )
 
 
+def sized(settings: Settings) -> Settings:
+    """Resolved settings in which the batch size is decided, for the run's record."""
+    settings = settings.resolved()
+    return settings.model_copy(update={"batch_size": batch_size(settings)})
+
+
 def go_through_rounds(
-    settings: Settings,
+    run: Run,
     carry: Callable[[Round], list[Finished]],
     spent: Callable[[], object] = lambda: False,
 ) -> None:
@@ -56,7 +63,8 @@ def go_through_rounds(
     from them. With it, rounds go on until that many are accepted or the first attempts are used up. No round
     follows once `spent` says that the budget is.
     """
-    size, strategies = batch_size(settings), effective_strategies(settings)
+    settings, strategies = run.settings, run.planned()
+    size = batch_size(settings)
     first = accepted = attempted = 0
     lots: list[_Lot] = []
     for number in itertools.count():
@@ -83,9 +91,12 @@ class _Lot:
     candidates: int
 
 
-def _first_attempts(strategies: Sequence[Strategy], first: int, wanted: int, size: int) -> Iterator[_Lot]:
-    for strategy, indices in sampling.plan(strategies, first, wanted):
-        parameters = strategy.model_dump_json()
+def _first_attempts(
+    strategies: Sequence[tuple[Strategy, str]], first: int, wanted: int, size: int
+) -> Iterator[_Lot]:
+    known = [strategy for strategy, _ in strategies]
+    for strategy, indices in sampling.plan(known, first, wanted):
+        _, parameters = strategies[known.index(strategy)]  # equal ones have equal texts
         for start in range(indices.start, indices.stop, size):
             stop = min(start + size, indices.stop)
             batch = Batch(strategy=strategy.name, parameters=parameters, start=start, stop=stop)

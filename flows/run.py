@@ -8,14 +8,22 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.connection import MUTED, connected, environment, server_is_configured
+from flows.connection import (
+    MUTED,
+    connected,
+    environment,
+    out_of_reach,
+    server_fault,
+    server_is_configured,
+)
 from flows.progress import Progress, RunSummary
 from flows.server import SILENT, private_server
 from flows.signals import sigterm_as_interrupt
-from synth_core.errors import EnvironmentFault, SynthError
+from synth_core.errors import EnvironmentFault, SynthError, UsageError
 from synth_core.settings import BudgetSettings, Settings
 from synth_core.store import Run, latest_run, latest_unfinished_run, load_run
 from synth_core.store.runs import check_writable, room
@@ -31,12 +39,14 @@ def run_synth(
     settings: Settings,
     *,
     observer: Callable[[Progress], None] | None = None,
+    started: Callable[[Run], None] = lambda run: None,
     resume: str | None = None,
     open_workshop: OpenWorkshop | None = None,
 ) -> RunSummary:
     """Make a run, or go on with one, and return what it came to.
 
     observer: told of progress, from any thread, a few times a batch.
+    started: told of the run as soon as it can be resumed.
     resume: id of a run in `settings.output_dir`, or "" as for `run_to_resume`; that run's settings hold then,
         but for the budgets that `settings` give.
     open_workshop: stages other than the real ones, for benchmarks and tests.
@@ -54,9 +64,9 @@ def run_synth(
     with sigterm_as_interrupt(), _server(output_dir):
         from flows.synth import SESSION, Session, synth
 
-        session = Session(earlier, observer)
+        session = Session(earlier, observer, started=started)
         if open_workshop:
-            session = Session(earlier, observer, open_workshop)
+            session = replace(session, open_workshop=open_workshop)
         token = SESSION.set(session)
         try:
             return synth(earlier.settings if earlier else settings.resolved())
@@ -82,11 +92,17 @@ def _check_room(output_dir: Path) -> None:
 def run_to_resume(output_dir: Path | str, run_id: str = "") -> Run:
     """The run of that id; without one the newest that did not complete, else the newest.
 
-    Going on with a completed run does nothing but write its report, which a kill may have prevented.
+    Going on with a completed run does nothing but write its report, which a kill may have prevented. Raises
+    `UsageError` for one whose shards were dropped since.
     """
     if run_id:
-        return load_run(output_dir, run_id)
-    return latest_unfinished_run(output_dir) or latest_run(output_dir)
+        run = load_run(output_dir, run_id)
+    else:
+        run = latest_unfinished_run(output_dir) or latest_run(output_dir)
+    if run.pruned:
+        what = f"run {run.run_id} is complete and its shards were dropped: there is nothing to go on with"
+        raise UsageError(f"{what}; `synth report` shows it")
+    return run
 
 
 def with_budget(run: Run, given: BudgetSettings) -> Run:
@@ -104,10 +120,24 @@ def _server(output_dir: Path) -> Iterator[None]:
     logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL + 1)
     logging.raiseExceptions = False  # a server that can't keep our logs is told of once, by what fails
     if server_is_configured():
-        with connected(quiet):
+        with connected(quiet), _users_server():
             yield
         return
     with private_server(output_dir) as server:
         own = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(server.home)}
         with environment(quiet), connected(own):
             yield
+
+
+@contextlib.contextmanager
+def _users_server() -> Iterator[None]:
+    """A server that is not ours to start: where it is out of reach, that is no fault of Synth."""
+    from httpx import HTTPError
+
+    if fault := server_fault():
+        raise EnvironmentFault(fault)
+    try:
+        yield
+    except HTTPError as error:
+        kept = "what is finished is kept, and `synth resume` goes on from there"
+        raise EnvironmentFault(f"{out_of_reach(error)}; {kept}") from error

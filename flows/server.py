@@ -168,6 +168,8 @@ def _serve(handle: int, home: Path) -> None:
     if not ready.exists():  # killed while it made its tables: a half-made database never starts again
         for leftover in home.glob("prefect.db*"):
             leftover.unlink()
+    # Of no other server than an earlier life of this one; after a power cut its process id may be another's.
+    (home / "concurrency_leases" / "expirations.lock").unlink(missing_ok=True)
     config = uvicorn.Config(
         create_app, factory=True, log_level="critical", lifespan="on", timeout_graceful_shutdown=5
     )

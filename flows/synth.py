@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from pathlib import Path
-from uuid import UUID
+from dataclasses import dataclass
 
-from httpx import HTTPError
-from prefect import flow, get_client, get_run_logger
+from prefect import flow, get_run_logger
 from prefect.context import TagsContext
-from prefect.exceptions import ObjectNotFound, TerminationSignal
-from prefect.runtime import flow_run
-from prefect.states import Crashed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts
@@ -22,35 +17,24 @@ from flows.conveyor import Conveyor, Finished
 from flows.locks import try_lock
 from flows.pool import Pool
 from flows.progress import Progress, RunSummary, Tally
-from flows.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds
+from flows.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds, sized
+from flows.takeover import flow_run_id, go_on, go_on_with_cut_short, its_end_noted, lock_file
 from flows.workshop import OpenWorkshop, open_workshop
-from synth_core.errors import EnvironmentFault, SynthError, UsageError
+from synth_core.providers.calls import read_totals
 from synth_core.records import Manifest
 from synth_core.settings import Settings
-from synth_core.store import (
-    Run,
-    RunState,
-    continue_run,
-    finish_run,
-    load_run,
-    plan_run,
-    run_ids,
-    save_run,
-)
+from synth_core.store import Run, RunState, finish_run, plan_run, read_settled, save_run
 from synth_core.strategies import with_provider
-from tasks.cache import Batch, Shelf, read_settled
+from tasks.cache import Batch, Shelf
 from tasks.stages import stage_tasks
 
 # More task runs than this in one flow run unsettle a server; larger runs are split into sub-flows.
 _MOST_CANDIDATES_A_FLOW = 20_000
-# What passes by itself, an outage or a full disk as well as an interrupt: the next scheduled run goes on with
-# the run then, so many times in a row at most. A mistake or a bug comes back until a person has seen to it.
-_PASSING = (KeyboardInterrupt, TerminationSignal, EnvironmentFault, OSError, HTTPError)
-_MOST_TAKEOVERS = 5
 # Starting a flow run of the pool takes up to a minute on a busy server, so many batches go at once: about as
 # many candidates as an H100 validates in three minutes (benchmarks/validate_cuda.txt). So many GPUs can work.
 _CANDIDATES_A_HAND_OFF = 512
 _HAND_OFFS_AT_ONCE = 8
+_WAVE, _WINDOW = 4, 16  # batches that enter together, and in flight, where all is done here
 
 
 @dataclass(frozen=True)
@@ -58,14 +42,18 @@ class Session:
     """What a caller in the same process adds to the flow; a deployment's run has none of it.
 
     resume: the run to go on with. observer: told of progress. open_workshop: other stages than the real ones.
+    takes_over: first go on with what was cut short in the same folder, as a deployment's run does.
+    started: told of each run as soon as its record names this flow run.
     """
 
     resume: Run | None = None
     observer: Callable[[Progress], None] | None = None
     open_workshop: OpenWorkshop = open_workshop
+    takes_over: bool = False
+    started: Callable[[Run], None] = lambda run: None
 
 
-_ALONE = Session()
+_ALONE = Session(takes_over=True)
 SESSION: ContextVar[Session] = ContextVar("synth_session", default=_ALONE)
 
 
@@ -88,108 +76,21 @@ def synth(settings: Settings) -> RunSummary:
         What the run came to: attempts, accepted programs, rejections by category, cost, the report's path.
     """
     session = SESSION.get()
+    work_on = functools.partial(_work_on, session)
     if session.resume:
-        return _go_on(session.resume, session)
-    if session is _ALONE:
-        _go_on_with_cut_short(settings.resolved().output_dir, session)
-    run = plan_run(with_provider(settings), flow_run_id=_flow_run_id())
-    with try_lock(_lock_file(run)):  # before there is a record, by which another flow could take it for dead
-        return _work_on(save_run(run), session)
+        return go_on(session.resume, work_on)
+    if session.takes_over:
+        go_on_with_cut_short(settings.resolved().output_dir, work_on)
+    run = plan_run(sized(with_provider(settings)), flow_run_id=flow_run_id())
+    with try_lock(lock_file(run)):  # before there is a record, by which another flow could take it for dead
+        return work_on(save_run(run))
 
 
-def _go_on(run: Run, session: Session) -> RunSummary:
-    """Do what is left of a run; `UsageError` where another process works on it."""
-    with try_lock(_lock_file(run)) as held:
-        if not held:
-            raise UsageError(f"run {run.run_id} is at work in another process; wait for it or stop it")
-        return _work_on(_taken_over(run), session)
-
-
-def _go_on_with_cut_short(output_dir: str, session: Session) -> None:
-    """Do what is left of the folder's runs that were cut short; one that can't go on stops nothing else."""
-    log = get_run_logger()
-    for run_id in run_ids(output_dir):
-        run = _cut_short(output_dir, run_id)
-        if run is None:
-            continue
-        with try_lock(_lock_file(run)) as free:
-            # Read again: whoever held the lock a moment ago may have finished it.
-            run = _cut_short(output_dir, run_id) if free else None
-            if run is None:
-                log.info("run=%s is at work in another process, or has just ended", run_id)
-                continue
-            try:
-                _work_on(_taken_over(run, run.takeovers + 1), session)
-            except Exception as error:
-                if _is_cancelled():
-                    raise
-                what = "run=%s was taken up and failed: %s"
-                log.error(what, run_id, error, exc_info=not isinstance(error, SynthError))
-
-
-def _cut_short(output_dir: str, run_id: str) -> Run | None:
-    """The run, if it was interrupted or says it runs, which without its lock means that it was killed."""
-    log = get_run_logger()
-    try:
-        run = load_run(output_dir, run_id)
-    except UsageError as error:
-        log.warning("run=%s is left as it is: %s", run_id, error)
-        return None
-    if run.state not in (RunState.RUNNING, RunState.INTERRUPTED):
-        return None
-    if run.takeovers >= _MOST_TAKEOVERS:
-        what = "run=%s was taken up %d times in a row and never ended; it is left to `synth resume --run %s`"
-        log.warning(what, run_id, run.takeovers, run_id)
-        return None
-    return run
-
-
-def _taken_over(run: Run, takeovers: int = 0) -> Run:
-    """The run as this flow run's; `takeovers` counts how often in a row that came by itself."""
-    if run.flow_run_id != _flow_run_id():
-        _mark_crashed(run.flow_run_id)
-    return continue_run(run, flow_run_id=_flow_run_id(), takeovers=takeovers)
-
-
-def _work_on(run: Run, session: Session) -> RunSummary:
+def _work_on(session: Session, run: Run) -> RunSummary:
     """Carry out a run whose lock the caller holds; its record says how it ended."""
-    try:
+    with its_end_noted(run):
+        session.started(run)
         return _carry_out(run, session)
-    except _PASSING:
-        finish_run(run, RunState.FAILED if _is_cancelled() else RunState.INTERRUPTED)
-        raise
-    except BaseException:
-        finish_run(run, RunState.FAILED)
-        raise
-
-
-def _flow_run_id() -> str:
-    return str(flow_run.get_id() or "")
-
-
-def _is_cancelled() -> bool:
-    """Whether a person cancelled this flow run; then nothing goes on with it by itself.
-
-    Where the server is out of reach nobody can have.
-    """
-    silent = (ObjectNotFound, ValueError, HTTPError)
-    with contextlib.suppress(*silent), get_client(sync_client=True) as client:
-        state = client.read_flow_run(UUID(flow_run.get_id() or "")).state
-        return state is not None and (state.is_cancelling() or state.is_cancelled())
-    return False
-
-
-def _lock_file(run: Run) -> Path:
-    return run.folder / "lock"
-
-
-def _mark_crashed(flow_run_id: str) -> None:
-    """The flow run that this one takes over from can't be at work any more: its lock was free."""
-    with contextlib.suppress(ObjectNotFound, ValueError), get_client(sync_client=True) as client:
-        earlier = client.read_flow_run(UUID(flow_run_id))
-        if earlier.state and not earlier.state.is_final():
-            message = "Its process is gone; another flow run goes on with the work."
-            client.set_flow_run_state(earlier.id, Crashed(message=message), force=True)
 
 
 def _carry_out(run: Run, session: Session) -> RunSummary:
@@ -199,7 +100,7 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
         workshop = stack.enter_context(session.open_workshop(run))
         stack.callback(workshop.stages.closed.set)
         stack.enter_context(TagsContext(current_tags=set()))
-        tally = Tally(session.observer, workshop.spend)
+        tally = Tally(session.observer, workshop.spend, earlier_s=read_totals(run.folder).active_s)
         settled = read_settled(run.output_dir, run.run_id)
         shelf = Shelf(run.settings, run.run_id, workshop.texts, settled=settled)
         progress, yield_alarm = artifacts.Progress(run), artifacts.YieldAlarm(run)
@@ -209,13 +110,19 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
             progress.show(tally)
 
         tasks = stage_tasks(workshop.stages, shelf)
-        conveyor = Conveyor(tasks, tally.add, spent=workshop.budget_spent, left=left)
+        wave, window = _in_flight(run.settings)
+        pool = None
         if run.settings.validation.pool != "local":
-            wave = max(1, _CANDIDATES_A_HAND_OFF // batch_size(run.settings))
-            hand_off = Pool(run, shelf, workshop.stages.closed).task()
-            conveyor = replace(conveyor, hand_off=hand_off, wave=wave, window=_HAND_OFFS_AT_ONCE * wave)
-        if run.settings.provider.batch:
-            conveyor = replace(conveyor, window=max(conveyor.window, JOBS_AT_ONCE))
+            pool = Pool(run, shelf, workshop.stages.closed).task()
+        conveyor = Conveyor(
+            tasks,
+            tally.add,
+            window=window,
+            wave=wave,
+            hand_off=pool,
+            spent=workshop.budget_spent,
+            left=left,
+        )
 
         def carry(this: Round) -> list[Finished]:
             tally.plan(this.candidates, round=this.number)
@@ -223,12 +130,23 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
             yield_alarm.judge(tally)
             return finished
 
-        go_through_rounds(run.settings, carry, workshop.budget_spent)
+        go_through_rounds(run, carry, workshop.budget_spent)
         progress.show(tally, at_once=True)
         budget_spent = workshop.budget_spent()
         if budget_spent:
             artifacts.alarm("budget-spent", run, tally, budget=budget_spent)
         return _summary(run, tally, budget_spent)
+
+
+def _in_flight(settings: Settings) -> tuple[int, int]:
+    """How many batches enter together, and how many may be under way at once."""
+    wave, window = _WAVE, _WINDOW
+    if settings.validation.pool != "local":
+        wave = max(1, _CANDIDATES_A_HAND_OFF // batch_size(settings))
+        window = _HAND_OFFS_AT_ONCE * wave
+    if settings.provider.batch:
+        window = max(window, JOBS_AT_ONCE)
+    return wave, window
 
 
 def _carry_round(conveyor: Conveyor, this: Round) -> Iterator[Finished]:
@@ -259,11 +177,11 @@ def _sub_flow(conveyor: Conveyor, part: Sequence[Batch]) -> Callable[[int, int, 
 
 
 def _summary(run: Run, tally: Tally, budget_spent: str) -> RunSummary:
-    from synth_core.reporting import summarise, write_html
+    from synth_core.reporting import write_report
 
     # Before the report, which says when the run ended.
     finish_run(run, RunState.BUDGET_SPENT if budget_spent else RunState.COMPLETED)
-    report = write_html(summarise(run.output_dir, run.run_id), run.folder / "report.html")
+    _, report = write_report(run.output_dir, run.run_id)
     artifacts.show_tables(tally)
     artifacts.show_report(report)
     spend = tally.spend()

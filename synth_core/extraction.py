@@ -1,8 +1,9 @@
 """From an answer to a program: find the code, name the class, say why when there is none.
 
 Nothing here raises on any text. The code is taken as the answer gives it, with two changes that cannot alter
-what it means: a demonstration (`if __name__ == "__main__":`, a top-level `print`) goes, and the class gets
-its name (renaming.py). Both go by positions of the syntax tree, so comments and layout survive.
+what it means: a demonstration (`if __name__ == "__main__":`, a top-level `print`) that has its lines to
+itself goes, and the class gets its name (renaming.py). Both go by positions of the syntax tree, so comments
+and layout survive.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from synth_core.errors import UsageError
 from synth_core.naming import program_name
 from synth_core.operators.catalog import find
 from synth_core.records import Candidate, Category, Outcome, Program, Stage, Verdict
-from synth_core.renaming import program_class as program_class
-from synth_core.renaming import rename_class as rename_class
+from synth_core.renaming import program_class, rename_class
 
 MAX_SOURCE = 1_000_000  # characters; the static gate refuses more, and parsing them would only cost time
 
@@ -125,7 +125,7 @@ def _truncated() -> Verdict:
 def _describe(error: BaseException, code: str) -> str:
     if not isinstance(error, SyntaxError) or error.lineno is None:
         return f"{type(error).__name__}: {error}"
-    lines = code.splitlines()
+    lines = syntax.lines(code)
     line = lines[error.lineno - 1].strip() if error.lineno <= len(lines) else ""
     return f"line {error.lineno}: {error.msg}: {line[:120]}"
 
@@ -154,7 +154,7 @@ def _blocks(text: str) -> Iterator[_Block]:
     """Fenced blocks of Python, in order; a fence that is never closed runs to the end."""
     opened: re.Match[str] | None = None
     lines: list[str] = []
-    for line in text.splitlines(keepends=True):
+    for line in syntax.lines(text):
         fence = _FENCE.fullmatch(line.rstrip())
         if opened is None:
             opened, lines = fence, []
@@ -183,7 +183,7 @@ def _bare_code(text: str) -> str:
 
 def _parsing_head(text: str) -> str:
     """As many first lines of `text` as parse together."""
-    lines = text.splitlines(keepends=True)
+    lines = syntax.lines(text)
     end = len(lines)
     while end:
         try:
@@ -213,12 +213,17 @@ def _is_full(code: str) -> bool:
 
 
 def _without_demonstration(code: str) -> str:
-    """`code` without top-level prints and `if __name__ == "__main__":` blocks."""
-    lines = code.splitlines(keepends=True)
-    for node in reversed(syntax.parse(code).body):
-        if _is_demonstration(node):
-            assert node.end_lineno is not None
-            del lines[node.lineno - 1 : node.end_lineno]
+    """`code` without top-level prints and `if __name__ == "__main__":` blocks, but for what shares a line."""
+    together: list[list[ast.stmt]] = []  # statements that share lines
+    for node in syntax.parse(code).body:
+        if together and node.lineno == together[-1][-1].end_lineno:
+            together[-1].append(node)
+        else:
+            together.append([node])
+    lines = syntax.lines(code)
+    for nodes in reversed(together):
+        if all(map(_is_demonstration, nodes)):
+            del lines[nodes[0].lineno - 1 : nodes[-1].end_lineno]
     return "".join(lines).rstrip() + "\n"
 
 

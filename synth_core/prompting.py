@@ -92,6 +92,11 @@ def _blocks(template: jinja2.Template, names: dict[str, Any]) -> tuple[str, str]
     return system, text
 
 
+def whole_name(template: str) -> str:
+    """A template's name as it is; the path of a file made absolute."""
+    return template if template in known_templates() else str(Path(template).expanduser().absolute())
+
+
 @cache
 def load_template(name: str, provider: str) -> jinja2.Template:
     """The template called `name` (or the file of that path) in the variant of `provider`, if there is one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 
 from synth_core import syntax
 
@@ -23,7 +24,7 @@ def rename_class(source: str, new_name: str) -> str:
     if program is None:
         raise ValueError("the source holds no class to rename")
     data = source.encode()
-    starts = _line_starts(data)
+    starts = [0, *accumulate(len(line.encode()) for line in syntax.lines(source))]
     at_class = starts[program.lineno - 1] + program.col_offset
     keyword = _IDENTIFIER_AFTER_CLASS.match(data, at_class)
     assert keyword is not None
@@ -46,14 +47,18 @@ def program_class(tree: ast.Module) -> ast.ClassDef | None:
     return modules[-1] if modules else classes[-1] if classes else None
 
 
+def derives_from_module(node: ast.ClassDef) -> bool:
+    """Whether a base of the class is called `Module`, in whatever module."""
+    return any(
+        (isinstance(base, ast.Attribute) and base.attr == "Module")
+        or (isinstance(base, ast.Name) and base.id == "Module")
+        for base in node.bases
+    )
+
+
 def _is_module(node: ast.ClassDef) -> bool:
-    derives = any(ast.unparse(base).rpartition(".")[2] == "Module" for base in node.bases)
-    return derives and any(isinstance(item, ast.FunctionDef) and item.name == "forward" for item in node.body)
-
-
-def _line_starts(data: bytes) -> list[int]:
-    """Byte offset of each line, lines ending where Python's tokenizer ends them."""
-    return [0, *(match.end() for match in re.finditer(rb"\r\n|\r|\n", data))]
+    has_forward = any(isinstance(item, ast.FunctionDef) and item.name == "forward" for item in node.body)
+    return has_forward and derives_from_module(node)
 
 
 def _references(tree: ast.Module, name: str) -> Iterator[ast.Name]:

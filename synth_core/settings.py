@@ -1,39 +1,21 @@
 """Every option, once. `Settings` is plain data: the flow's parameter and the Prefect form.
 
-`load_settings` builds it from, strongest first: the command line, `SYNTH_*` in the environment, a `.env`
-file, a TOML file (`--config`), the defaults. Nothing else reads the environment, so a worker that is
-handed `Settings` behaves as the machine that resolved them. Keys of providers are never part of it.
+`load_settings` (settings_sources.py) builds it from the command line, the environment and files. Nothing
+else reads the environment, so a worker that is handed `Settings` behaves as the machine that resolved them.
+Keys of providers are never part of it.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import ConfigDict, Field
 
 from synth_core.errors import UsageError
 from synth_core.records import Record
-from synth_core.settings_mistakes import (
-    Spell,
-    describe,
-    first_keys,
-    refuse_flags,
-    spell_dotted,
-    spell_in_file,
-)
-from synth_core.settings_sources import (
-    ENV_PREFIX,
-    holds,
-    overlay,
-    read_toml,
-    refuse_unknown_environment,
-    spell_variable,
-)
 from synth_core.settings_values import Address, Folder, Names, Probability, Range, Scheduler, Storage
 
 _MOST, _LONGEST = 10**9, 1e6  # candidates, seconds: what no run needs and a system call may not take
@@ -92,10 +74,14 @@ class ValidationSettings(_Options):
     )
     memory_mb: int = Field(default=4096, ge=256, le=2**30, description="Memory one program may take, in MiB")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where programs run")
-    skip_checks: Names = Field(default=(), description="Names of checks to switch off")
-    reject_rules: Names | None = Field(
-        default=None,
-        description="Downstream contract rules that reject; not set: those without which a builder is lost",
+    skip_checks: Names = Field(
+        default=(), description="Checks to switch off, by name; `synth checks` lists them"
+    )
+    reject_rules: Names = Field(
+        default=(), description="Downstream rules that reject a program where by default they only warn"
+    )
+    warn_rules: Names = Field(
+        default=(), description="Downstream rules that only warn where by default they reject a program"
     )
     allow_unsandboxed: bool = Field(
         default=False, description="Accept resource limits as the only isolation (tier C)"
@@ -167,7 +153,9 @@ class Settings(_Options):
     yield_floor: float = Field(
         default=0.3, ge=0, le=1, description="Share of attempts accepted below which a run raises an alarm"
     )
-    skip_filters: Names = Field(default=(), description="Names of filters to switch off")
+    skip_filters: Names = Field(
+        default=(), description="Filters to switch off, by name; `synth checks` lists them"
+    )
     output_dir: Folder = Field(default="synth-output", description="Folder of the accepted programs")
     seed: int | None = Field(
         default=None, ge=0, lt=2**63, description="Seed of the run; none: draw one and record it"
@@ -205,10 +193,16 @@ class Settings(_Options):
                 "num_total_samples": ceiling,
                 "seed": secrets.randbelow(2**32) if self.seed is None else self.seed,
                 "num_worker": self.num_worker or len(os.sched_getaffinity(0)),
-                "output_dir": str(Path(self.output_dir).expanduser().absolute()),
+                "output_dir": str(Path(self.output_dir).absolute()),
                 "cache_dir": str(_cache_folder(self.cache_dir)),
+                "strategy": _whole(self.strategy) if self.strategy.endswith(".toml") else self.strategy,
+                "provider": self.provider.model_copy(update={"ca_bundle": _whole(self.provider.ca_bundle)}),
             }
         )
+
+
+def _whole(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _cache_folder(given: str) -> Path:
@@ -220,41 +214,3 @@ def _cache_folder(given: str) -> Path:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"cache_dir {cache!r} cannot be written to; name another (SYNTH_CACHE_DIR)")
     return folder
-
-
-class _Sources(Settings, BaseSettings):
-    """Settings read from the environment and .env as well; exists only inside `load_settings`."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter="__",
-        env_file=".env",
-        enable_decoding=False,
-        extra="ignore",  # a .env file holds other programs' variables too
-        frozen=True,
-    )
-
-
-def load_settings(
-    options: dict[str, Any] | None = None, config: Path | None = None, spell: Spell = spell_dotted
-) -> Settings:
-    """Build `Settings` from all sources; raise `UsageError` with one line for the first mistake.
-
-    options: what the command line said, nested like `Settings` (`{"validation": {"timeout": 5}}`); only
-        what was really given.
-    config: a TOML file with the same names; groups are tables (`[validation]`).
-    spell: how the command line spells an option, for messages.
-    """
-    in_dotenv = refuse_unknown_environment(Settings)
-    file_values = read_toml(config) if config else {}
-    refuse_flags(file_values, Settings, spell_in_file(config or ""))
-    try:
-        environment = _Sources().model_dump(exclude_unset=True)
-    except ValidationError as error:
-        raise UsageError(describe(error, Settings, partial(spell_variable, in_dotenv))) from None
-    try:
-        return Settings.model_validate(overlay(overlay(file_values, environment), options or {}))
-    except ValidationError as error:
-        said_here = holds(options or {}, first_keys(error))
-        place = spell if said_here or not config else spell_in_file(config)
-        raise UsageError(describe(error, Settings, place)) from None

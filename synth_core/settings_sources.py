@@ -1,20 +1,72 @@
-"""Where settings come from beside the command line: a TOML file, the environment, a `.env` file."""
+"""Where settings come from; strongest first: the command line, `SYNTH_*` in the environment, a `.env` file,
+a TOML file (`--config`), the defaults."""
 
 from __future__ import annotations
 
 import os
 import tomllib
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from synth_core.errors import UsageError
-from synth_core.settings_mistakes import Keys, option_names, spell_dotted, suggest
+from synth_core.settings import Settings
+from synth_core.settings_mistakes import (
+    Keys,
+    Spell,
+    describe,
+    first_keys,
+    option_names,
+    refuse_flags,
+    spell_dotted,
+    spell_in_file,
+    suggest,
+)
 
 ENV_PREFIX = "SYNTH_"
+
+
+class _Sources(Settings, BaseSettings):
+    """Settings read from the environment and .env as well; exists only inside `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        enable_decoding=False,
+        extra="ignore",  # a .env file holds other programs' variables too
+        frozen=True,
+    )
+
+
+def load_settings(
+    options: dict[str, Any] | None = None, config: Path | None = None, spell: Spell = spell_dotted
+) -> Settings:
+    """Build `Settings` from all sources; raise `UsageError` with one line for the first mistake.
+
+    options: what the command line said, nested like `Settings` (`{"validation": {"timeout": 5}}`); only
+        what was really given.
+    config: a TOML file with the same names; groups are tables (`[validation]`).
+    spell: how the command line spells an option, for messages.
+    """
+    in_dotenv = refuse_unknown_environment(Settings)
+    file_values = read_toml(config) if config else {}
+    refuse_flags(file_values, Settings, spell_in_file(config or ""))
+    try:
+        environment = _Sources().model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise UsageError(describe(error, Settings, partial(spell_variable, in_dotenv))) from None
+    try:
+        return Settings.model_validate(overlay(overlay(file_values, environment), options or {}))
+    except ValidationError as error:
+        said_here = holds(options or {}, first_keys(error))
+        place = spell if said_here or not config else spell_in_file(config)
+        raise UsageError(describe(error, Settings, place)) from None
 
 
 def overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -35,7 +36,9 @@ Probability = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 def _split_names(value: Any) -> Any:
-    """A comma-separated text is a list of names."""
+    """A comma-separated text is a list of names; null, which a form may send, is none."""
+    if value is None:
+        return ()
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
@@ -47,7 +50,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 def _check_folder(value: str) -> str:
     if not value.strip() or "\0" in value:
         raise ValueError(f"{value!r} is no folder; name one")
-    return value
+    return os.path.expanduser(value)
 
 
 # Options are parameters of the flow, which Prefect stores and shows, and lie in run.json.

@@ -8,6 +8,7 @@ Silencing warnings is one setting for all threads, too.
 from __future__ import annotations
 
 import ast
+import io
 import threading
 import warnings
 
@@ -19,3 +20,8 @@ def parse(source: str, filename: str = "<program>") -> ast.Module:
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an invalid escape is the program's business, not our user's
         return ast.parse(source, filename)
+
+
+def lines(source: str) -> list[str]:
+    """The lines that `lineno` counts, with their ends; for `str.splitlines` a form feed ends one, too."""
+    return list(io.StringIO(source, newline=""))

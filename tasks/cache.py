@@ -7,7 +7,9 @@ other settings (the number of workers, a budget, a timeout of the network) leave
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +20,7 @@ from prefect.context import TaskRunContext
 
 from synth_core.records import Manifest, Record, Stage, sha256
 from synth_core.settings import Settings
-from synth_core.store import run_folder
-from synth_core.store.atomic import write_atomic
+from synth_core.store import note_settled
 from tasks.versions import stage_version, torch_release
 
 _HOW_TO_VALIDATE = tuple(
@@ -30,6 +31,7 @@ _HOW_TO_VALIDATE = tuple(
         "device",
         "skip_checks",
         "reject_rules",
+        "warn_rules",
         "allow_unsandboxed",
         "rejudge_share",
     )
@@ -37,7 +39,7 @@ _HOW_TO_VALIDATE = tuple(
 
 # Which settings can change what a stage makes of the same input.
 MATTERS: dict[Stage, tuple[str, ...]] = {
-    Stage.SAMPLE: ("seed", "model_name", "max_retries", "on_failure"),
+    Stage.SAMPLE: (),
     Stage.PROMPT: ("model_name",),
     Stage.LLM: tuple(
         f"provider.{name}" for name in ("model_id", "base_url", "api", "max_tokens", "sizes", "shape_sets")
@@ -50,7 +52,8 @@ MATTERS: dict[Stage, tuple[str, ...]] = {
 }
 
 VALIDATION = (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE)
-# These read the folder, which other runs change. The candidates that `sample` makes know no run for all that.
+# These read the folder, which other runs change, and belong to a run with all its settings. The candidates
+# that `sample` makes know no run for all that.
 _PER_RUN = frozenset({Stage.SAMPLE, Stage.FILTER, Stage.PERSIST})
 
 
@@ -116,6 +119,7 @@ class Shelf:
     def find(self, stage: Stage, key: str) -> Path | None:
         """The shard, if it was made before."""
         shard = self.shard(stage, key)
+        _note_use(shard)
         return shard if shard.exists() else None
 
     def settle(self, batch: Batch, manifests: Sequence[Manifest]) -> None:
@@ -130,9 +134,8 @@ class Shelf:
         upstream: list[Batch | Manifest] = [batch, *manifests[:-1]]
         keys = {_work(m.stage, u): Path(m.path).stem for m, u in zip(manifests, upstream, strict=True)}
         if not keys.items() <= self.settled.items():
-            folder = run_folder(self.settings.output_dir, self.run_id)
-            path = folder / "settled" / f"r{batch.round:03d}-b{batch.batch:06d}.json"
-            write_atomic(path, json.dumps(keys).encode())
+            place = {"round": batch.round, "batch": batch.batch}
+            note_settled(self.settings.output_dir, self.run_id, keys, **place)
 
     @property
     def results(self) -> Path:
@@ -162,16 +165,22 @@ class OperatorSignatures(CachePolicy):
         **kwargs: Any,
     ) -> str:
         assert self.shelf is not None
-        key = self.shelf.key(self.stage, inputs["upstream"])
-        if not self.shelf.shard(self.stage, key).exists():
-            (self.shelf.results / key).unlink(missing_ok=True)
-        return key
+        upstream: Batch | Manifest = inputs["upstream"]
+        key = self.shelf.key(self.stage, upstream)
+        # By place too: a record holds the manifest, which says where in its run a batch stood. The shard of
+        # another run's batch is found nevertheless.
+        name = f"{key}-r{upstream.round:03d}-b{upstream.batch:06d}"
+        record = self.shelf.results / name
+        if self.shelf.find(self.stage, key) is None:
+            record.unlink(missing_ok=True)
+        _note_use(record)
+        return name
 
 
-def read_settled(output_dir: Path | str, run_id: str) -> dict[str, str]:
-    """What the run has settled so far: stage and upstream -> the key of the shard that is final."""
-    files = run_folder(output_dir, run_id).glob("settled/*.json")
-    return {work: key for file in files for work, key in json.loads(file.read_bytes()).items()}
+def _note_use(path: Path) -> None:
+    """`synth cache prune` goes by it."""
+    with contextlib.suppress(OSError):  # there is none, or it is another user's
+        os.utime(path)
 
 
 def _work(stage: Stage, upstream: Batch | Manifest) -> str:

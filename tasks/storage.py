@@ -6,8 +6,8 @@ from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
 
+from synth_core.atomic import write_atomic
 from synth_core.errors import EnvironmentFault
-from synth_core.store.atomic import write_atomic
 
 # What goes wrong has no common kind: each of fsspec's file systems lets its own library's faults through, and
 # one whose package is missing (s3fs, gcsfs) is an ImportError. So all of them are caught, around it alone.

@@ -7,13 +7,10 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-import polars as pl
-
 from synth_core.filtering.fingerprints import Fingerprints
 from synth_core.filtering.index import Claim, Claims, claims_of
 from synth_core.naming import operators_named
-from synth_core.records import Candidate
-from synth_core.store import hidden_folder, scan_ledger
+from synth_core.store import accepted_programs, hidden_folder
 
 
 def index_path(output_dir: Path) -> Path:
@@ -41,9 +38,7 @@ def _take_stock(claims: Claims, folder: Path, run_id: str) -> None:
 
 
 def _of_ledgers(folder: Path) -> Iterator[tuple[Claim, Fingerprints]]:
-    rows = scan_ledger(folder).filter(pl.col("accepted")).select("run_id", "record").collect()
-    for run_id, record in rows.iter_rows():
-        candidate = Candidate.model_validate_json(record)
+    for run_id, candidate in accepted_programs(folder):
         assert candidate.program is not None
         prints = Fingerprints.of(candidate.program.source, candidate.graph)
         yield Claim(run_id, candidate.id, candidate.program.name), prints

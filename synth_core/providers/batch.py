@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
+from synth_core.atomic import write_atomic
 from synth_core.errors import EnvironmentFault, HopelessProvider
 from synth_core.providers.call import HOPELESS, RETRYABLE, Connection, Reply, Request, classify, failed
 from synth_core.records import Outcome
@@ -73,10 +74,9 @@ class JobFolder:
         return None
 
     def note(self, label: str, job: str, rows: Collection[str]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        temporary = self.path / f".{label}.tmp"
-        temporary.write_text(json.dumps({"job": job, "noted": time.time(), "rows": list(rows)}))
-        temporary.replace(self.path / f"{label}.json")
+        """On disk for good: whoever pays for a job finds it again. Raises `EnvironmentFault`."""
+        note = json.dumps({"job": job, "noted": time.time(), "rows": list(rows)})
+        write_atomic(self.path / f"{label}.json", note.encode())
 
     def forget(self, label: str) -> None:
         (self.path / f"{label}.json").unlink(missing_ok=True)

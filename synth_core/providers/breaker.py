@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 from synth_core.errors import HopelessProvider
-from synth_core.providers.call import HOPELESS, Reply
+from synth_core.providers.call import ANSWERED, HOPELESS, Reply
 from synth_core.providers.table import Provider
 from synth_core.records import Outcome
 
@@ -16,7 +16,7 @@ _FAILED_IN_A_ROW, _FAILED_FOR = 20, 20.0  # no call ever went well: that many fa
 # No call ever went well, and so many times the server rejects what we ask or the code that asks raises.
 _ALIKE = 10
 _Kind = tuple[bool, bool, bool]
-_ANSWERED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.BLOCKED})
+_WELL = ANSWERED - {Outcome.EMPTY}  # a server that says nothing may do so for ever
 
 
 class Breaker:
@@ -45,7 +45,7 @@ class Breaker:
         if reply.outcome is Outcome.RATE_LIMITED:
             return
         self._calls += 1
-        if reply.outcome in _ANSWERED:
+        if reply.outcome in _WELL:
             self._answered += 1
             self._row.clear()
             self._alike.clear()

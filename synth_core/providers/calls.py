@@ -1,12 +1,16 @@
 """The cost ledger: two lines for each call, one when it starts and one when it ends.
 
 The start is on disk before the request leaves, so that after a kill the calls that were in flight are known
-and their worst case counts as spent: the budget of a resumed run stays honest. One file a run, `calls.jsonl`,
-only ever appended to; a line that a kill or a full disk tore is passed over, and the next begins afresh.
+and their worst case counts as spent: the budget of a resumed run stays honest. Besides, a line every few
+seconds, and one at the end, says how long a session has worked and how many programs it has had written on
+this machine: each of those costs nothing and is gone with the process, so none has a line of its own. One
+file a run, `calls.jsonl`, only ever appended to; a line that a kill or a full disk tore is passed over, and
+the next begins afresh.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -23,6 +27,8 @@ from synth_core.providers.call import Reply
 from synth_core.records import Outcome
 
 FILE_NAME = "calls.jsonl"
+_NOTE_SECONDS = 5.0  # how often a session notes how far it is
+_WRITTEN_A_NOTE = 16  # so many programs written here are noted at once
 
 
 @dataclass
@@ -30,9 +36,12 @@ class CallTotals:
     """What the ledger of a run adds up to; `lost` are calls in flight when a process was killed.
 
     worst_unsaid: the worst case of those, and of calls that ended and never said what they used.
+    written: programs asked of a provider that writes on this machine, which are no `calls`.
+    active_s: seconds for which sessions were at work.
     """
 
     calls: int = 0
+    written: int = 0
     lost: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     input_tokens: int = 0
@@ -53,26 +62,29 @@ class CallTotals:
     def spending(self) -> Spending:
         """All of it, at their worst case the calls that were lost or never said what they used."""
         tokens = self.input_tokens + self.output_tokens + self.thinking_tokens
-        spent = Spending(usd=self.cost_usd, tokens=tokens, calls=self.calls, wall_s=self.active_s)
+        calls = self.calls + self.written
+        spent = Spending(usd=self.cost_usd, tokens=tokens, calls=calls, wall_s=self.active_s)
         spent.add(Spending(usd=self.worst_unsaid.usd, tokens=self.worst_unsaid.tokens))
         return spent
 
 
 class CallLedger:
-    """Appends to a run's ledger and keeps its `totals`; without a folder it only adds up."""
+    """Appends to a run's ledger and keeps its `totals`; without a folder it only adds up. Used by one thread
+    at a time."""
 
     def __init__(self, run_dir: Path | None) -> None:
         self._file = -1
         self._began = time.monotonic()
         self._session = f"{time.time_ns():x}-{os.getpid()}"
         self._number = 0
+        self._written = self._noted = 0  # by this session; of these, on disk
+        self._torn = False
         self.totals = read_totals(run_dir) if run_dir else CallTotals()
         if run_dir is not None:
             run_dir.mkdir(parents=True, exist_ok=True)
             self._file = os.open(run_dir / FILE_NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             size = os.fstat(self._file).st_size
-            if size and os.pread(self._file, 1, size - 1) != b"\n":
-                self._append(b"\n")  # else the next line would be lost with the torn one
+            self._torn = bool(size) and os.pread(self._file, 1, size - 1) != b"\n"
 
     def start(self, candidate: str, provider: str, model: str, worst: Spending) -> int:
         """Note that a call leaves now; returns its number, for `end`."""
@@ -103,10 +115,30 @@ class CallLedger:
         _add(self.totals, values)
         self._write(**values)
 
+    def write_here(self) -> None:
+        """Count a program that is to be written on this machine."""
+        self._written += 1
+        self.totals.written += 1
+        if self._written - self._noted >= _WRITTEN_A_NOTE:
+            self._note()
+
+    async def keep_noting(self) -> None:
+        """Note now and then how far the session is, so that a killed one counts towards the budgets."""
+        while True:
+            await asyncio.sleep(_NOTE_SECONDS)
+            with contextlib.suppress(OSError):  # a full disk ends the calls, whose own lines have to be there
+                self._note()
+
     def close(self) -> None:
         if self._file >= 0:
+            with contextlib.suppress(OSError):
+                self._note()
             os.close(self._file)
             self._file = -1
+
+    def _note(self) -> None:
+        self._noted = self._written
+        self._write(written=self._written)
 
     def _write(self, **values: Any) -> None:
         if self._file < 0:
@@ -115,8 +147,11 @@ class CallLedger:
         self._append(json.dumps(values).encode() + b"\n")
 
     def _append(self, line: bytes) -> None:
+        line = b"\n" * self._torn + line  # else it would be lost with the torn one
+        self._torn = True
         if os.write(self._file, line) < len(line):  # one write, so lines never mix
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), FILE_NAME)
+        self._torn = False
 
 
 def read_totals(run_dir: Path) -> CallTotals:
@@ -124,6 +159,7 @@ def read_totals(run_dir: Path) -> CallTotals:
     totals = CallTotals()
     open_calls: dict[tuple[str, int], Spending] = {}
     active: dict[str, float] = {}
+    written: dict[str, int] = {}
     for values in _read(run_dir):
         session = values["session"]
         active[session] = max(active.get(session, 0.0), values["at"])
@@ -131,6 +167,8 @@ def read_totals(run_dir: Path) -> CallTotals:
             totals.calls += 1
             worst = Spending(usd=values["worst_usd"], tokens=values["worst_tokens"])
             open_calls[session, values["start"]] = worst
+        elif "written" in values:
+            written[session] = values["written"]
         else:
             open_calls.pop((session, values["end"]), None)
             _add(totals, values)
@@ -138,6 +176,7 @@ def read_totals(run_dir: Path) -> CallTotals:
     for worst in open_calls.values():
         totals.worst_unsaid.add(worst)
     totals.active_s = sum(active.values())
+    totals.written = sum(written.values())
     return totals
 
 
@@ -148,7 +187,7 @@ def read_costs(run_dir: Path) -> dict[str, float]:
     for values in _read(run_dir):
         if "start" in values:
             candidates[values["session"], values["start"]] = values["candidate"]
-        elif values["cost_usd"] is not None:
+        elif values.get("cost_usd") is not None:
             candidate = candidates[values["session"], values["end"]]
             costs[candidate] = costs.get(candidate, 0.0) + values["cost_usd"]
     return costs

@@ -83,6 +83,7 @@ class Dispatcher:
         self._done = self._well = self._from_cache = 0
         self._thread = threading.Thread(target=self._loop.run_forever, name="dispatch", daemon=True)
         self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._ledger.keep_noting(), self._loop)
 
     def __enter__(self) -> Self:
         return self
@@ -221,6 +222,7 @@ class Dispatcher:
                 worst = lane.worst(question(candidate, lane, self._settings.provider)[0])
                 if self._budget.reserve_now(worst):
                     continue
+                self._ledger.write_here()
                 self._budget.settle(worst, Spending(calls=1))
             admitted.append(candidate)
         return admitted

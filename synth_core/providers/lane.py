@@ -109,7 +109,8 @@ class Lane:
         usage = reply.usage.model_copy(update={"cost_usd": cost})
         reply = replace(reply, usage=usage, seconds=seconds)
         unsaid = not self.provider.writes_here and _may_be_billed_unsaid(reply)
-        self._ledger.end(number, reply, reserved if unsaid else None)
+        if not self.provider.writes_here:
+            self._ledger.end(number, reply, reserved if unsaid else None)
         spent = Spending(usd=cost or 0.0, tokens=_tokens(reply), calls=1)
         self._budget.settle(reserved, reserved if unsaid else spent)
         return reply
@@ -129,13 +130,13 @@ class Lane:
     def account_row(self, request: Request, candidate: str, reply: Reply) -> Reply:
         """As `account`, for a row of a batch job, which has no beginning of its own."""
         reserved = self.worst(request, batch=True)
-        number = self._ledger.start(candidate, self.provider.name, self.model, reserved)
+        number = self._start(candidate, reserved)
         return self.account(number, reserved, self._tidy(reply), 0.0, batch=True)
 
     async def _ask(self, request: Request, candidate: str, reserved: Spending, keep: Keep) -> Reply:
         if reason := await self._budget.reserve(reserved):
             return failed(Outcome.OVER_BUDGET, reason)
-        number = self._ledger.start(candidate, self.provider.name, self.model, reserved)
+        number = self._start(candidate, reserved)
         started = time.monotonic()
         reply = failed(Outcome.TIMEOUT, "the call was given up")
         try:
@@ -148,6 +149,12 @@ class Lane:
                 reply = self.account(number, reserved, reply, now - started)
         self._learn(reply, started, now)
         return reply
+
+    def _start(self, candidate: str, reserved: Spending) -> int:
+        if not self.provider.writes_here:
+            return self._ledger.start(candidate, self.provider.name, self.model, reserved)
+        self._ledger.write_here()
+        return 0
 
     async def _call(self, request: Request) -> Reply:
         """Call under a hard deadline: the SDKs' timeouts are per read; a server that drips defeats them."""

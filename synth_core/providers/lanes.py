@@ -50,8 +50,7 @@ class Lanes:
             key=key_of(provider, self._key if is_main else None),
             workers=settings.num_worker,
         )
-        ledger = CallLedger(None) if provider.writes_here else self._ledger
-        lane = Lane(provider, model, connection, self._budget, ledger)
+        lane = Lane(provider, model, connection, self._budget, self._ledger)
         await lane.open(self._clients)
         if not provider.writes_here:
             self.paid.append(lane)

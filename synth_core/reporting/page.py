@@ -11,12 +11,12 @@ from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
 
+from synth_core.atomic import write_atomic
 from synth_core.operators.catalog import CATALOG
 from synth_core.operators.operator import Group
 from synth_core.reporting import charts
 from synth_core.reporting.report import Report
 from synth_core.reporting.terminal import calls, duration, money, one_line
-from synth_core.store.atomic import write_atomic
 
 _FORMATTER = HtmlFormatter(nowrap=True)
 

@@ -25,12 +25,16 @@ class Yield(Record):
 
 
 class StageRow(Record):
-    """One stage: how many came in, how many it dropped and why, how long it took (seconds a candidate)."""
+    """One stage: how many came in, how many it dropped and why, how long it took.
+
+    total_s: seconds of all candidates added up, which many worked on at once: more than went by. median_s,
+    p95_s: seconds that one candidate took. cached: candidates that had their result from a cache.
+    """
 
     stage: str
     entered: int
     dropped: dict[str, int]
-    seconds: float
+    total_s: float
     median_s: float | None
     p95_s: float | None
     cached: int
@@ -74,7 +78,8 @@ class Spend(Record):
     """What all calls came to, by the ledger of calls: failed ones and those of earlier sessions included.
 
     failed: calls that brought no good answer; cost_usd includes failed_cost_usd. lost: calls in flight when a
-    process was killed. unsaid_usd: what these and calls that never said what they used may have cost besides,
+    process was killed. active_s: seconds for which sessions were at work, to the last line of that ledger.
+    unsaid_usd: what these and calls that never said what they used may have cost besides,
     at most. unpriced: calls whose price is unknown. from_cache: attempts whose answer lay in the cache.
     """
 
@@ -90,6 +95,7 @@ class Spend(Record):
     failed_cost_usd: float
     unsaid_usd: float
     unpriced: int
+    active_s: float
 
 
 class Example(Record):
@@ -163,5 +169,6 @@ class Report(Record):
         return "repair" if repaired else "further attempts"
 
     @property
-    def wall_s(self) -> float | None:
+    def span_s(self) -> float | None:
+        """Seconds from the run's first start to its end, the pauses before a resume included."""
         return (self.ended - self.started).total_seconds() if self.started and self.ended else None

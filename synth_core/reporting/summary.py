@@ -108,7 +108,7 @@ def _yields(rows: pl.DataFrame, column: str) -> tuple[Yield, ...]:
 
 def _stage_row(rows: pl.DataFrame, stage: Stage) -> StageRow:
     seconds = pl.col("seconds").struct.field(stage.replace("-", "_"))
-    times = rows.select(seconds=seconds.sum(), median_s=seconds.median(), p95_s=seconds.quantile(0.95))
+    times = rows.select(total_s=seconds.sum(), median_s=seconds.median(), p95_s=seconds.quantile(0.95))
     return StageRow(
         stage=stage,
         entered=rows.filter(pl.col("position") >= _ORDER[stage]).height,
@@ -198,6 +198,7 @@ def _spend(rows: pl.DataFrame, folders: Mapping[str, Path]) -> Spend:
         failed_cost_usd=sum(each.failed_cost_usd for each in totals),
         unsaid_usd=sum(each.worst_unsaid.usd for each in totals),
         unpriced=sum(each.unpriced for each in totals),
+        active_s=sum(each.active_s for each in totals),
     )
 
 

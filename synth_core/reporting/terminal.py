@@ -94,8 +94,8 @@ def _headline(report: Report) -> Text:
         text.append(f" {report.final_yield:.1%} with {report.further}")
     if report.spend.calls:
         text.append(f"; {calls(report.spend)}, {money(report.spend.cost_usd, report.spend.unpriced)}")
-    if report.wall_s is not None:
-        text.append(f"; {duration(report.wall_s)}")
+    if report.span_s is not None:
+        text.append(f"; {duration(report.span_s)} from start to end")
     return text
 
 

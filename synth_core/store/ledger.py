@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +21,8 @@ _RUN_COLUMNS: dict[str, pl.DataType] = {
     "python_version": pl.String(),
 }
 LEDGER_SCHEMA: dict[str, pl.DataType] = {**_RUN_COLUMNS, **SCHEMA}
+# By its first letter: a kill may have left another's temporary there, whole or empty, that ends alike.
+_FILES = "ledger/r*.parquet"
 
 
 def append_ledger(
@@ -51,10 +53,17 @@ def scan_ledger(output_dir: Path | str, run_id: str | None = None) -> pl.LazyFra
     Columns: `LEDGER_SCHEMA`. A ledger of an older version lacks columns: they read as null.
     """
     folders = [run_folder(output_dir, run_id)] if run_id else sorted(hidden_folder(output_dir).glob("runs/*"))
-    files = [file for folder in folders for file in sorted(folder.glob("ledger/*.parquet"))]
+    files = [file for folder in folders for file in sorted(folder.glob(_FILES))]
     if not files:
         return pl.LazyFrame(schema=LEDGER_SCHEMA)
     return _scan(files)
+
+
+def accepted_programs(output_dir: Path | str) -> Iterator[tuple[str, Candidate]]:
+    """(run id, candidate) of every accepted one in the ledgers of a folder, oldest run first."""
+    rows = scan_ledger(output_dir).filter("accepted").select("run_id", "record").collect()
+    for run_id, record in rows.iter_rows():
+        yield run_id, Candidate.model_validate_json(record)
 
 
 class Attempts:
@@ -66,12 +75,13 @@ class Attempts:
 
     def fresh(self) -> list[tuple[list[str], bool]]:
         """(operators, accepted) of those that no earlier call returned: realised ones where accepted."""
-        files = sorted(set(self._folder.glob("runs/*/ledger/*.parquet")) - self._read)
+        files = sorted(set(self._folder.glob(f"runs/*/{_FILES}")) - self._read)
         if not files:
             return []
-        self._read.update(files)
         operators = pl.when("accepted").then("realised").otherwise("requested").alias("operators")
-        return list(_scan(files).select(operators, "accepted").collect().iter_rows())
+        rows = list(_scan(files).select(operators, "accepted").collect().iter_rows())
+        self._read.update(files)
+        return rows
 
 
 def _scan(files: list[Path]) -> pl.LazyFrame:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from synth_core.atomic import sync_folder
 from synth_core.errors import EnvironmentFault
-from synth_core.extraction import rename_class
 from synth_core.records import Candidate, Program, Stage, Verdict
+from synth_core.renaming import rename_class
 from synth_core.store.runs import Run
 
 
@@ -23,12 +23,7 @@ def persist(candidates: Sequence[Candidate], run: Run) -> list[Candidate]:
     however often it is asked for. Raises `EnvironmentFault` (disk full); what was written before stays.
     """
     kept = [_persisted(c, run.output_dir) if c.alive and c.program else c for c in candidates]
-    with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-        folder = os.open(run.output_dir, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync_folder(run.output_dir)
     return kept
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import json
 import os
 import platform
 import secrets
@@ -15,14 +16,17 @@ import shutil
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from synth_core import __version__
+from synth_core.atomic import remove_leftovers, write_atomic
 from synth_core.errors import UsageError
+from synth_core.prompting import whole_name
 from synth_core.records import Record
 from synth_core.settings import Settings
-from synth_core.store.atomic import write_atomic
+from synth_core.strategies import Strategy, effective_strategies
 
 _PACKAGES = ("torch", "triton", "prefect", "polars", "openai", "google-genai")
 
@@ -36,16 +40,21 @@ class RunState(StrEnum):
 
 
 class Run(Record):
-    """One run; times are UTC, `settings` are resolved (seed drawn, paths absolute)."""
+    """One run; times are UTC, `settings` are resolved (seed drawn, paths absolute).
+
+    strategies: as the run was planned, so that neither an edited file nor a new default changes them.
+    """
 
     run_id: str
     settings: Settings
+    strategies: tuple[dict[str, Any], ...] = ()
     versions: dict[str, str]
     flow_run_id: str = ""
     started: datetime
     ended: datetime | None = None
     state: RunState = RunState.RUNNING
     takeovers: int = Field(default=0, description="How often in a row a scheduled run went on with it")
+    pruned: bool = Field(default=False, description="Its shards were dropped, so nothing can go on with it")
 
     @property
     def output_dir(self) -> Path:
@@ -54,6 +63,20 @@ class Run(Record):
     @property
     def folder(self) -> Path:
         return run_folder(self.output_dir, self.run_id)
+
+    def planned(self) -> list[tuple[Strategy, str]]:
+        """The strategies, each with the text by which its batches are recognised.
+
+        A run older than this record has those that its settings name now. Raises `UsageError` where another
+        version wrote what this one can't read.
+        """
+        if not self.strategies:
+            named = effective_strategies(self.settings)
+            return [(strategy, strategy.model_dump_json()) for strategy in named]
+        try:
+            return [(Strategy.model_validate(values), json.dumps(values)) for values in self.strategies]
+        except ValidationError as error:
+            raise _of_another_version(self.folder / "run.json", error) from None
 
 
 def hidden_folder(output_dir: Path | str) -> Path:
@@ -76,6 +99,7 @@ def plan_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None 
     return Run(
         run_id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         settings=settings,
+        strategies=tuple(_to_record(strategy) for strategy in effective_strategies(settings)),
         versions=_versions(),
         flow_run_id=flow_run_id,
         started=started,
@@ -83,7 +107,9 @@ def plan_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None 
 
 
 def continue_run(run: Run, *, flow_run_id: str = "", takeovers: int = 0) -> Run:
-    """The same run, running again by what is installed now."""
+    """The same run, running again by what is installed now; the caller holds its lock."""
+    for name in ("ledger", "settled"):  # where the run alone writes
+        remove_leftovers(run.folder / name)
     changes = {
         "state": RunState.RUNNING,
         "ended": None,
@@ -111,9 +137,7 @@ def load_run(output_dir: Path | str, run_id: str) -> Run:
         known = ", ".join(run_ids(output_dir)[-3:]) or "none"
         raise UsageError(f"no run {run_id!r} in {output_dir}; the newest there: {known}") from None
     except ValidationError as error:
-        raise UsageError(
-            f"{path} was not written by this version of synth: {error.errors()[0]['msg']}"
-        ) from None
+        raise _of_another_version(path, error) from None
     found = str(Path(output_dir).absolute())
     return run.model_copy(update={"settings": run.settings.model_copy(update={"output_dir": found})})
 
@@ -166,6 +190,15 @@ def room(folder: Path) -> tuple[Path, float]:
     """The folder or the nearest parent that exists, and how many MiB are free there."""
     existing = next(each for each in (folder, *folder.parents) if each.exists())
     return existing, shutil.disk_usage(existing).free / 2**20
+
+
+def _to_record(strategy: Strategy) -> dict[str, Any]:
+    """Every value, for a resume from whatever folder."""
+    return strategy.model_copy(update={"prompt": whole_name(strategy.prompt)}).model_dump(mode="json")
+
+
+def _of_another_version(path: Path, error: ValidationError) -> UsageError:
+    return UsageError(f"{path} was not written by this version of synth: {error.errors()[0]['msg']}")
 
 
 def _versions() -> dict[str, str]:

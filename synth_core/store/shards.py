@@ -9,9 +9,9 @@ from pathlib import Path
 
 import polars as pl
 
+from synth_core.atomic import write_atomic
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Candidate, Manifest, Stage, operator_signature, sha256
-from synth_core.store.atomic import write_atomic
 from synth_core.store.rows import candidates_of, frame
 
 

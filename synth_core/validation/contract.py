@@ -17,6 +17,7 @@ from typing import Any
 
 from synth_core.errors import UsageError
 from synth_core.records import Node
+from synth_core.renaming import program_class
 from synth_core.validation import gate
 
 # Names that Inductor's generated module binds itself.
@@ -34,7 +35,7 @@ class Source:
 
     @property
     def program(self) -> ast.ClassDef | None:
-        return gate.module_class(self.tree)
+        return program_class(self.tree)
 
     @property
     def forward(self) -> ast.FunctionDef | None:
@@ -260,14 +261,19 @@ def check_run(
     return {rule.name: rule.holds(run) for rule in RUN_RULES}
 
 
-def resolve_rules(names: Iterable[str] | None) -> frozenset[str]:
-    """The rules that reject: those named, or the default ones for None. `UsageError` for an unknown name."""
-    if names is None:
-        return frozenset(DEFAULT_REJECT_RULES)
-    known = [rule.name for rule in RULES]
-    chosen = frozenset(names)
-    for name in sorted(chosen - set(known)):
+def resolve_rules(reject: Iterable[str] = (), warn: Iterable[str] = ()) -> frozenset[str]:
+    """The rules that reject: the default ones and `reject`, without `warn`.
+
+    `UsageError` for an unknown name, for one in both, and for `one_graph`, which a check decides.
+    """
+    rejecting, warning = frozenset(reject), frozenset(warn)
+    known = [rule.name for rule in RULES if rule is not ONE_GRAPH]
+    for name in sorted((rejecting | warning) - set(known)):
+        if name == ONE_GRAPH.name:
+            raise UsageError("the rule 'one_graph' is the check 'full_graph': see --skip-check full_graph")
         close = get_close_matches(name, known, n=1)
         hint = f", did you mean {close[0]!r}" if close else ""
         raise UsageError(f"unknown contract rule {name!r}{hint}; known: {', '.join(known)}")
-    return chosen
+    for name in sorted(rejecting & warning):
+        raise UsageError(f"the rule {name!r} cannot both reject and only warn")
+    return (frozenset(DEFAULT_REJECT_RULES) | rejecting) - warning

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from synth_core import extraction, naming
+from synth_core import naming
 from synth_core.records import Candidate, Graph, Program, Stage, Tier, Verdict, sha256
+from synth_core.renaming import rename_class
 from synth_core.settings import ValidationSettings
 from synth_core.validation import checks, contract, gate
 from synth_core.validation.verdicts import VerdictCache, stage_version
@@ -45,7 +46,7 @@ class Engine:
     ) -> None:
         self._settings = settings
         self._skips = checks.resolve_skips(settings.skip_checks)
-        self._rules = contract.resolve_rules(settings.reject_rules)
+        self._rules = contract.resolve_rules(settings.reject_rules, settings.warn_rules)
         self._child = WarmChild(
             "synth_core.validation.zygote",
             {
@@ -53,7 +54,6 @@ class Engine:
                 "workers": workers,
                 "timeout": settings.timeout,
                 "memory_mb": settings.memory_mb,
-                "rejudge_share": settings.rejudge_share,
                 "allow_unsandboxed": settings.allow_unsandboxed,
                 "device": settings.device,
                 "strongest": strongest,
@@ -108,10 +108,11 @@ class Engine:
             if failed:
                 return _Ticket(_answered({"passed": False, "graph": None, **failed}))
         request = self._request(candidate)
-        key = self._key(stage, request)
+        rejudge = _in_sample(candidate.program, self._settings.rejudge_share)
+        key = self._key(stage, request, rejudge)
         if (known := self._cache.find(key)) is not None:
             return _Ticket(_answered(known), from_cache=True)
-        return _Ticket(self._child.submit({"stage": stage, "request": request}), key=key)
+        return _Ticket(self._child.submit({"stage": stage, "request": request, "rejudge": rejudge}), key=key)
 
     def _finish(
         self,
@@ -122,12 +123,15 @@ class Engine:
     ) -> Candidate:
         answer = ticket.answer.result()
         judgement = answer["judgement"]
+        if answer["alone"]:
+            judgement = {
+                **judgement,
+                "measured": {**judgement.get("measured", {}), "compiled_alone": True},
+            }
         if ticket.key:
             self._cache.keep(ticket.key, judgement)
         fields = {name: value for name, value in judgement.items() if name != "graph"}
         fields["skipped"] = tuple(fields.get("skipped", ())) or tuple(sorted(self._skips))
-        if answer["alone"]:
-            fields["measured"] = {**fields.get("measured", {}), "compiled_alone": True}
         facts = self._child.facts() if ticket.ran else {}
         verdict = Verdict(stage=stage, torch=facts.get("torch", ""), **{"tier": facts.get("tier"), **fields})
         seconds = candidate.telemetry.seconds | {stage.value: answer["seconds"]}
@@ -151,12 +155,13 @@ class Engine:
             "reject_rules": sorted(self._rules),
         }
 
-    def _key(self, stage: Stage, request: dict[str, Any]) -> str:
-        """Hash of all that a verdict depends on."""
+    def _key(self, stage: Stage, request: dict[str, Any], rejudge: bool) -> str:
+        """Hash of all that a verdict depends on; with another share to rejudge, those that join or leave the
+        sample are judged anew."""
         facts = self._child.facts()
         machine = [facts["torch"], facts["python"], facts["tier"]]
         limits = [self._settings.timeout, self._settings.memory_mb]
-        return sha256(json.dumps([stage_version(), stage, request, machine, limits], sort_keys=True))
+        return sha256(json.dumps([stage_version(), stage, request, rejudge, machine, limits], sort_keys=True))
 
 
 @dataclass(frozen=True)
@@ -180,10 +185,16 @@ def _seed(program: Program) -> int:
     is kept must be judged on the inputs that the candidate was accepted with.
     """
     try:
-        text = extraction.rename_class(program.source, "SynthModel")
+        text = rename_class(program.source, "SynthModel")
     except (ValueError, SyntaxError, RecursionError):  # no program at all, its verdict will say so
         text = program.source
     return int(sha256(text)[:8], 16)
+
+
+def _in_sample(program: Program, share: float) -> bool:
+    """Whether a program is in the seeded sample that is judged again alone: its text decides, so every run
+    draws the same."""
+    return int(program.digest[:8], 16) < share * 2**32
 
 
 def _answered(judgement: Judgement) -> Future[Answer]:
@@ -204,5 +215,5 @@ def _named(candidate: Candidate, judgement: Judgement) -> Updates:
         return {"graph": graph}
     return {
         "graph": graph,
-        "program": Program.of(name, extraction.rename_class(candidate.program.source, name)),
+        "program": Program.of(name, rename_class(candidate.program.source, name)),
     }

@@ -18,6 +18,7 @@ from typing import Any
 
 from synth_core import syntax
 from synth_core.records import Category
+from synth_core.renaming import derives_from_module, program_class
 
 
 def _words(text: str) -> frozenset[str]:
@@ -121,11 +122,6 @@ def parse(source: str) -> ast.Module | str:
         return f"not valid text: {error}"
 
 
-def module_class(tree: ast.Module) -> ast.ClassDef | None:
-    """The program's class, or None where there is none."""
-    return next((node for node in tree.body if isinstance(node, ast.ClassDef)), None)
-
-
 def function(body: list[ast.stmt], name: str) -> ast.FunctionDef | None:
     """The last plain function called `name` directly in `body`: the one that Python would call."""
     return next(
@@ -153,13 +149,13 @@ def _bracket_depth(source: str) -> int:
 
 def _structure(tree: ast.Module) -> str:
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    top = module_class(tree)
+    top = program_class(tree)
     if not classes or top is None:
         return "no class at module level; write one nn.Module class"
     if len(classes) > 1:
         names = ", ".join(node.name for node in classes)
         return f"{len(classes)} classes ({names}); write exactly one"
-    if not any(_last_name(base) == "Module" for base in top.bases):
+    if not derives_from_module(top):
         return f"class {top.name} does not derive from nn.Module"
     if function(top.body, "forward") is None:
         return f"class {top.name} has no forward method"
@@ -167,12 +163,6 @@ def _structure(tree: ast.Module) -> str:
         if function(tree.body, name) is None:
             return f"no function {name}() at module level"
     return ""
-
-
-def _last_name(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _disallowed(tree: ast.Module) -> Iterator[str]:

@@ -8,7 +8,7 @@ Evidence that is incomplete, or not what probe.py writes, is a failure: the prog
     source, name   as for the probe
     requested      catalog names that the captured graph must hold
     skip           names of checks that are switched off
-    reject_rules   contract rules that reject; None for the default ones
+    reject_rules   contract rules that reject; left out: the default ones
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _eager_run(request: Request, rules: dict[str, bool], evidence: Evidence) -> 
         facts=facts,
         effects=effects,
         contract=rules | contract.check_run(request["source"], request["name"], facts, effects, nodes),
-        rejecting=contract.resolve_rules(request.get("reject_rules")),
+        rejecting=frozenset(request.get("reject_rules", contract.DEFAULT_REJECT_RULES)),
         requested=tuple(request.get("requested", ())),
     )
     run.measured["tolerance"] = [tolerance.describe() for tolerance in run.tolerances]

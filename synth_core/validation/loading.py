@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from synth_core import syntax
 from synth_core.validation.capture import tensors_in
 
 Request = dict[str, Any]
@@ -64,7 +65,7 @@ def load(request: Request) -> Loaded:
 
 def _load(request: Request, device: torch.device, making: AbstractContextManager[Any]) -> Loaded:
     source, seed = str(request["source"]), int(request["seed"])
-    linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
+    linecache.cache[FILE] = (len(source), None, syntax.lines(source), FILE)
     seed_everything(seed)
     namespace: dict[str, Any] = {"__name__": str(request["name"])}
     with making:

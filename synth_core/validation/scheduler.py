@@ -42,6 +42,8 @@ class Job:
     stage: Stage
     request: dict[str, Any]
     limits: Limits
+    rejudge: bool = False
+    """Where it passes beside others (`shared`) it is judged once more, alone."""
     alone: bool = False
     """Compile its C++ apart from that of other programs; on a GPU, take a worker that has served none."""
     whole: bool = False

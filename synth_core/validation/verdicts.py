@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from synth_core.atomic import write_atomic
+from synth_core.errors import EnvironmentFault
 from synth_core.records import Category, sha256
 
 _NOT_KEPT = (Category.TIMEOUT, Category.OUT_OF_MEMORY, Category.CRASH)
@@ -35,12 +35,8 @@ class VerdictCache:
         """A full disk costs only the saving."""
         if self._folder is None or judgement.get("category") in _NOT_KEPT:
             return
-        path = self._path(self._folder, key)
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-                json.dump(judgement, file)
-            os.replace(file.name, path)
+        with contextlib.suppress(EnvironmentFault):
+            write_atomic(self._path(self._folder, key), json.dumps(judgement).encode(), durable=False)
 
     @staticmethod
     def _path(folder: Path, key: str) -> Path:
@@ -51,6 +47,6 @@ class VerdictCache:
 def stage_version() -> str:
     """Hash of the code that judges, of its catalog and what names the class: by these verdicts go stale."""
     package = Path(__file__).parents[1]
-    beside = [package / f"{name}.py" for name in ("records", "extraction", "renaming")]
+    beside = [package / f"{name}.py" for name in ("records", "renaming", "syntax")]
     sources = [*package.glob("validation/**/*.py"), *package.glob("operators/*.py"), *beside]
     return sha256("".join(path.read_text() for path in sorted(sources)))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from synth_core.errors import SynthError, UsageError
-from synth_core.records import Stage, Tier, sha256
+from synth_core.records import Stage, Tier
 from synth_core.validation.sandbox import confine, linux, namespaces
 from synth_core.validation.sandbox.confine import Limits, Sandbox
 
@@ -44,7 +44,6 @@ class Configuration(BaseModel):
     workers: int
     timeout: float
     memory_mb: int
-    rejudge_share: float = 0.0
     device: str = "cpu"
     strongest: Tier = Tier.A
     allow_unsandboxed: bool = False
@@ -164,14 +163,17 @@ class _Zygote:
 
         for line in self._reader.take():
             job = json.loads(line)
-            self._scheduler.submit(Job(job["id"], Stage(job["stage"]), job["request"], self._limits))
+            rejudge = job.get("rejudge", False)
+            self._scheduler.submit(
+                Job(job["id"], Stage(job["stage"]), job["request"], self._limits, rejudge=rejudge)
+            )
 
     def _started(self, job: Job) -> None:
         self._reply(id=job.id)
 
     def _done(self, job: Job, judgement: dict[str, Any]) -> None:
-        """Pass a judgement on, unless this program is in the sample that is judged again alone."""
-        if judgement["passed"] and job.shared and _sampled(job.request, self._configuration.rejudge_share):
+        """Pass a judgement on, unless this program is to be judged again alone."""
+        if judgement["passed"] and job.shared and job.rejudge:
             job.alone, job.shared = True, False
             self._scheduler.submit(job)
             return
@@ -179,11 +181,6 @@ class _Zygote:
 
     def _reply(self, **message: Any) -> None:
         _say(self._replies, message)
-
-
-def _sampled(request: dict[str, Any], share: float) -> bool:
-    """Whether a program is in the seeded sample: its text decides, so every run draws the same."""
-    return int(sha256(request["source"])[:8], 16) < share * 2**32
 
 
 def _ready(calls: dict[int, Callable[[], object]], timeout: float | None) -> list[Callable[[], object]]:

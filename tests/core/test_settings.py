@@ -3,7 +3,8 @@
 import pytest
 
 from synth_core.errors import UsageError
-from synth_core.settings import Settings, load_settings
+from synth_core.settings import Settings
+from synth_core.settings_sources import load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +118,16 @@ def test_resolved_settings_read_nothing_more_from_this_machine(monkeypatch, tmp_
     assert resolved.output_dir == str(tmp_path / "out")
 
 
+def test_a_tilde_means_the_home_wherever_it_stands(tmp_path, monkeypatch):
+    """A shell leaves it alone in a file and after `=`."""
+    monkeypatch.setenv("HOME", "/somebody")
+    (tmp_path / ".env").write_text("SYNTH_OUTPUT_DIR=~/programs\n")
+    assert load_settings().output_dir == "/somebody/programs"
+    assert load_settings({"output_dir": "~/others"}).output_dir == "/somebody/others"
+
+
 def test_settings_survive_the_json_that_prefect_stores():
     settings = Settings(num_core_ops_range=(1, 2), seed=3)
     assert Settings.model_validate_json(settings.model_dump_json()) == settings
     assert Settings.model_validate(settings.model_dump(mode="json")) == settings
+    assert Settings.model_validate({"validation": {"reject_rules": None}}).validation.reject_rules == ()

@@ -88,6 +88,25 @@ def test_the_program_is_found_among_chatter(text: str) -> None:
     assert [n.name for n in tree.body if isinstance(n, ast.ClassDef)] == ["SynthModel_Conv2d_ReLU"]
     assert {"get_inputs", "get_init_inputs"} <= {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
     assert "print(" not in done.program.source
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["BATCH = 4; print(BATCH)", "print(1); BATCH = 4", "print(1); print(\n    2); BATCH = 4"],
+)
+def test_a_demonstration_takes_no_other_statement_of_its_lines_along(line: str) -> None:
+    done = _extract(_fence(_PROGRAM.replace("class Model", f"{line}\n\n\nclass Model")))
+    assert done.program is not None
+    assert line in done.program.source
+
+
+def test_a_demonstrations_lines_are_counted_as_python_counts_them() -> None:
+    """A form feed and U+2028 end no line of Python's."""
+    code = "# \u2028 \x0c \x85\n" + _PROGRAM + "print(1); print(\n    2)\nLAST = 4\n"
+    done = _extract(_fence(code))
+    assert done.program is not None
+    assert done.program.source.startswith("# \u2028 \x0c \x85\nimport torch\n")
+    assert done.program.source.endswith("    return [[], {}]\nLAST = 4\n")
     assert "super(SynthModel_Conv2d_ReLU, self)" in done.program.source
     assert "# a Model" in done.program.source  # comments are not touched
 

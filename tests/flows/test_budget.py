@@ -58,7 +58,11 @@ def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(
     assert scan_ledger(runner.folder, run.run_id).collect().height == 25
     assert runner.bench.count(Stage.LLM) <= 20  # the window, and not the whole run
 
-    assert runner(resume="").calls == 25
+    with (run.folder / "calls.jsonl").open("a") as ledger:
+        ledger.write('{"session": "a long one", "at": 5000, "written": 0}\n')
+    again = runner(resume="")
+    assert again.calls == 25
+    assert again.wall_s > 5000  # all sessions' time together
     assert runner(resume="", budget={"calls": 40}).attempted == 40
 
     whole = runner(resume="", budget={"calls": 10_000})

@@ -8,9 +8,12 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
 from simulated import Bench, Runner
 from threaded_worker import Worker, await_held, complete, hold
 
@@ -20,7 +23,7 @@ from flows.validate import judged_by, validate
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Candidate, Manifest, Stage
 from synth_core.settings import Settings
-from synth_core.store import RunState, latest_run, plan_run, save_run
+from synth_core.store import RunState, describe_shard, latest_run, plan_run, read_shard, save_run
 from tasks.cache import Shelf
 from tasks.stages import Step
 
@@ -182,10 +185,39 @@ def test_the_same_shards_are_under_way_once(runner: Runner) -> None:
     shards = [Manifest(path="/x.parquet", digest="d", stage=Stage.EXTRACT, total=1, alive=1)]
     with Worker(hold).online() as client:
         first, again = (
-            Pool(run, Shelf(settings, run.run_id), threading.Event())._start(shards) for _ in range(2)
+            Pool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards) for _ in range(2)
         )
         assert first.id == again.id
         await_held(client, first)
         complete(client, first)
-        third = Pool(run, Shelf(settings, run.run_id), threading.Event())._start(shards)
+        third = Pool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards)
         assert third.id != first.id
+
+
+def test_a_resume_waits_for_what_the_killed_run_handed_over_and_is_partly_done(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    started: list[FlowRun] = []
+
+    def start_and_die(*args: Any, **more: Any) -> None:
+        started.append(run_deployment(*args, **more))
+        raise Killed
+
+    runner(num_total_samples=4, batch_size=2, max_retries=0)
+    run, shards = latest_run(runner.folder), runner.folder / ".synth" / "shards"
+    handed = [
+        describe_shard(path, read_shard(path), stage=Stage.EXTRACT) for path in (shards / "extract").iterdir()
+    ]
+    done = {path: path.read_bytes() for path in (shards / "validate-compile").iterdir()}
+    for path in done:
+        path.unlink()
+    monkeypatch.setattr("flows.pool.run_deployment", start_and_die)
+    with Worker(hold).online():
+        for path, data in done.items():
+            with pytest.raises(Killed):
+                Pool(run, Shelf(run.settings, run.run_id), threading.Event()).hand_off(handed)
+            path.write_bytes(data)
+    assert started[0].id == started[1].id

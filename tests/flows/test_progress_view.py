@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
+import pytest
+
+from flows import progress_view
 from flows.progress import Tally
 from flows.progress_view import headline
 from synth_core.providers.dispatch import Snapshot
@@ -76,3 +80,25 @@ def test_what_a_run_with_a_target_will_cost_follows_its_yield() -> None:
     tally.plan(50, round=0)
     tally.add(manifest(Stage.VALIDATE_COMPILE, 20, 10))
     assert "$1.00 of about $5.00" in line(tally, 50)  # 100 attempts at half the yield
+
+
+def test_without_a_terminal_a_line_a_minute_comes_however_long_a_batch_waits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress_view, "_MINUTE", 0.05)
+    with progress_view.progress_view() as observe:
+        tally = Tally(observe)
+        tally.plan(8, round=0)
+        time.sleep(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 3
+    assert lines[-1].startswith("synth: 0/8 attempts · 0 accepted · 0:0")
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
+def test_time_left_of_a_resumed_run_counts_what_earlier_sessions_took() -> None:
+    tally = Tally(earlier_s=300.0)
+    tally.plan(80, round=0)
+    tally.add(manifest(Stage.VALIDATE_COMPILE, 40, 40))
+    assert "6:40 gone · about 6:40 left" in line(tally)

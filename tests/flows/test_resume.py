@@ -11,6 +11,7 @@ from simulated import Bench, Runner
 
 from synth_core.records import Candidate, Category, Manifest, Stage, Verdict
 from synth_core.store import RunState, latest_run, scan_ledger
+from synth_core.store.pruning import Held, drop_shards
 
 AN_OUTAGE: dict[str, Any] = {"num_total_samples": 8, "batch_size": 2, "max_retries": 1}
 
@@ -58,15 +59,19 @@ def test_to_resume_a_completed_run_does_nothing(
     assert (ledger(runner.folder), runner.programs()) == (rows, programs)
 
 
-@pytest.mark.parametrize("since", ["nothing", "upgrade", "move"])
+@pytest.mark.parametrize("since", ["nothing", "upgrade", "move", "prune", "edit"])
 def test_further_attempts_fit_what_they_follow_from(
     runner: Runner,
     since: str,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    strategy = tmp_path_factory.mktemp("own") / "own.toml"
+    strategy.write_bytes(Path("deployments/strategies/balanced.toml").read_bytes())
+    monkeypatch.setattr("flows.rounds._SMALLEST", 2)
+    options = {**AN_OUTAGE, "batch_size": 0, "strategy": str(strategy)}
     undisturbed = Runner(tmp_path_factory.mktemp("undisturbed"), Bench(answer=out_at_first, is_bad=good))
-    undisturbed(**AN_OUTAGE)
+    undisturbed(**options)
 
     def fail(stage: Stage, candidates: Sequence[Candidate]) -> None:
         if stage is Stage.EXTRACT and (candidates[0].attempt, candidates[0].index) == (1, 4):
@@ -74,15 +79,34 @@ def test_further_attempts_fit_what_they_follow_from(
 
     runner.bench = Bench(answer=out_at_first, is_bad=good, disturb=fail)
     with pytest.raises(RuntimeError, match="a mistake of ours"):
-        runner(**AN_OUTAGE)
+        runner(**options)
     assert latest_run(runner.folder).state is RunState.FAILED
     assert len(ledger(runner.folder)) == 10  # one batch of the second round is persisted
     if since == "upgrade":
         upgrade(monkeypatch)
     if since == "move":
         runner.folder = runner.folder.rename(runner.folder.with_name("moved"))
+    if since == "prune":
+        assert drop_shards(runner.folder, 0) == (Held(0, 0), [latest_run(runner.folder).run_id])
+    if since == "edit":
+        strategy.write_text(strategy.read_text() + "\nshare = 2\n")
+        monkeypatch.setattr("flows.rounds._SMALLEST", 3)
     runner.bench = Bench(is_bad=good)
     runner(resume="")
     assert {round_ for _, round_, _ in runner.bench.done} == {1}
     assert ledger(runner.folder) == ledger(undisturbed.folder)
     assert runner.programs() == undisturbed.programs()
+
+
+def test_a_batch_that_another_run_had_elsewhere_is_entered_where_it_is_now(runner: Runner) -> None:
+    """The second batch was one of the earlier run's second round."""
+    shared: dict[str, Any] = {"num_total_samples": 4, "batch_size": 2}
+    runner.bench = Bench(is_bad=lambda candidate: True)
+    runner(num_accepted=2, max_retries=0, **shared)
+    runner.bench = Bench(is_bad=lambda candidate: True)
+    run = runner(max_retries=1, **shared)
+    assert runner.bench.done[Stage.LLM, 0, "0000002.0"] == 0  # found
+    assert runner.bench.done[Stage.FILTER, 0, "0000002.0"] == 1
+    rows = scan_ledger(runner.folder, run.run_id).select("candidate_id", "round", "batch").collect()
+    first, again = ([(f"000000{i}.{attempt}", attempt, i // 2) for i in range(4)] for attempt in (0, 1))
+    assert sorted(rows.iter_rows()) == sorted(first + again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,6 +13,7 @@ from flows.conveyor import Finished
 from flows.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
+from synth_core.store import Run
 
 
 def play(settings: Settings, accept: Callable[[int], int], category: str = "CRASH") -> list[Round]:
@@ -35,7 +37,8 @@ def play(settings: Settings, accept: Callable[[int], int], category: str = "CRAS
             done.append(Finished(batch, manifest, Counter({category: total - alive})))
         return done
 
-    go_through_rounds(settings.resolved(), carry)
+    run = Run(run_id="run", settings=settings.resolved(), versions={}, started=datetime.now(UTC))
+    go_through_rounds(run, carry)
     return rounds
 
 

@@ -13,8 +13,10 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import temporary_settings
 from simulated import Bench, Runner
 
+from flows.run import run_synth
 from synth_core.errors import EnvironmentFault, HopelessProvider
 from synth_core.records import Candidate, Category, Manifest, Stage, Verdict
+from synth_core.settings import Settings
 from synth_core.store import RunState, latest_run, scan_ledger
 
 AGAIN = {"skip_filters": ["duplicate-operators"]}  # else what the folder holds is not even asked for again
@@ -32,6 +34,12 @@ def test_every_attempt_is_accounted_for(runner: Runner) -> None:
         ledger.filter(ledger["category"] == "SHAPE_ERROR")["candidate_id"]
     )
     assert latest_run(runner.folder).state is RunState.COMPLETED
+
+
+def test_the_last_batch_counts_however_late_its_word_comes(runner: Runner) -> None:
+    settings = Settings(output_dir=str(runner.folder), seed=7, num_total_samples=4, max_retries=0)
+    summary = run_synth(settings, observer=lambda progress: time.sleep(0.3), open_workshop=runner.bench.open)
+    assert summary.attempted == summary.accepted + sum(summary.rejected.values()) == 4
 
 
 def test_same_seed_gives_the_same_programs(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> None:

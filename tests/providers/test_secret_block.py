@@ -16,7 +16,7 @@ from flows.connection import MUTED, connected
 from flows.keys import fetch_key
 from flows.preflight import check_settings
 from flows.server import Server
-from synth_core.errors import UsageError
+from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.settings import Settings
 
 Make = Callable[..., Settings]
@@ -88,4 +88,12 @@ def test_a_block_needs_a_server(make_settings: Make, tmp_path: Path, monkeypatch
     monkeypatch.delenv("PREFECT_API_URL")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     with pytest.raises(UsageError, match="PREFECT_API_URL"):
+        fetch_key(make_settings("openai", "", provider={"secret_block": "held"}))
+
+
+def test_a_server_that_does_not_answer_is_no_mistake(
+    make_settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(EnvironmentFault, match="Secret block 'held'"):
         fetch_key(make_settings("openai", "", provider={"secret_block": "held"}))

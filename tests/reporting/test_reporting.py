@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import time
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,7 +32,7 @@ from synth_core.records import (
     Usage,
     Verdict,
 )
-from synth_core.reporting import ALL_RUNS, Report, print_report, summarise, write_html
+from synth_core.reporting import ALL_RUNS, Report, print_report, summarise, write_html, write_report
 from synth_core.reporting.terminal import duration, money, one_line
 from synth_core.settings import Settings
 from synth_core.store import Run, RunState, append_ledger, finish_run, plan_run, save_run, scan_ledger
@@ -124,7 +126,7 @@ def test_every_stage_says_who_came_and_who_went_on(report: Report) -> None:
     stages = {row.stage: row for row in report.stages}
     assert [row.entered for row in report.stages] == [5, 5, 5, 4, 4, 3, 3, 2]
     assert stages["llm"].dropped == {"REFUSAL": 1}
-    assert stages["llm"].seconds == pytest.approx(10.0)
+    assert stages["llm"].total_s == pytest.approx(10.0)
     assert stages["llm"].median_s == pytest.approx(2.0)
     assert stages["persist"].left == 2
     assert all(
@@ -186,6 +188,20 @@ def test_spend_is_what_the_calls_cost_and_not_what_the_rows_say(run: Run, tmp_pa
     assert (whole.calls, whole.unpriced, whole.cost_usd) == (5, 1, 0.625)
 
 
+def test_the_pace_of_calls_leaves_the_pauses_between_sessions_out(run: Run, tmp_path: Path) -> None:
+    """Two calls in 60 seconds at work; the run's record says that it began a day ago."""
+    finish_run(run.model_copy(update={"started": run.started - timedelta(days=1)}), RunState.COMPLETED)
+    call = {"at": 30, "start": 1, "candidate": "x", "worst_usd": 0, "worst_tokens": 0}
+    lines = [json.dumps({"session": session, **call}) for session in ("a", "b")]
+    (run.folder / "calls.jsonl").write_text("\n".join(lines) + "\n")
+    report = summarise(run.output_dir, run.run_id)
+    assert report.spend.active_s == 60.0
+    assert "2 provider calls, 2 a minute" in write_html(report, tmp_path / "r.html").read_text()
+    out = io.StringIO()
+    print_report(report, Console(file=out, width=300))
+    assert "; 24 h 0 min from start to end" in out.getvalue()
+
+
 def test_money_that_is_unknown_is_never_zero() -> None:
     assert (money(0.5, 4), money(0, 4), money(0)) == (
         "$0.5000 + 4 unpriced calls",
@@ -195,11 +211,17 @@ def test_money_that_is_unknown_is_never_zero() -> None:
 
 
 def test_one_folder_many_runs(run: Run) -> None:
-    other = save_run(plan_run(run.settings))
+    other = save_run(plan_run(run.settings, now=run.started + timedelta(seconds=1)))
     append_ledger(other, [accepted(candidate(0, "Mish"))], round=0, batch=0)
     whole = summarise(run.output_dir, ALL_RUNS)
     assert (whole.runs, whole.attempted, whole.accepted, whole.candidates) == (2, 6, 3, 5)
     assert summarise(run.output_dir, other.run_id).attempted == 1
+    report, page = write_report(run.output_dir, ALL_RUNS)
+    assert (report.attempted, page) == (6, run.output_dir / ".synth" / "report.html")
+    relative = os.path.relpath(run.output_dir)
+    assert write_report(relative)[1].samefile(other.folder / "report.html")
+    assert write_report(relative)[1].is_absolute()  # whoever is told of it may work elsewhere
+    assert summarise(run.output_dir, ALL_RUNS).runs == 2
     with pytest.raises(UsageError, match="no run 'x'"):
         summarise(run.output_dir, "x")
 
@@ -207,7 +229,7 @@ def test_one_folder_many_runs(run: Run) -> None:
 def test_a_run_of_another_version_is_counted_with_the_folder(run: Run) -> None:
     _called(run, ("0000000.0", Outcome.OK, 0.25))
     (run.folder / "run.json").write_text('{"format": "of the future"}')
-    other = save_run(plan_run(run.settings))
+    other = save_run(plan_run(run.settings, now=run.started + timedelta(seconds=1)))
     append_ledger(other, [accepted(candidate(0, "Mish"))], round=0, batch=0)
     whole = summarise(run.output_dir, ALL_RUNS)
     assert (whole.runs, whole.attempted, whole.spend.cost_usd) == (2, 6, 0.25)

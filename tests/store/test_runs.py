@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
+import os
+import signal
+import stat
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -7,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from synth_core.atomic import write_atomic
 from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.records import Candidate, Category, Graph, Program, Specification, Stage, Verdict
 from synth_core.settings import Settings
@@ -22,9 +29,11 @@ from synth_core.store import (
     load_run,
     persist,
     plan_run,
+    read_settled,
     save_run,
     scan_ledger,
 )
+from synth_core.strategies import load_strategy
 
 SOURCE = "import torch.nn as nn\n\n\nclass SynthModel_ReLU(nn.Module):\n    pass\n"
 
@@ -103,6 +112,92 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None
         command = [sys.executable, "-c", script, place]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert f"output_dir {place} cannot be" in done.stdout, done.stderr
+
+
+def test_a_run_is_planned_once_wherever_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("there", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    base = load_strategy("balanced")[0].model_dump(exclude={"name", "provider", "operators"})
+    own = Path("own.toml")
+    own.write_text(
+        "".join(f"{key} = {json.dumps(value)}\n" for key, value in {**base, "prompt": "p.j2"}.items())
+    )
+    Path("p.j2").write_text("{{ operators }}")
+    settings = Settings(strategy="own.toml", provider={"ca_bundle": "ca.pem"}, output_dir="out")
+    planned = save_run(plan_run(settings)).planned()
+    own.write_text(own.read_text().replace('description = "', 'description = "Another: '))
+    output_dir = Path("out").absolute()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run = latest_run(output_dir)
+    assert run.planned() == planned
+    assert planned[0][0].prompt == str(tmp_path / "there/p.j2")
+    named = (run.settings.strategy, run.settings.provider.ca_bundle)
+    assert named == (str(tmp_path / "there/own.toml"), str(tmp_path / "there/ca.pem"))
+    old = run.model_copy(update={"strategies": ()})  # from before a run recorded them
+    assert old.planned()[0][0].description.startswith("Another: ")
+
+
+def left_by_a_kill(run: Run) -> None:
+    """A writer dies while it puts a batch into the ledger."""
+    script = (
+        "import os, signal, sys; from synth_core.store import *\n"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "append_ledger(load_run(*sys.argv[1:]), [], round=0, batch=9)"
+    )
+    command = [sys.executable, "-c", script, str(run.output_dir), run.run_id]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+
+
+def test_what_a_kill_left_half_written_is_nothing(run: Run) -> None:
+    left_by_a_kill(run)
+    (run.folder / "settled").mkdir()
+    for name in ("ledger/.tmp-empty.parquet", "settled/.tmp-empty.json"):  # as older versions named it
+        (run.folder / name).touch()
+    append_ledger(run, [candidate(0)], round=0, batch=0)
+    assert scan_ledger(run.output_dir).collect().height == 1
+    assert len(Attempts(run.output_dir).fresh()) == 1
+    assert read_settled(run.output_dir, run.run_id) == {}
+    assert len(list(run.folder.glob("*/*"))) == 4
+    continue_run(run)
+    assert [path.name for path in run.folder.glob("*/*")] == ["r000-b000000.parquet"]
+
+
+def test_an_interrupt_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "file", b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("code", "passes"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_only_a_file_system_that_cannot_sync_folders_is_spared(
+    run: Run, monkeypatch: pytest.MonkeyPatch, code: int, passes: bool
+) -> None:
+    def sync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("os.fsync", sync)
+    expected = contextlib.nullcontext() if passes else pytest.raises(EnvironmentFault, match="cannot write")
+    with expected:
+        persist([candidate(0)], run)
+    with expected:
+        save_run(run)
+
+
+def test_what_could_not_be_read_is_read_the_next_time(run: Run) -> None:
+    append_ledger(run, [candidate(0)], round=0, batch=0)
+    torn = run.folder / "ledger" / "r000-b000001.parquet"
+    torn.symlink_to("gone")
+    attempts = Attempts(run.output_dir)
+    with pytest.raises(OSError, match="No such file"):
+        attempts.fresh()
+    torn.unlink()
+    assert len(attempts.fresh()) == 1
 
 
 def test_attempts_are_read_once_each(run: Run) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
-from tasks.cache import Batch, OperatorSignatures, Shelf, read_settled
+from synth_core.store import read_settled
+from tasks.cache import Batch, OperatorSignatures, Shelf
 from tasks.versions import stage_version
 
 UPSTREAM = Manifest(
@@ -38,7 +41,6 @@ def test_what_cannot_change_the_outcome_leaves_the_key_alone(stage: Stage) -> No
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ({"seed": 2}, {Stage.SAMPLE}),
         ({"provider": SETTINGS.provider.model_copy(update={"model_id": "other"})}, {Stage.LLM}),
         (
             {"validation": SETTINGS.validation.model_copy(update={"skip_checks": ("finite",)})},
@@ -112,16 +114,36 @@ def test_a_batch_that_a_budget_cut_short_stays_open(tmp_path: Path) -> None:
     assert read_settled(tmp_path, "run") == {}
 
 
-def test_a_record_without_its_shard_is_forgotten(tmp_path: Path) -> None:
-    shelf = Shelf(Settings(seed=1, output_dir=str(tmp_path)), "run")
+def record_name(shelf: Shelf, upstream: Manifest) -> str:
     policy = OperatorSignatures(stage=Stage.LLM, shelf=shelf)
-    name = policy.compute_key(None, {"upstream": UPSTREAM}, {})  # type: ignore[arg-type]  # it reads inputs only
-    record, shard = shelf.results / name, shelf.shard(Stage.LLM, name)
+    return policy.compute_key(None, {"upstream": upstream}, {})  # type: ignore[arg-type]  # it reads inputs only
+
+
+def test_a_record_without_its_shard_is_forgotten(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    record = shelf.results / record_name(shelf, UPSTREAM)
+    shard = shelf.shard(Stage.LLM, shelf.key(Stage.LLM, UPSTREAM))
     for path in (record, shard):
         path.parent.mkdir(parents=True)
         path.touch()
-    policy.compute_key(None, {"upstream": UPSTREAM}, {})  # type: ignore[arg-type]
+    record_name(shelf, UPSTREAM)
     assert record.exists()
     shard.unlink()
-    policy.compute_key(None, {"upstream": UPSTREAM}, {})  # type: ignore[arg-type]
+    record_name(shelf, UPSTREAM)
     assert not record.exists()
+
+
+def test_a_record_is_of_one_place_in_a_run_and_a_shard_of_none(tmp_path: Path) -> None:
+    shelf, elsewhere = shelf_in(tmp_path), UPSTREAM.model_copy(update={"round": 1})
+    assert shelf.key(Stage.LLM, elsewhere) == shelf.key(Stage.LLM, UPSTREAM)
+    assert record_name(shelf, elsewhere) != record_name(shelf, UPSTREAM)
+
+
+def test_a_shard_that_is_found_again_counts_as_just_used(tmp_path: Path) -> None:
+    shelf = shelf_in(tmp_path)
+    shard = shelf.shard(Stage.LLM, shelf.key(Stage.LLM, UPSTREAM))
+    shard.parent.mkdir(parents=True)
+    shard.touch()
+    os.utime(shard, (0, 0))
+    record_name(shelf, UPSTREAM)
+    assert time.time() - shard.stat().st_mtime < 60

@@ -23,6 +23,7 @@ BEGINS: dict[Stage, tuple[str, ...]] = {
 }
 # These say where things lie and what went wrong; values of settings are in the key themselves.
 SAYS_NOTHING = (
+    "synth_core/atomic.py",
     "synth_core/errors.py",
     "synth_core/settings",
     "synth_core/shared_sqlite.py",

@@ -6,6 +6,7 @@ import pytest
 from probing import NAME, eager, program
 
 from synth_core.errors import UsageError
+from synth_core.renaming import rename_class
 from synth_core.validation import checks, contract
 
 PLAIN = program("return self.linear(x)", "self.linear = nn.Linear(6, 3)")
@@ -98,9 +99,18 @@ def test_a_rule_rejects_only_where_asked_to(rule: str) -> None:
 
 
 def test_default_rules() -> None:
-    assert contract.resolve_rules(None) == set(contract.DEFAULT_REJECT_RULES)
+    assert contract.resolve_rules() == set(contract.DEFAULT_REJECT_RULES)
     assert {"one_return", "parameters_used", "one_graph"} <= set(contract.DEFAULT_REJECT_RULES)
     assert not {"no_buffers", "no_numeric_paths", "parameters_in_order"} & set(contract.DEFAULT_REJECT_RULES)
+
+
+def test_naming_a_rule_moves_that_one_alone() -> None:
+    default = contract.resolve_rules()
+    assert contract.resolve_rules(["no_buffers"]) == default | {"no_buffers"}
+    assert contract.resolve_rules(["no_buffers"], ["one_return"]) == default - {"one_return"} | {"no_buffers"}
+    for reject, warn in ((["no_buffers"], ["no_buffers"]), ([], ["one_graph"])):
+        with pytest.raises(UsageError):
+            contract.resolve_rules(reject, warn)
 
 
 def test_unknown_names_are_the_users_mistake() -> None:
@@ -110,3 +120,11 @@ def test_unknown_names_are_the_users_mistake() -> None:
         checks.resolve_skips(["finit"])
     with pytest.raises(UsageError, match="cannot be switched off"):
         checks.resolve_skips(["runs"])
+
+
+def test_of_several_classes_the_one_is_judged_that_is_renamed() -> None:
+    """They get this far with the static gate switched off."""
+    helper = "class Helper:\n    pass\n\n\n"
+    text = rename_class(PLAIN.replace("class ", f"{helper}class ", 1), "SynthModel_Linear")
+    assert contract.check_contract(text, "SynthModel_Linear")["class_named_as_file"]
+    assert not contract.check_contract(text, "Helper")["class_named_as_file"]

@@ -321,12 +321,20 @@ def test_verdicts_are_remembered_but_not_those_of_a_busy_hour() -> None:
 
 
 @pytest.mark.slow
-def test_a_sample_is_judged_again_alone() -> None:
-    with Engine(settings(rejudge_share=1.0), workers=1) as careful:
-        texts = [source(f"return self.linear(torch.relu(x * {i}.5))") for i in (1, 2)]
+def test_a_sample_is_judged_again_alone_though_it_was_judged_before(
+    tmp_path: Path, warm_up: Callable[[Path], Path]
+) -> None:
+    cache = str(warm_up(tmp_path / "cache"))
+    texts = [source(f"return self.linear(torch.relu(x * {i}.5))") for i in (1, 2)]
+    with Engine(settings(), workers=1, cache_dir=cache) as hasty:
+        both(hasty, *texts)
+    with Engine(settings(rejudge_share=1.0), workers=1, cache_dir=cache) as careful:
         judged = both(careful, *texts)
+        again = both(careful, *texts)
     assert all(c.alive for c in judged)
     assert all(c.verdicts[1].measured.get("compiled_alone") for c in judged)
+    assert [c.verdicts for c in again] == [c.verdicts for c in judged]
+    assert all(Stage.VALIDATE_COMPILE in c.telemetry.from_cache for c in again)
 
 
 def test_unknown_checks_and_missing_sandboxes_are_the_users_to_mend() -> None:

@@ -242,17 +242,17 @@ def test_the_whole_way_to_a_worker_and_back(tmp_path: Path) -> None:
         "constant": "return torch.relu(self.linear(x)) * 0 + 1",
     }
     configuration = {
-        "cache": str(tmp_path), "workers": 1, "timeout": 60.0, "memory_mb": 2048, "rejudge_share": 1.0,
+        "cache": str(tmp_path), "workers": 1, "timeout": 60.0, "memory_mb": 2048,
         "device": "cuda",
     }  # fmt: skip
     child = WarmChild("tests.validation.gpuless", configuration)
     try:
         asked = {
-            name: child.submit({"stage": "validate-eager", "request": on_gpu(forward)})
+            name: child.submit({"stage": "validate-eager", "request": on_gpu(forward), "rejudge": True})
             for name, forward in forwards.items()
         }
         answers = {name: answer.result() for name, answer in asked.items()}
-        again = {"stage": "validate-compile", "request": on_gpu(forwards["sound"])}
+        again = {"stage": "validate-compile", "request": on_gpu(forwards["sound"]), "rejudge": True}
         compiled = child.submit(again).result()
     finally:
         child.close()

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from synth_core.validation.evidence import Observation
 from synth_core.validation.sandbox import linux
-from synth_core.validation.sandbox.confine import Limits, Sandbox, confine
+from synth_core.validation.sandbox.confine import SCRATCH_MB, Limits, Sandbox, confine
 from synth_core.validation.sandbox.seccomp import Profile
 
 EVIDENCE: Final = 3
@@ -66,8 +66,8 @@ class Process:
         if self.peak_kb > self.limits.data_mb * 1024:
             self.out_of_memory = True
             self.kill()
-        if scratch and _folder_bytes(scratch) > 256 * 2**20:
-            self.violate("it wrote more than 256 MiB to its scratch folder")
+        if scratch and _folder_bytes(scratch) > SCRATCH_MB * 2**20:
+            self.violate(f"it wrote more than {SCRATCH_MB} MiB to its scratch folder")
 
     def pause(self) -> None:
         """Stop its clock: it waits for its supervisor."""

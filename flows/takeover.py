@@ -1,0 +1,141 @@
+"""Whose work a run is: a flow goes on with runs that were cut short, and notes how its own ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect import get_client, get_run_logger
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.exceptions import ObjectNotFound, TerminationSignal
+from prefect.runtime import flow_run
+from prefect.states import Crashed
+
+from flows.locks import try_lock
+from synth_core.errors import EnvironmentFault, SynthError, UsageError
+from synth_core.store import Run, RunState, continue_run, finish_run, load_run, run_ids
+
+# What passes by itself, an outage or a full disk as well as an interrupt: the next scheduled run goes on with
+# the run then, so many times in a row at most. A mistake or a bug comes back until a person has seen to it.
+# Prefect raises the CancelledError where the flow run has lost its place among those that may run at once.
+_PASSING = (
+    KeyboardInterrupt,
+    TerminationSignal,
+    asyncio.CancelledError,
+    EnvironmentFault,
+    OSError,
+    HTTPError,
+)
+_MOST_TAKEOVERS = 5
+
+_Done = TypeVar("_Done")
+
+
+def go_on(run: Run, work_on: Callable[[Run], _Done]) -> _Done:
+    """Do what is left of a run; `UsageError` where another process works on it."""
+    with try_lock(lock_file(run)) as held:
+        if not held:
+            raise UsageError(f"run {run.run_id} is at work in another process; wait for it or stop it")
+        return work_on(_taken_over(run))
+
+
+def go_on_with_cut_short(output_dir: str, work_on: Callable[[Run], object]) -> None:
+    """Do what is left of the folder's runs that were cut short; one that can't go on stops nothing else."""
+    log = get_run_logger()
+    for run_id in run_ids(output_dir):
+        run = _cut_short(output_dir, run_id)
+        if run is None:
+            continue
+        with try_lock(lock_file(run)) as free:
+            # Read again: whoever held the lock a moment ago may have finished it.
+            run = _cut_short(output_dir, run_id) if free else None
+            if run is None:
+                log.info("run=%s is at work in another process, or has just ended", run_id)
+                continue
+            try:
+                work_on(_taken_over(run, run.takeovers + 1))
+            except Exception as error:
+                if _is_cancelled():
+                    raise
+                what = "run=%s was taken up and failed: %s"
+                log.error(what, run_id, error, exc_info=not isinstance(error, SynthError))
+
+
+@contextlib.contextmanager
+def its_end_noted(run: Run) -> Iterator[None]:
+    """Around the work on a run whose lock the caller holds: what it raises is told by the run's record."""
+    try:
+        yield
+    except _PASSING:
+        finish_run(run, RunState.FAILED if _is_cancelled() else RunState.INTERRUPTED)
+        raise
+    except BaseException:
+        finish_run(run, RunState.FAILED)
+        raise
+
+
+def lock_file(run: Run) -> Path:
+    """Held by the process that works on the run, and by no other."""
+    return run.folder / "lock"
+
+
+def flow_run_id() -> str:
+    return str(flow_run.get_id() or "")
+
+
+def _cut_short(output_dir: str, run_id: str) -> Run | None:
+    """The run, if it was interrupted or says it runs, which without its lock means that it was killed."""
+    log = get_run_logger()
+    try:
+        run = load_run(output_dir, run_id)
+    except UsageError as error:
+        log.warning("run=%s is left as it is: %s", run_id, error)
+        return None
+    if run.state not in (RunState.RUNNING, RunState.INTERRUPTED):
+        return None
+    if run.takeovers >= _MOST_TAKEOVERS:
+        what = "run=%s was taken up %d times in a row and never ended; it is left to `synth resume --run %s`"
+        log.warning(what, run_id, run.takeovers, run_id)
+        return None
+    return run
+
+
+def _taken_over(run: Run, takeovers: int = 0) -> Run:
+    """The run as this flow run's; `takeovers` counts how often in a row that came by itself.
+
+    Its lock is free, so the flow run that worked on it has ended or was killed, with one exception: a flow
+    run that had taken it up goes on with other work when it has noted how it ended.
+    """
+    goes_on = run.takeovers and run.state is not RunState.RUNNING
+    if run.flow_run_id != flow_run_id() and not goes_on:
+        _mark_crashed(run.flow_run_id)
+    return continue_run(run, flow_run_id=flow_run_id(), takeovers=takeovers)
+
+
+def _mark_crashed(dead: str) -> None:
+    """The flow run and its sub-flow runs, where they could not say themselves how they ended."""
+    with contextlib.suppress(ObjectNotFound, ValueError), get_client(sync_client=True) as client:
+        earlier = client.read_flow_run(UUID(dead))
+        parent = FlowRunFilterParentFlowRunId(any_=[earlier.id])
+        parts = client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent))
+        message = "Its process is gone; another flow run goes on with the work."
+        for each in (*parts, earlier):
+            if each.state and not each.state.is_final():
+                client.set_flow_run_state(each.id, Crashed(message=message), force=True)
+
+
+def _is_cancelled() -> bool:
+    """Whether a person cancelled this flow run; then nothing goes on with it by itself.
+
+    Where the server is out of reach nobody can have.
+    """
+    silent = (ObjectNotFound, ValueError, HTTPError)
+    with contextlib.suppress(*silent), get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(flow_run_id())).state
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
+    return False
