@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,5 +49,5 @@ def test_a_budget_in_usd_for_a_model_with_a_price(
 def test_a_budget_given_to_a_resumed_run_is_looked_at_too(make_settings: Callable[..., Settings]) -> None:
     run = save_run(plan_run(make_settings("local", "http://127.0.0.1:9/v1")))
     with pytest.raises(UsageError, match="so --budget-usd cannot be kept"):
-        resume(Path(run.settings.output_dir), run.run_id, BudgetSettings(usd=1.0), as_json=False)
+        resume(run.settings.model_copy(update={"budget": BudgetSettings(usd=1.0)}), run.run_id, as_json=False)
     assert not (run.folder / "report.html").exists()
