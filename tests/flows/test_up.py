@@ -204,7 +204,7 @@ def test_a_worker_that_dies_is_started_again_and_told_of(server: Server, tmp_pat
         time.sleep(0.1)
     worker.tend(said.append)
     assert len(said) == 1
-    time.sleep(2)  # Prefect may lose an interrupt while it starts; then the worker is killed after its patience
+    time.sleep(2)  # Prefect may lose an interrupt while it starts; such a worker is killed in the end
     worker.end()
     worker.wait()
     assert "stopped" in worker.log.read_text(), "in order: it ended its flow runs first"
