@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from flows.locks import lock_run
 from synth_core.providers.answers import AnswerStore
 from synth_core.settings import Settings
 from synth_core.store.pruning import drop_shards, held
@@ -54,7 +55,7 @@ def prune(settings: Settings, older_than_days: float, model: str) -> None:
     console = Console(highlight=False)
     console.print(f"forgot {answers} answers and {verdicts} verdicts")
     if "output_dir" in settings.model_fields_set and not model:
-        dropped, unfinished = drop_shards(settings.output_dir, age)
+        dropped, unfinished = drop_shards(settings.output_dir, age, lock_run)
         console.print(f"dropped {dropped.files} shards and results, {dropped.bytes / 2**20:.1f} MiB")
         if unfinished:
             kept = f"kept those of runs that `synth resume` can go on with: {', '.join(unfinished)}"

@@ -204,7 +204,8 @@ def prune(
 ) -> int:
     """Forget what has not been of use for a while; what is asked again is paid again.
 
-    Where --output-dir is named, also the shards of its runs, but for those that can still be resumed.
+    Where a folder is named (--output-dir, or SYNTH_OUTPUT_DIR and the like), also the shards of its runs, but
+    for those that can still be resumed.
     """
     from flows import caches
 

@@ -72,11 +72,31 @@ def server_is_configured() -> bool:
 
 def server_fault() -> str:
     """Why the server that Prefect is connected to is of no use, and what to do; empty where it answers."""
+    from httpx import HTTPStatusError
     from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
 
     with get_client(sync_client=True) as client:
-        error = client.api_healthcheck()
-    return out_of_reach(error) if error else ""
+        if error := client.api_healthcheck():
+            return out_of_reach(error)
+        try:
+            client.hello()  # the health check asks for no login
+        except HTTPStatusError as error:
+            if error.response.status_code not in (401, 403):
+                raise
+            where = _without_login(f"the Prefect server {PREFECT_API_URL.value()}")
+            login = "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY, here or in Prefect's profile"
+            return f"{where} refuses the login ({error.response.status_code}); {login}"
+    return ""
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether Prefect's client met a server that did not answer, or could not; a refusal is an answer."""
+    from httpx import HTTPStatusError, TransportError
+
+    if isinstance(error, HTTPStatusError):
+        return error.response.status_code >= 500
+    return isinstance(error, TransportError)
 
 
 def out_of_reach(error: Exception) -> str:
@@ -86,7 +106,11 @@ def out_of_reach(error: Exception) -> str:
     said = " ".join(str(error).split()) or type(error).__name__
     text = f"the Prefect server {PREFECT_API_URL.value()} does not answer ({said:.200}); start it, or unset"
     text = f"{text} PREFECT_API_URL (here or in Prefect's profile) for a private server"
-    return re.sub(r"//[^/\s@]*@", "//", text)  # a login
+    return _without_login(text)
+
+
+def _without_login(text: str) -> str:
+    return re.sub(r"//[^/\s@]*@", "//", text)
 
 
 def _drain() -> None:

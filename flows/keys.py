@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from flows.connection import MUTED, connected, server_is_configured
+from flows.connection import MUTED, connected, is_outage, server_is_configured
 from flows.server import SILENT
 from synth_core.errors import EnvironmentFault, UsageError
 
@@ -33,14 +33,13 @@ def load_key(settings: Settings) -> SecretStr | None:
     name = settings.provider.secret_block
     if not name:
         return None
-    from httpx import HTTPError
     from prefect.blocks.system import Secret
 
     try:
         value: object = Secret.load(name).get()  # type: ignore[union-attr]
     except Exception as error:  # of Prefect's: no such block, or one that it can't read
         said = " ".join(str(error).split()) or type(error).__name__
-        kind = EnvironmentFault if isinstance(error, HTTPError) else UsageError
+        kind = EnvironmentFault if is_outage(error) else UsageError
         raise kind(f"cannot load the Secret block {name!r}: {said:.300}") from None
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"the Secret block {name!r} holds no key, which is a text")

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 
@@ -23,3 +24,8 @@ def try_lock(path: Path) -> Iterator[bool]:
         yield held
     finally:
         os.close(handle)
+
+
+def lock_run(folder: Path) -> AbstractContextManager[bool]:
+    """The lock of the run of that folder: whoever works on the run holds it."""
+    return try_lock(folder / "lock")

@@ -69,7 +69,10 @@ def settings_options(
             given = {name: kwargs.pop(name) for name in [*table] if name in kwargs}
             config = kwargs.pop("config", None)
             nested = _nest({table[name][0]: value for name, value in given.items() if value is not None})
-            return command(with_provider(load_settings(nested, config, _spell)), *args, **kwargs)
+            settings = load_settings(nested, config, _spell)
+            if "model_name" in table:  # else no strategy is of concern, be its file there or not
+                settings = with_provider(settings)
+            return command(settings, *args, **kwargs)
 
         parameters = [
             *own,

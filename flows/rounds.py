@@ -39,16 +39,22 @@ def batch_size(settings: Settings) -> int:
     In a provider's batch mode a batch is a job, and all of a run are to be under way at once.
     """
     batches = JOBS_AT_ONCE if settings.provider.batch else 200
-    smallest = _SMALLEST if settings.validation.pool == "local" else _SMALLEST_FOR_A_POOL
     return settings.batch_size or min(
-        max(math.ceil(settings.num_total_samples / batches), smallest), _LARGEST
+        max(math.ceil(settings.num_total_samples / batches), _SMALLEST), _LARGEST
     )
 
 
 def sized(settings: Settings) -> Settings:
-    """Resolved settings in which the batch size is decided, for the run's record."""
+    """Resolved settings in which the batch size is decided, for the run's record.
+
+    A run whose record leaves it open is older, and goes on by `batch_size` alone.
+    """
     settings = settings.resolved()
-    return settings.model_copy(update={"batch_size": batch_size(settings)})
+    size = settings.batch_size
+    if not size:
+        smallest = _SMALLEST if settings.validation.pool == "local" else _SMALLEST_FOR_A_POOL
+        size = max(batch_size(settings), smallest)
+    return settings.model_copy(update={"batch_size": size})
 
 
 def go_through_rounds(

@@ -16,6 +16,7 @@ from flows.connection import (
     MUTED,
     connected,
     environment,
+    is_outage,
     out_of_reach,
     server_fault,
     server_is_configured,
@@ -23,9 +24,9 @@ from flows.connection import (
 from flows.progress import Progress, RunSummary
 from flows.server import SILENT, private_server
 from flows.signals import sigterm_as_interrupt
-from synth_core.errors import EnvironmentFault, SynthError, UsageError
+from synth_core.errors import EnvironmentFault, SynthError
 from synth_core.settings import BudgetSettings, Settings
-from synth_core.store import Run, latest_run, latest_unfinished_run, load_run
+from synth_core.store import Run, latest_run, latest_unfinished_run, load_run, refuse_pruned
 from synth_core.store.runs import check_writable, room
 
 if TYPE_CHECKING:
@@ -99,9 +100,7 @@ def run_to_resume(output_dir: Path | str, run_id: str = "") -> Run:
         run = load_run(output_dir, run_id)
     else:
         run = latest_unfinished_run(output_dir) or latest_run(output_dir)
-    if run.pruned:
-        what = f"run {run.run_id} is complete and its shards were dropped: there is nothing to go on with"
-        raise UsageError(f"{what}; `synth report` shows it")
+    refuse_pruned(run)
     return run
 
 
@@ -139,5 +138,7 @@ def _users_server() -> Iterator[None]:
     try:
         yield
     except HTTPError as error:
+        if not is_outage(error):
+            raise
         kept = "what is finished is kept, and `synth resume` goes on from there"
         raise EnvironmentFault(f"{out_of_reach(error)}; {kept}") from error

@@ -14,11 +14,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import artifacts
 from flows.conveyor import Conveyor, Finished
-from flows.locks import try_lock
+from flows.locks import lock_run
 from flows.pool import Pool
 from flows.progress import Progress, RunSummary, Tally
 from flows.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds, sized
-from flows.takeover import flow_run_id, go_on, go_on_with_cut_short, its_end_noted, lock_file
+from flows.takeover import flow_run_id, go_on, go_on_with_cut_short, its_end_noted
 from flows.workshop import OpenWorkshop, open_workshop
 from synth_core.providers.calls import read_totals
 from synth_core.records import Manifest
@@ -82,7 +82,7 @@ def synth(settings: Settings) -> RunSummary:
     if session.takes_over:
         go_on_with_cut_short(settings.resolved().output_dir, work_on)
     run = plan_run(sized(with_provider(settings)), flow_run_id=flow_run_id())
-    with try_lock(lock_file(run)):  # before there is a record, by which another flow could take it for dead
+    with lock_run(run.folder):  # before there is a record, by which another flow could take it for dead
         return work_on(save_run(run))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,9 +15,9 @@ from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from flows.locks import try_lock
+from flows.locks import lock_run
 from synth_core.errors import EnvironmentFault, SynthError, UsageError
-from synth_core.store import Run, RunState, continue_run, finish_run, load_run, run_ids
+from synth_core.store import Run, RunState, continue_run, finish_run, load_run, refuse_pruned, run_ids
 
 # What passes by itself, an outage or a full disk as well as an interrupt: the next scheduled run goes on with
 # the run then, so many times in a row at most. A mistake or a bug comes back until a person has seen to it.
@@ -37,10 +36,11 @@ _Done = TypeVar("_Done")
 
 
 def go_on(run: Run, work_on: Callable[[Run], _Done]) -> _Done:
-    """Do what is left of a run; `UsageError` where another process works on it."""
-    with try_lock(lock_file(run)) as held:
+    """Do what is left of a run; `UsageError` where another process works on it or has dropped its shards."""
+    with lock_run(run.folder) as held:
         if not held:
             raise UsageError(f"run {run.run_id} is at work in another process; wait for it or stop it")
+        refuse_pruned(load_run(run.output_dir, run.run_id))
         return work_on(_taken_over(run))
 
 
@@ -51,7 +51,7 @@ def go_on_with_cut_short(output_dir: str, work_on: Callable[[Run], object]) -> N
         run = _cut_short(output_dir, run_id)
         if run is None:
             continue
-        with try_lock(lock_file(run)) as free:
+        with lock_run(run.folder) as free:
             # Read again: whoever held the lock a moment ago may have finished it.
             run = _cut_short(output_dir, run_id) if free else None
             if run is None:
@@ -77,11 +77,6 @@ def its_end_noted(run: Run) -> Iterator[None]:
     except BaseException:
         finish_run(run, RunState.FAILED)
         raise
-
-
-def lock_file(run: Run) -> Path:
-    """Held by the process that works on the run, and by no other."""
-    return run.folder / "lock"
 
 
 def flow_run_id() -> str:

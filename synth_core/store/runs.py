@@ -120,6 +120,13 @@ def continue_run(run: Run, *, flow_run_id: str = "", takeovers: int = 0) -> Run:
     return save_run(run.model_copy(update=changes))
 
 
+def refuse_pruned(run: Run) -> None:
+    """`UsageError` for a completed run whose shards are gone: a resume would do all of it anew."""
+    if run.pruned:
+        what = f"run {run.run_id} is complete and its shards were dropped: there is nothing to go on with"
+        raise UsageError(f"{what}; `synth report` shows it")
+
+
 def finish_run(run: Run, state: RunState) -> Run:
     """Write the run's last word."""
     return save_run(run.model_copy(update={"state": state, "ended": datetime.now(UTC)}))

@@ -163,7 +163,7 @@ class _Zygote:
 
         for line in self._reader.take():
             job = json.loads(line)
-            rejudge = job.get("rejudge", False)
+            rejudge = job["rejudge"]
             self._scheduler.submit(
                 Job(job["id"], Stage(job["stage"]), job["request"], self._limits, rejudge=rejudge)
             )

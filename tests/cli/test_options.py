@@ -44,6 +44,15 @@ def test_a_folder_is_found_wherever_it_is_named(
     assert capsys.readouterr().err.startswith(f"synth: {Path.home()}/programs holds no")
 
 
+@pytest.mark.parametrize("command", ["resume", "report", "export"])
+def test_a_strategy_that_a_command_has_no_use_for_does_not_stop_it(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SYNTH_STRATEGY", "gone.toml")
+    assert run([command, "--output-dir", "programs"]) == 2
+    assert "programs holds no" in capsys.readouterr().err
+
+
 def test_the_settings_file_of_the_readme_says_what_its_comments_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

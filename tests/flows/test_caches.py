@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from flows import cli
+from flows.locks import lock_run
 from flows.run import run_to_resume
+from flows.takeover import go_on
 from synth_core.errors import UsageError
 from synth_core.settings import Settings
 from synth_core.store import Run, RunState, load_run, note_settled, plan_run, save_run
@@ -42,6 +44,10 @@ def used(path: Path, hours_ago: float) -> Path:
     when = time.time() - hours_ago * 3600
     os.utime(path, (when, when))
     return path
+
+
+def files(out: Path) -> set[Path]:
+    return {path for path in out.rglob("*") if path.is_file() and path.name != "lock"}
 
 
 def prune(cache: Path, *options: str) -> None:
@@ -73,12 +79,12 @@ def test_shards_go_with_their_completed_runs_and_stay_with_those_that_can_go_on(
     used(shards / "own.parquet", 90 * 24 + 1)
     used(results / "own-r000-b000000", 90 * 24 + 1)
     used(shards / ".tmp-killed.tmp", 90 * 24 + 1)
-    before = set(filter(Path.is_file, out.rglob("*")))
+    before = files(out)
     prune(cache)
     prune(cache, "--output-dir", str(out), "--model", "m")
-    assert set(filter(Path.is_file, out.rglob("*"))) == before
+    assert files(out) == before
     prune(cache, "--output-dir", str(out))
-    assert set(filter(Path.is_file, out.rglob("*"))) == kept
+    assert files(out) == kept
     said = capsys.readouterr().out
     assert "dropped 3 shards and results" in said
     assert {failed.run_id, unreadable.run_id} <= set(said.replace(",", "").split())
@@ -87,6 +93,30 @@ def test_shards_go_with_their_completed_runs_and_stay_with_those_that_can_go_on(
         run_to_resume(out, completed.run_id)
     assert run_to_resume(out, recent.run_id) == recent
     assert load_run(out, failed.run_id) == failed
+
+
+def test_a_run_that_was_killed_keeps_its_own_and_no_later_shards(cache: Path, out: Path) -> None:
+    killed = ended_run(out, RunState.RUNNING, 90)
+    save_run(killed.model_copy(update={"ended": None}))
+    hours = 90 * 24
+    os.utime(killed.folder / "run.json", (time.time() - hours * 3600,) * 2)
+    own = used(out / ".synth/shards/llm/own.parquet", hours - 0.5)
+    later = used(out / ".synth/shards/llm/later.parquet", hours - 48)
+    with lock_run(killed.folder) as held:
+        assert held
+        prune(cache, "--output-dir", str(out))
+        assert later.exists(), "as long as it is at work, what is made may be its own"
+    prune(cache, "--output-dir", str(out))
+    assert own.exists()
+    assert not later.exists()
+
+
+def test_a_resume_that_a_prune_came_before_changes_nothing(cache: Path, out: Path) -> None:
+    read_before = ended_run(out, RunState.COMPLETED, 90)
+    prune(cache, "--output-dir", str(out))
+    with pytest.raises(UsageError, match="its shards were dropped"):
+        go_on(read_before, lambda run: None)
+    assert load_run(out, read_before.run_id).pruned
 
 
 def test_a_list_says_what_the_shards_of_a_folder_take(

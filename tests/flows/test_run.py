@@ -15,7 +15,7 @@ from simulated import Bench, Runner
 
 from flows.check import _prefect
 from flows.generate import generate, resume
-from flows.server import Server
+from flows.server import PRIVATE, Server
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Stage
 from synth_core.settings import Settings
@@ -70,6 +70,17 @@ def test_a_server_of_the_users_own_that_does_not_answer_is_named(
     (finding,) = _prefect(Settings())
     assert not finding.ok
     assert "http://127.0.0.1:9/api does not answer" in finding.detail
+
+
+def test_a_server_that_refuses_the_login_is_not_told_as_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Server(tmp_path, options={**PRIVATE, "PREFECT_SERVER_API_AUTH_STRING": "user:right"}) as server:
+        monkeypatch.setenv("PREFECT_API_URL", server.url)
+        monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:wrong")
+        (finding,) = _prefect(Settings())
+    assert not finding.ok
+    assert f"{server.url} refuses the login (401); set PREFECT_API_AUTH_STRING" in finding.detail
 
 
 @pytest.mark.slow
