@@ -28,17 +28,20 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 from chaos_llm import PROMPT, STRATEGY
 from chaos_postgres import Postgres
 from chaos_trial import WAYS, Host, Trial, set_clock
 
+from flows.connection import connected
 from flows.server import PRIVATE, Server
 
 HERE = Path(__file__).parent
 MOST_STRIKES_A_RUN = 8
-ENDS_WITHIN = 240.0  # seconds: the automation's 90 and a slow server
+SILENCE = timedelta(seconds=90)  # three heartbeats
+ENDS_WITHIN = 240.0  # seconds: that, and a slow server
 UP = """
 import sys
 from pathlib import Path
@@ -104,8 +107,15 @@ def start_host(folder: Path, candidates: int, ways: list[str]) -> Iterator[Host]
 
 @contextlib.contextmanager
 def run_server(folder: Path, database: Postgres | None) -> Iterator[str]:
+    """As docs/deploying.md has a team's server, but for what is silent for how long."""
     there = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database.url} if database else {}
-    with Server(folder / "server", options=PRIVATE | there) as server:
+    triggers = {"PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "true"}
+    os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"  # of the runs
+    with Server(folder / "server", options=PRIVATE | triggers | there) as server:
+        with connected({"PREFECT_API_URL": server.url, "PREFECT_HOME": str(folder / "server")}):
+            from flows import automations
+
+            automations.create(SILENCE)
         yield server.url
 
 

@@ -29,16 +29,17 @@ def create(silence: timedelta = SILENCE) -> None:
 
 
 def automations(silence: timedelta = SILENCE) -> list[AutomationCore]:
-    """Nothing stays Running for ever: a flow run whose heartbeat stops is marked as crashed."""
-    heartbeat = "prefect.flow-run.heartbeat"
+    """Nothing stays Running for ever: a flow run whose heartbeat stops or never comes is marked as crashed."""
+    heartbeat, pending, running = (f"prefect.flow-run.{sign}" for sign in ("heartbeat", "Pending", "Running"))
     minutes = silence.total_seconds() / 60
     return [
         AutomationCore(
             name="synth: crash runs without a heartbeat",
             description="A killed process can't say that it died; missed heartbeats say it.",
             trigger=EventTrigger(
-                after={heartbeat},
-                expect={heartbeat, *(f"prefect.flow-run.{state}" for state in _ENDED)},
+                # By states too, which the server itself tells: a process may die before its first heartbeat.
+                after={heartbeat, pending, running},
+                expect={heartbeat, running, *(f"prefect.flow-run.{state}" for state in _ENDED)},
                 match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
                 match_related=ResourceSpecification(
                     {"prefect.resource.role": ["flow"], "prefect.resource.name": _FLOWS}

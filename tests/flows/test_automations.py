@@ -49,8 +49,10 @@ def test_a_flow_run_whose_process_was_killed_is_marked_as_crashed(tmp_path: Path
         connected({"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path / "client")}),
     ):
         from prefect.client.orchestration import get_client
+        from prefect.states import Running
 
         from flows import automations
+        from flows.synth import synth
 
         automations.create(timedelta(hours=1))
         automations.create(timedelta(seconds=75))  # brought up to date, not made twice
@@ -69,8 +71,11 @@ def test_a_flow_run_whose_process_was_killed_is_marked_as_crashed(tmp_path: Path
                 while states() != ["Running", "Running"]:
                     time.sleep(1)
                 time.sleep(10)  # events are sent in the background: the first heartbeat is out by now
+                client.create_flow_run(
+                    synth, parameters={"settings": {}}, state=Running()
+                )  # and dies at once
                 killed.kill()
-                while "Crashed" not in states():
+                while states().count("Crashed") < 2:
                     time.sleep(1)
-                assert states() == ["Crashed", "Running"]
+                assert states() == ["Crashed", "Crashed", "Running"]
             assert len(client.read_automations()) == 1
