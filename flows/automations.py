@@ -29,7 +29,7 @@ def create(silence: timedelta = SILENCE) -> None:
 
 
 def automations(silence: timedelta = SILENCE) -> list[AutomationCore]:
-    """Nothing stays Running for ever: a flow run whose heartbeat stops or never comes is marked as crashed."""
+    """Nothing stays Running for ever: a flow run whose heartbeat stops or never comes is marked Crashed."""
     heartbeat, pending, running = (f"prefect.flow-run.{sign}" for sign in ("heartbeat", "Pending", "Running"))
     minutes = silence.total_seconds() / 60
     return [
