@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.locks import lock_run
+from synth_core.errors import UsageError
 from synth_core.providers.answers import AnswerStore
 from synth_core.settings import Settings
+from synth_core.store import run_ids
 from synth_core.store.pruning import drop_shards, held
 
 _DAY = 86_400.0
@@ -48,13 +50,16 @@ def prune(settings: Settings, older_than_days: float, model: str) -> None:
     """Forget what is older than an age: answers (of one model, if named) and, with no model named, verdicts
     and, where the settings name a folder, the shards that none of its runs needs any more."""
     folder, age = Path(settings.resolved().cache_dir), older_than_days * _DAY
+    with_shards = "output_dir" in settings.model_fields_set and not model
+    if with_shards and not run_ids(settings.output_dir):
+        raise UsageError(f"{settings.output_dir} holds no run")
     store = AnswerStore(folder)
     answers = store.prune(older_than_s=age, model=model)
     store.close()
     verdicts = 0 if model else _forget_verdicts(folder, time.time() - age)
     console = Console(highlight=False)
     console.print(f"forgot {answers} answers and {verdicts} verdicts")
-    if "output_dir" in settings.model_fields_set and not model:
+    if with_shards:
         dropped, unfinished = drop_shards(settings.output_dir, age, lock_run)
         console.print(f"dropped {dropped.files} shards and results, {dropped.bytes / 2**20:.1f} MiB")
         if unfinished:

@@ -28,5 +28,5 @@ def show_findings(findings: Iterable[Finding], *, as_json: bool) -> bool:
             print(json.dumps(finding._asdict()), flush=True)
         else:
             mark = "[green]ok[/]     " if finding.ok else "[red]amiss[/]  "
-            console.print(f"{mark}{finding.name:<14}{escape(finding.detail)}", soft_wrap=True)
+            console.print(f"{mark}{finding.name:<13} {escape(finding.detail)}", soft_wrap=True)
     return sound

@@ -13,9 +13,10 @@ from flows.preflight import check_settings
 from flows.progress import RunSummary
 from flows.progress_view import progress_view
 from flows.run import run_synth, run_to_resume
+from synth_core.errors import EnvironmentFault
 from synth_core.reporting import print_report, summarise, write_report
 from synth_core.settings import Settings
-from synth_core.store import Run
+from synth_core.store import Run, RunState
 
 
 def generate(settings: Settings, *, as_json: bool) -> RunSummary:
@@ -29,19 +30,30 @@ def resume(given: Settings, run_id: str, *, as_json: bool) -> RunSummary:
     one is given."""
     run = run_to_resume(given.output_dir, run_id)
     settings = run.settings.model_copy(update={"budget": given.budget})
-    check_settings(settings, [strategy for strategy, _ in run.planned()])
+    check_settings(settings, run)
     return _see_through(settings, run, as_json=as_json)
 
 
 def report(output_dir: str, run_id: str, *, as_json: bool) -> None:
-    """Print the report of a run, finished or not (empty: the newest), or of all; write its page anew."""
-    summary, page = write_report(output_dir, run_id)
+    """Print the report of a run, finished or not (empty: the newest), or of all; write its page anew.
+
+    A folder that can't be written, such as one on a read-only mount, is read nevertheless.
+    """
+    console = Console(highlight=False)
+    try:
+        summary, page = write_report(output_dir, run_id)
+    except EnvironmentFault as fault:
+        summary, page = summarise(output_dir, run_id or None), None
+        print(f"synth: {fault}; the page is left as it is", file=sys.stderr)
     if as_json:
         print(summary.model_dump_json())
         return
-    console = Console()
     print_report(summary, console)
-    console.print(f"page       {page}", soft_wrap=True)
+    if page:
+        console.print(f"page       {page}", soft_wrap=True)
+    if summary.run_id and summary.state != RunState.COMPLETED:
+        command = _resume_command(summary.output_dir, summary.run_id)
+        console.print(f"unfinished ({summary.state}); go on with: {command}", soft_wrap=True)
 
 
 def _see_through(settings: Settings, resumed: Run | None, *, as_json: bool) -> RunSummary:

@@ -38,7 +38,8 @@ def judge_files(paths: Sequence[Path], settings: Settings, *, as_json: bool) -> 
 def _expand(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            inside = sorted(path.glob("*.py"))
+            # An editor leaves hidden entries, which may be links to nowhere, beside what it edits.
+            inside = sorted(each for each in path.glob("[!.]*.py") if each.is_file())
             if not inside:
                 raise UsageError(f"{path} holds no *.py")
             yield from inside
@@ -49,12 +50,13 @@ def _expand(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _show(result: Validation, console: Console) -> None:
+    path = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in result.path)
     if result.accepted:
         broken = [rule for rule, held in result.contract.items() if not held]
         note = f"  [yellow]warns: {escape(', '.join(broken))}[/]" if broken else ""
-        console.print(f"[green]accepted[/]  {escape(result.path)}{note}", soft_wrap=True)
+        console.print(f"[green]accepted[/]  {escape(path)}{note}", soft_wrap=True)
     else:
-        console.print(f"[red]rejected[/]  {escape(result.path)}", soft_wrap=True)
+        console.print(f"[red]rejected[/]  {escape(path)}", soft_wrap=True)
         console.print(f"          {result.stage}: {result.category}", soft_wrap=True)
         for line in result.detail.splitlines():
             console.print(f"          {escape(line)}", soft_wrap=True)

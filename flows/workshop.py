@@ -7,7 +7,6 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from flows.compute import open_compute, plain
@@ -15,6 +14,7 @@ from flows.keys import load_key
 from synth_core import sampling
 from synth_core.coverage import Seen
 from synth_core.filtering import refuse_held
+from synth_core.prompting import own_text
 from synth_core.records import Candidate, Manifest, Outcome, Stage
 from synth_core.store import Attempts, Run, append_ledger, persist
 from synth_core.strategies import Strategy
@@ -53,7 +53,7 @@ def open_workshop(run: Run) -> Iterator[Workshop]:
         stack.callback(dispatcher.close)
         filter_ = Filter(run.output_dir, run.run_id, settings.skip_filters)
         steps: dict[Stage, Step] = {
-            Stage.PROMPT: plain(render_prompts),
+            Stage.PROMPT: plain(functools.partial(render_prompts, texts=run.prompts)),
             Stage.LLM: lambda candidates, _: only_asked(dispatcher.complete(candidates)),
             Stage.EXTRACT: plain(extract_programs),
             **stack.enter_context(open_compute(settings, dispatcher.admit)),
@@ -74,8 +74,9 @@ def only_asked(completed: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _templates(run: Run) -> dict[Stage, str]:
-    own = {Path(strategy.prompt) for strategy, _ in run.planned()}
-    return {Stage.PROMPT: "\0".join(path.read_text("utf-8") for path in sorted(own) if path.is_file())}
+    named = sorted({strategy.prompt for strategy, _ in run.planned()})
+    texts = (run.prompts.get(name) or own_text(name) for name in named)
+    return {Stage.PROMPT: "\0".join(filter(None, texts))}
 
 
 def start(

@@ -10,10 +10,11 @@ Templates may use: `operators` (catalog names, in sampled order), `rows` (their 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -34,22 +35,30 @@ def known_templates() -> list[str]:
     return sorted(name for name in names if not name.startswith("_") and "." not in name)
 
 
-def render_prompts(candidates: Sequence[Candidate]) -> list[Candidate]:
+def render_prompts(
+    candidates: Sequence[Candidate], texts: Mapping[str, str] = MappingProxyType({})
+) -> list[Candidate]:
     """Give every live candidate its prompt; one that has a prompt already (a repair) keeps it.
 
+    texts: what files of the user's own held when the run was planned, by path.
     Raises `UsageError` for an unknown template or one that does not render.
     """
+
+    def prompt(asked: Specification) -> Prompt:
+        return render(asked, load_template(asked.prompt, asked.provider, texts.get(asked.prompt)))
+
     return [
-        candidate.judged(Verdict.ok(Stage.PROMPT), prompt=candidate.prompt or render(candidate.specification))
+        candidate.judged(Verdict.ok(Stage.PROMPT), prompt=candidate.prompt or prompt(candidate.specification))
         if candidate.alive
         else candidate
         for candidate in candidates
     ]
 
 
-def render(specification: Specification, **extra: Any) -> Prompt:
-    """The prompt of one specification; `extra` holds further names that its template uses."""
-    template = load_template(specification.prompt, specification.provider)
+def render(specification: Specification, template: jinja2.Template | None = None, **extra: Any) -> Prompt:
+    """The prompt of one specification, by the template it names or a given one; `extra` holds further names
+    that the template uses."""
+    template = template or load_template(specification.prompt, specification.provider)
     rows = [find(name) for name in specification.operators]
     names = {
         "operators": specification.operators,
@@ -70,6 +79,8 @@ def render(specification: Specification, **extra: Any) -> Prompt:
         system, text = _blocks(template, names)
     except jinja2.TemplateError as error:
         raise UsageError(f"prompt template {specification.prompt!r}: {error}") from None
+    if not text:
+        raise UsageError(f"prompt template {specification.prompt!r} gives an empty prompt")
     digest = sha256(f"{system}\x1f{text}")
     return Prompt(template=specification.prompt, system=system, text=text, digest=digest)
 
@@ -97,19 +108,34 @@ def whole_name(template: str) -> str:
     return template if template in known_templates() else str(Path(template).expanduser().absolute())
 
 
+def own_text(template: str) -> str | None:
+    """What a file of the user's own holds, None for a template of ours; `UsageError` if there is neither."""
+    if template in known_templates():
+        return None
+    try:
+        return Path(template).expanduser().read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"the prompt template {template!r} is no UTF-8 text") from None
+    except OSError:
+        known = ", ".join(known_templates())
+        what = f"unknown prompt template {template!r}; known: {known}, or a file of your own"
+        raise UsageError(what) from None
+
+
 @cache
-def load_template(name: str, provider: str) -> jinja2.Template:
-    """The template called `name` (or the file of that path) in the variant of `provider`, if there is one."""
+def load_template(name: str, provider: str, text: str | None = None) -> jinja2.Template:
+    """The template called `name` in the variant of `provider`, if there is one, or the file of that path.
+
+    text: what that file held, where it may have changed since.
+    """
     environment = _environment()
-    if name in known_templates():
+    own = own_text(name) if text is None else text
+    if own is None:
         return environment.select_template([f"{name}.{provider}{_ENDING}", f"{name}{_ENDING}"])
     try:
-        return environment.from_string(Path(name).expanduser().read_text(encoding="utf-8"))
+        return environment.from_string(own)
     except jinja2.TemplateSyntaxError as error:
         raise UsageError(f"prompt template {name}, line {error.lineno}: {error.message}") from None
-    except (OSError, UnicodeDecodeError):
-        known = ", ".join(known_templates())
-        raise UsageError(f"unknown prompt template {name!r}; known: {known}, or a file of your own") from None
 
 
 @cache

@@ -59,15 +59,17 @@ def connect_function(name: str) -> Callable[[Connection], AbstractAsyncContextMa
 
 def _load(name: str) -> Complete:
     module, _, function = name.partition(":")
+    folder = os.getcwd()
     try:
         # An installed command does not look in its user's folder. Last: no file there hides a library.
-        if (folder := os.getcwd()) not in sys.path:
+        if folder not in sys.path:
             sys.path.append(folder)
         complete: Complete = getattr(importlib.import_module(module), function)
     except (Exception, SystemExit) as error:  # whatever the user's module does
         said = " ".join(str(error).split())
         kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
-        raise UsageError(f"cannot load the provider {name}: {kind}{said}") from None
+        where = f" (looked for in {folder} too)" if isinstance(error, ModuleNotFoundError) else ""
+        raise UsageError(f"cannot load the provider {name}: {kind}{said}{where}") from None
     if not callable(complete):
         raise UsageError(f"the provider {name} is no function")
     return complete

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from synth_core.errors import UsageError
 from synth_core.operators.catalog import CATALOG
 from synth_core.operators.operator import Group
 from synth_core.proportion import wilson
@@ -53,7 +56,7 @@ def summarise(output_dir: Path | str, run_id: str | None = None) -> Report:
     accepted = rows.filter("accepted").select("run_id", "candidate_id", "attempt", "realised", "warnings")
     return Report(
         **_header(run, whole),
-        runs=rows["run_id"].n_unique(),
+        runs=len(folders),
         attempted=rows.height,
         candidates=rows.select("run_id", "index").n_unique(),
         accepted=accepted.height,
@@ -81,11 +84,20 @@ def _header(run: Run, whole: bool) -> dict[str, Any]:
         "output_dir": str(run.output_dir),
         "run_id": "" if whole else run.run_id,
         "state": run.state,
-        "started": run.started,
+        "started": _first_start(run.output_dir) if whole else run.started,
         "ended": run.ended,
         "settings": run.settings.model_dump(mode="json"),
         "versions": run.versions,
     }
+
+
+def _first_start(output_dir: Path) -> datetime:
+    """When the oldest run began of those that this version can read, of which there is one at least."""
+    runs = []
+    for name in run_ids(output_dir):
+        with contextlib.suppress(UsageError):
+            runs.append(load_run(output_dir, name).started)
+    return min(runs)
 
 
 def _position() -> pl.Expr:

@@ -32,6 +32,8 @@ def export_dataset(output_dir: Path | str, target: Path | str, *, run_id: str | 
     target, output_dir = Path(target), Path(output_dir)
     if target.suffix not in (".parquet", ".jsonl"):
         raise UsageError(f"cannot export to {target}; name a .parquet or a .jsonl file")
+    if target.is_dir():
+        raise UsageError(f"cannot export to {target}, which is a folder")
     rows = _present(output_dir, run_id)
     if rows.is_empty():
         raise UsageError(f"{output_dir} holds no accepted program to export")

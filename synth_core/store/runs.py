@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from synth_core import __version__
 from synth_core.atomic import remove_leftovers, write_atomic
 from synth_core.errors import UsageError
-from synth_core.prompting import whole_name
+from synth_core.prompting import own_text, whole_name
 from synth_core.records import Record
 from synth_core.settings import Settings
 from synth_core.strategies import Strategy, effective_strategies
@@ -43,11 +43,13 @@ class Run(Record):
     """One run; times are UTC, `settings` are resolved (seed drawn, paths absolute).
 
     strategies: as the run was planned, so that neither an edited file nor a new default changes them.
+    prompts: what prompt files of the user's own held then, by path.
     """
 
     run_id: str
     settings: Settings
     strategies: tuple[dict[str, Any], ...] = ()
+    prompts: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str]
     flow_run_id: str = ""
     started: datetime
@@ -96,10 +98,13 @@ def plan_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None 
     settings = settings.resolved()
     check_writable(Path(settings.output_dir))
     started = now or datetime.now(UTC)
+    strategies = tuple(_to_record(strategy) for strategy in effective_strategies(settings))
+    texts = {name: own_text(name) for name in {strategy["prompt"] for strategy in strategies}}
     return Run(
         run_id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
         settings=settings,
-        strategies=tuple(_to_record(strategy) for strategy in effective_strategies(settings)),
+        strategies=strategies,
+        prompts={name: text for name, text in texts.items() if text is not None},
         versions=_versions(),
         flow_run_id=flow_run_id,
         started=started,
@@ -112,7 +117,7 @@ def continue_run(run: Run, *, flow_run_id: str = "", takeovers: int = 0) -> Run:
         remove_leftovers(run.folder / name)
     changes = {
         "state": RunState.RUNNING,
-        "ended": None,
+        "ended": run.ended if run.state is RunState.COMPLETED else None,
         "versions": _versions(),
         "flow_run_id": flow_run_id,
         "takeovers": takeovers,
@@ -128,8 +133,8 @@ def refuse_pruned(run: Run) -> None:
 
 
 def finish_run(run: Run, state: RunState) -> Run:
-    """Write the run's last word."""
-    return save_run(run.model_copy(update={"state": state, "ended": datetime.now(UTC)}))
+    """Write the run's last word; one that had completed before ended then."""
+    return save_run(run.model_copy(update={"state": state, "ended": run.ended or datetime.now(UTC)}))
 
 
 def load_run(output_dir: Path | str, run_id: str) -> Run:

@@ -118,8 +118,8 @@ def parse(source: str) -> ast.Module | str:
         return f"line {error.lineno}: {error.msg}" if error.lineno else str(error.msg)
     except (RecursionError, MemoryError):
         return "expressions are nested too deeply to parse"
-    except ValueError as error:  # lone surrogates
-        return f"not valid text: {error}"
+    except ValueError:  # lone surrogates
+        return "the text is not valid UTF-8"
 
 
 def function(body: list[ast.stmt], name: str) -> ast.FunctionDef | None:

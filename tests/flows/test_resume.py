@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from simulated import Bench, Runner
 
+from flows.locks import lock_run
 from synth_core.records import Candidate, Category, Manifest, Stage, Verdict
 from synth_core.store import RunState, latest_run, scan_ledger
 from synth_core.store.pruning import Held, drop_shards
@@ -87,7 +88,7 @@ def test_further_attempts_fit_what_they_follow_from(
     if since == "move":
         runner.folder = runner.folder.rename(runner.folder.with_name("moved"))
     if since == "prune":
-        assert drop_shards(runner.folder, 0) == (Held(0, 0), [latest_run(runner.folder).run_id])
+        assert drop_shards(runner.folder, 0, lock_run) == (Held(0, 0), [latest_run(runner.folder).run_id])
     if since == "edit":
         strategy.write_text(strategy.read_text() + "\nshare = 2\n")
         monkeypatch.setattr("flows.rounds._SMALLEST", 3)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from flows import generate
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import CATALOG
 from synth_core.proportion import wilson
@@ -308,6 +309,21 @@ def test_the_terminal_says_it_too(report: Report) -> None:
     ):
         assert needle in text
     assert "at line 7" not in text
+
+
+def test_a_folder_that_cannot_be_written_is_reported_nevertheless(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run.folder / "report.html").mkdir()
+    finish_run(run, RunState.INTERRUPTED)
+    generate.report(str(run.output_dir), "", as_json=True)
+    said = capsys.readouterr()
+    assert json.loads(said.out)["accepted"] == 2
+    assert "report.html: Is a directory; the page is left as it is" in said.err
+    generate.report(str(run.output_dir), "", as_json=False)
+    assert f"go on with: synth resume --output-dir {run.output_dir} --run {run.run_id}" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_small_formats() -> None:

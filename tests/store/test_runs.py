@@ -15,6 +15,7 @@ import pytest
 
 from synth_core.atomic import write_atomic
 from synth_core.errors import EnvironmentFault, UsageError
+from synth_core.prompting import render_prompts
 from synth_core.records import Candidate, Category, Graph, Program, Specification, Stage, Verdict
 from synth_core.settings import Settings
 from synth_core.store import (
@@ -134,6 +135,11 @@ def test_a_run_is_planned_once_wherever_it_goes_on(tmp_path: Path, monkeypatch: 
     assert planned[0][0].prompt == str(tmp_path / "there/p.j2")
     named = (run.settings.strategy, run.settings.provider.ca_bundle)
     assert named == (str(tmp_path / "there/own.toml"), str(tmp_path / "there/ca.pem"))
+    (tmp_path / "there/p.j2").unlink()
+    specification = candidate(0).specification.model_copy(update={"prompt": planned[0][0].prompt})
+    (asked,) = render_prompts([Candidate(index=0, specification=specification)], run.prompts)
+    assert asked.prompt
+    assert asked.prompt.text == "('ReLU',)"
     old = run.model_copy(update={"strategies": ()})  # from before a run recorded them
     assert old.planned()[0][0].description.startswith("Another: ")
 
