@@ -23,6 +23,8 @@ def _watch() -> None:
 
 
 if __name__ == "__main__":
+    # A script's background jobs ignore SIGINT, and so would this, which Prefect's workers end by.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_watch, daemon=True).start()
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
