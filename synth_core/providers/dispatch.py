@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from weakref import WeakValueDictionary
 
 from pydantic import SecretStr
@@ -74,6 +75,7 @@ class Dispatcher:
     ) -> None:
         self._settings = settings.resolved()
         self._loop = asyncio.new_event_loop()
+        self._gate, self._closed = threading.Lock(), False
         self._ledger = CallLedger(run_dir)
         self._budget = Budget(settings.budget, self._ledger.totals.spending())
         self._lanes = Lanes(self._settings, key, self._budget, self._ledger)
@@ -97,7 +99,7 @@ class Dispatcher:
         A candidate whose calls failed gets the verdict PROVIDER_ERROR, REFUSAL or TRUNCATED. Raises
         `HopelessProvider` where every further call would fail; answers received by then are kept.
         """
-        future = asyncio.run_coroutine_threadsafe(self._complete_all(candidates), self._loop)
+        future = self._start(self._complete_all(candidates))
         try:
             return future.result()
         except BaseException:
@@ -109,7 +111,7 @@ class Dispatcher:
 
         For programs that are written elsewhere, by a worker that knows of no budget.
         """
-        return asyncio.run_coroutine_threadsafe(self._admit(candidates), self._loop).result()
+        return self._start(self._admit(candidates)).result()
 
     @property
     def budget_spent(self) -> str:
@@ -136,14 +138,24 @@ class Dispatcher:
         )
 
     def close(self) -> None:
-        """Give up what is in flight and close clients, ledger and cache."""
-        if self._loop.is_closed():
-            return
+        """Give up what is in flight, and at once what is asked from now on; close clients, ledger and cache."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._ledger.close()
+
+    def _start(self, work: Coroutine[Any, Any, list[Candidate]]) -> Future[list[Candidate]]:
+        """Begin on the loop, in front of `_close`, which ends it; behind that nothing would ever end."""
+        with self._gate:
+            if self._closed:
+                work.close()
+                raise CancelledError
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _close(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}

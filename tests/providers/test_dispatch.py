@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -780,3 +782,23 @@ def test_the_constructive_provider_goes_through_the_same_door(make_settings: Mak
     assert [c.completion for c in done] == [c.completion for c in again]
     assert done[0].telemetry.calls == 0
     assert done[0].telemetry.usage.cost_usd == 0.0
+
+
+def test_who_asks_while_it_closes_is_given_up(make_settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a task run would wait for ever, and the interrupted run with it."""
+    with Loopback(_well) as server:
+        dispatcher = Dispatcher(make_settings("openai", server.base_url("openai")))
+        closing = threading.Event()
+
+        async def close_slowly() -> None:
+            closing.set()
+            await asyncio.sleep(0.5)
+
+        monkeypatch.setattr(dispatcher._lanes, "close", close_slowly)
+        thread = threading.Thread(target=dispatcher.close)
+        thread.start()
+        closing.wait()
+        with pytest.raises(CancelledError):
+            dispatcher.complete(candidates("openai", 1))
+        thread.join()
+    assert not server.seen
