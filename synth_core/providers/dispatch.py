@@ -138,7 +138,7 @@ class Dispatcher:
         )
 
     def close(self) -> None:
-        """Give up what is in flight, and at once what is asked from now on; close clients, ledger and cache."""
+        """Give up what is in flight, and at once what is asked later; close clients, ledger and cache."""
         with self._gate:
             if self._closed:
                 return
