@@ -245,10 +245,8 @@ def export(
     run_id: Annotated[str, _run_option("Only this run; empty: all")] = "",
 ) -> int:
     """Write all accepted programs of a folder into one dataset file, with where each came from."""
-    from synth_core.store import export_dataset, load_run
+    from synth_core.store.export import export_dataset
 
-    if run_id:
-        load_run(settings.output_dir, run_id)  # says so where there is none
     to = to.expanduser()
     count = export_dataset(settings.output_dir, to, run_id=run_id or None)
     print(f"{count} programs in {to}")

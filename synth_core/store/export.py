@@ -13,6 +13,7 @@ import polars as pl
 from synth_core.constants import with_constants
 from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.store.ledger import scan_ledger
+from synth_core.store.runs import load_run
 
 # A fixed namespace, so that a program has the same identifier in every export.
 _NAMESPACE = uuid.UUID("6f0b4d8e-55a6-4d0e-9b0a-6a3c1d2f7e10")
@@ -26,8 +27,8 @@ def export_dataset(output_dir: Path | str, target: Path | str, *, run_id: str | 
     that several runs know counts once. Columns: `uuid`, `entry_point`, `module_name`, `python_code`,
     `synthetic`, `licenses`, `repo_name`, `repo_link` as in KernelBook (its Triton columns come with the
     pairs), then where the program came from. `bench_code` is the same program at GPU sizes, null in runs
-    without `--sizes both`; its cost stands beside it. Raises `UsageError` for another ending or an empty
-    folder.
+    without `--sizes both`; its cost stands beside it. Raises `UsageError` for another ending, an empty
+    folder or an unknown run.
     """
     target, output_dir = Path(target), Path(output_dir)
     if target.suffix not in (".parquet", ".jsonl"):
@@ -36,6 +37,8 @@ def export_dataset(output_dir: Path | str, target: Path | str, *, run_id: str | 
         raise UsageError(f"cannot export to {target}, which is a folder")
     rows = _present(output_dir, run_id)
     if rows.is_empty():
+        if run_id:
+            load_run(output_dir, run_id)  # says so where there is none of that id
         raise UsageError(f"{output_dir} holds no accepted program to export")
     try:
         _write(rows, output_dir, target)
