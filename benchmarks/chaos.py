@@ -9,15 +9,15 @@ An LLM that answers by its prompt alone serves on the loopback and remembers wha
 undisturbed. Further ones, with folders and caches of their own, are struck again and again (`VICTIMS` in
 chaos_trial.py says by what) and go on by `synth resume`, or by the deployment's next run, whenever they
 died. In the end each must have the programs and the ledger of the calm one; beyond what that asked, only
-calls that were in flight when something died may have been asked again; and the server may know of no flow
-run that still runs. Exits with 1 if not. A disk can be filled only where we may mount one.
+calls that were in flight when something died may have been asked again; and the server may know of no run
+that still runs, nor may the history of a private one. Exits with 1 if not. A disk can be filled only where
+we may mount one.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import socket
@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -34,7 +33,10 @@ from pathlib import Path
 from chaos_llm import PROMPT, STRATEGY
 from chaos_postgres import Postgres
 from chaos_trial import WAYS, Host, Trial, set_clock
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, TaskRun
 
+from flows import automations, zombies
 from flows.connection import connected
 from flows.server import PRIVATE, Server
 
@@ -82,7 +84,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> bool:
                 wild.disturb(rng, calm[judged].seconds, most)
                 struck.update(wild.struck)
                 sound &= wild.equals(calm[judged])
-        sound &= nothing_runs(host.url)
+        sound &= nothing_runs(host.url, folder / "asking")
     kinds = ", ".join(f"{victim} {count}" for victim, count in sorted(struck.items()))
     print(f"{struck.total()} kills in {runs} runs ({kinds}): {'all equal' if sound else 'NOT ALL EQUAL'}")
     return sound
@@ -113,8 +115,6 @@ def run_server(folder: Path, database: Postgres | None) -> Iterator[str]:
     os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"  # of the runs
     with Server(folder / "server", options=PRIVATE | triggers | there) as server:
         with connected({"PREFECT_API_URL": server.url, "PREFECT_HOME": str(folder / "server")}):
-            from flows import automations
-
             automations.create(SILENCE)
         yield server.url
 
@@ -138,20 +138,31 @@ def run_up(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def nothing_runs(url: str) -> bool:
-    """Whether every flow run has come to an end, or does so by itself in a while."""
-    question = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}}
-    request = urllib.request.Request(
-        f"{url}/flow_runs/filter", json.dumps(question).encode(), {"Content-Type": "application/json"}
-    )
-    deadline = time.monotonic() + ENDS_WITHIN
-    while True:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            names = [run["name"] for run in json.load(answer)]
-        if not names or time.monotonic() > deadline:
-            print(f"flow runs that never ended: {', '.join(names) or 'none'}")
-            return not names
-        time.sleep(5)
+def nothing_runs(url: str, home: Path) -> bool:
+    """Whether every flow run and task run of Synth comes to an end: by the automation, else by the next run.
+
+    The automation misses what a dying server lost. The next run takes for dead what has been silent so long.
+    """
+    with connected({"PREFECT_API_URL": url, "PREFECT_HOME": str(home)}):
+        deadline = time.monotonic() + ENDS_WITHIN
+        while (names := at_work()) and time.monotonic() < deadline:
+            time.sleep(5)
+        print(f"flow runs left to the next run, not marked by the automation: {', '.join(names) or 'none'}")
+        deadline = time.monotonic() + 2 * SILENCE.total_seconds()
+        while (names := at_work(task_runs=True)) and time.monotonic() < deadline:
+            zombies.crash_zombies(SILENCE)
+            time.sleep(5)
+    print(f"runs that never ended: {', '.join(names) or 'none'}")
+    return not names
+
+
+def at_work(*, task_runs: bool = False) -> list[str]:
+    """Names of the flow runs, and of the task runs too if asked, that have no final state."""
+    with get_client(sync_client=True) as client:
+        runs: list[FlowRun | TaskRun] = [*client.read_flow_runs(flow_run_filter=zombies.FLOW_RUNS_AT_WORK)]
+        if task_runs:
+            runs += client.read_task_runs(task_run_filter=zombies.TASK_RUNS_AT_WORK)
+    return [run.name for run in runs]
 
 
 if __name__ == "__main__":

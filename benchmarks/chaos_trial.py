@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -102,6 +103,8 @@ class Trial:
             amiss.append(f"programs differ: {sorted(mine.keys() ^ theirs.keys())}")
         if rows := self.ledger() ^ calm.ledger():
             amiss.append(f"ledgers differ: {sorted(rows)[:6]}")
+        if at_work := self._at_work():
+            amiss.append(f"the history of its server shows as at work: {at_work}")
         if again > lost:
             amiss.append("answers that were received were asked for again")
         text = "; ".join(amiss) or "equal"
@@ -119,6 +122,14 @@ class Trial:
         first = min((path.parent for path in self.out.glob(".synth/runs/*/run.json")), key=_oldest_file)
         rows = scan_ledger(self.out, first.name).select("candidate_id", "stage", "category", "program_name")
         return {tuple(str(value) for value in row) for row in rows.collect().iter_rows()}
+
+    def _at_work(self) -> list[str]:
+        """Flow runs of a private server that it leaves without an end."""
+        if not (history := self.out / ".synth" / "prefect" / "prefect.db").exists():
+            return []
+        with contextlib.closing(sqlite3.connect(history)) as database:
+            ask = "select name from flow_run where state_type in ('RUNNING', 'PENDING', 'CANCELLING')"
+            return [name for (name,) in database.execute(ask)]
 
     def log(self) -> str:
         return (self.folder / "log").read_text()[-6000:]

@@ -10,10 +10,8 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.events import ResourceSpecification
 
-# Three of Prefect's heartbeats, which come every 180 s unless a process is told otherwise. With less, a run
-# started by hand against a team's server, or by a worker of another set-up, would be taken for dead.
-SILENCE = timedelta(minutes=9)
-_FLOWS = ["synth", "synth-part", "validate", "report"]  # a team's server carries other people's runs too
+from flows.zombies import FLOWS, SILENCE
+
 _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 
 
@@ -42,7 +40,7 @@ def automations(silence: timedelta = SILENCE) -> list[AutomationCore]:
                 expect={heartbeat, running, *(f"prefect.flow-run.{state}" for state in _ENDED)},
                 match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
                 match_related=ResourceSpecification(
-                    {"prefect.resource.role": ["flow"], "prefect.resource.name": _FLOWS}
+                    {"prefect.resource.role": ["flow"], "prefect.resource.name": FLOWS}
                 ),
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,

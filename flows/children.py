@@ -39,3 +39,11 @@ class Restarts:
         """Count the death; seconds to wait before the next life."""
         self.in_a_row = self.in_a_row + 1 if time.monotonic() - self._began < _SHORT_LIFE else 0
         return min(self._longest, _FIRST_PAUSE * 2.0**self.in_a_row)
+
+
+def last_line(log: Path) -> str:
+    """What a child said last, without surrounding blanks; empty where it said nothing."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""

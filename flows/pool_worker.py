@@ -1,4 +1,4 @@
-"""A Prefect worker of one pool as a child of this process: started again when it dies, ended with it."""
+"""Prefect workers of the pools as children of this process: started again when they die, ended with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flows.children import Restarts, open_log
@@ -15,16 +15,53 @@ from flows.tied import PATIENCE
 _LONGEST_PAUSE = 60.0  # seconds between two lives of a worker that dies young
 
 
+def gpus() -> list[str]:
+    """This machine's GPUs as CUDA_VISIBLE_DEVICES names them; where it is set, those that it leaves."""
+    # A container may have /dev/nvidia3 alone; for CUDA that is the first.
+    here = [str(i) for i, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not here or chosen is None:
+        return here
+    names = [name.strip() for name in chosen.split(",")]
+    return [name for name in names if name and not name.startswith("-")]
+
+
+def start_gpu_workers(
+    options: Mapping[str, str], folder: Path, devices: Sequence[str]
+) -> Iterator[PoolWorker]:
+    """A worker of the pool `gpu` for each device, one flow run at a time; they share the cores out.
+
+    Without a device one worker, which validates on the CPU.
+    """
+    if not devices:
+        yield PoolWorker("gpu", options, folder, limit=1)
+    cores = sorted(os.sched_getaffinity(0))
+    for i, device in enumerate(devices):
+        share = cores[i * len(cores) // len(devices) : (i + 1) * len(cores) // len(devices)]
+        own = {**options, "CUDA_VISIBLE_DEVICES": device}
+        yield PoolWorker("gpu", own, folder, name=f"gpu-{device}", limit=1, cores=share or cores)
+
+
 class PoolWorker:
     """Starts at once.
 
     options: Prefect's settings, as variables; they say which server. folder: where its log lies.
-    limit: most flow runs at once; 0: no limit.
+    name: of the log; empty: the pool's. limit: most flow runs at once; 0: no limit. cores: those it may use;
+    empty: all. A flow run validates as many programs at once as it has cores.
     """
 
-    def __init__(self, pool: str, options: Mapping[str, str], folder: Path, *, limit: int = 0) -> None:
-        self.log = folder / f"worker-{pool}.log"
-        self._pool, self._options, self._limit = pool, options, limit
+    def __init__(
+        self,
+        pool: str,
+        options: Mapping[str, str],
+        folder: Path,
+        *,
+        name: str = "",
+        limit: int = 0,
+        cores: Sequence[int] = (),
+    ) -> None:
+        self.log = folder / f"worker-{name or pool}.log"
+        self._pool, self._options, self._limit, self._cores = pool, options, limit, cores
         self._restarts = Restarts(_LONGEST_PAUSE)
         self._due: float | None = None  # when a dead one is started again
         self._child = self._start()
@@ -67,7 +104,7 @@ class PoolWorker:
         limit = ("--limit", str(self._limit)) if self._limit else ()
         command = ("prefect", "worker", "start", "--pool", self._pool, "--type", "process", *limit)
         with open_log(self.log) as log:
-            return subprocess.Popen(
+            child = subprocess.Popen(
                 [sys.executable, "-m", "flows.tied", *command],
                 env={**os.environ, **self._options, "PREFECT_WORKER_QUERY_SECONDS": "5"},
                 stdin=subprocess.PIPE,
@@ -75,3 +112,6 @@ class PoolWorker:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for `synth up`, which ends it in order
             )
+        if self._cores:
+            os.sched_setaffinity(child.pid, self._cores)  # before it has threads or children
+        return child

@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,11 +121,17 @@ def _server(output_dir: Path) -> Iterator[None]:
     logging.raiseExceptions = False  # a server that can't keep our logs is told of once, by what fails
     if server_is_configured():
         with connected(quiet), _users_server():
+            from flows.zombies import crash_zombies
+
+            crash_zombies()
             yield
         return
     with private_server(output_dir) as server:
         own = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(server.home)}
         with environment(quiet), connected(own):
+            from flows.zombies import crash_zombies
+
+            crash_zombies(timedelta())  # whose runs were this server's has ended, for it ends with its parent
             yield
 
 

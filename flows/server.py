@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from flows.children import Restarts, open_log
+from flows.children import Restarts, last_line, open_log
 from flows.locks import try_lock
 from synth_core.errors import EnvironmentFault, SynthError, UsageError
 
@@ -50,6 +50,8 @@ PRIVATE: dict[str, str] = {
 }
 _STOP_SECONDS = 15.0
 _MOST_RESTARTS = 20  # in a row, of a server that dies young each time
+# In a row, of one that ends with Python's own exit code: a broken installation, which no restart mends.
+_MOST_BROKEN_STARTS = 3
 _LONGEST_PAUSE = 5.0  # seconds between two lives; clients wait, but not for ever
 
 
@@ -101,7 +103,8 @@ class Server:
     def check(self) -> None:
         """Raises `EnvironmentFault` where the server kept dying and is started no more."""
         if self._given_up.is_set():
-            raise EnvironmentFault(f"the Prefect server died {self.deaths} times; {self.log} says why")
+            said = f"{last_line(self.log):.200}"
+            raise EnvironmentFault(f"the Prefect server died {self.deaths} times ({said}); see {self.log}")
 
     @property
     def pid(self) -> int:
@@ -124,14 +127,14 @@ class Server:
 
     def _keep_alive(self) -> None:
         """A server that dies is started again: the run goes on, its clients wait in the backlog."""
-        restarts = Restarts(_LONGEST_PAUSE)
+        restarts, broken = Restarts(_LONGEST_PAUSE), 0
         while True:
-            self._child.wait()
+            broken = broken + 1 if self._child.wait() == 1 else 0
             if self._closing.is_set():
                 return
             self.deaths += 1
             pause = restarts.died()
-            if restarts.in_a_row > _MOST_RESTARTS:
+            if restarts.in_a_row > _MOST_RESTARTS or broken >= _MOST_BROKEN_STARTS:
                 self._given_up.set()
                 self._socket.close()  # clients are refused at once, rather than left to wait
                 return

@@ -20,6 +20,7 @@ from flows.progress import Progress, RunSummary, Tally
 from flows.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds, sized
 from flows.takeover import flow_run_id, go_on, go_on_with_cut_short, its_end_noted
 from flows.workshop import OpenWorkshop, open_workshop
+from flows.zombies import crash_zombies
 from synth_core.providers.calls import read_totals
 from synth_core.records import Manifest
 from synth_core.settings import Settings
@@ -80,6 +81,7 @@ def synth(settings: Settings) -> RunSummary:
     if session.resume:
         return go_on(session.resume, work_on)
     if session.takes_over:
+        crash_zombies()
         go_on_with_cut_short(settings.resolved().output_dir, work_on)
     run = plan_run(sized(with_provider(settings)), flow_run_id=flow_run_id())
     with lock_run(run.folder):  # before there is a record, by which another flow could take it for dead

@@ -10,12 +10,11 @@ from uuid import UUID
 
 from httpx import HTTPError
 from prefect import get_client, get_run_logger
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runtime import flow_run
-from prefect.states import Crashed
 
 from flows.locks import lock_run
+from flows.zombies import crash_flow_run
 from synth_core.errors import EnvironmentFault, SynthError, UsageError
 from synth_core.store import Run, RunState, continue_run, finish_run, load_run, refuse_pruned, run_ids
 
@@ -31,6 +30,7 @@ _PASSING = (
     HTTPError,
 )
 _MOST_TAKEOVERS = 5
+_GOES_ON = "Its process is gone; another flow run goes on with the work."
 
 _Done = TypeVar("_Done")
 
@@ -108,20 +108,8 @@ def _taken_over(run: Run, takeovers: int = 0) -> Run:
     """
     goes_on = run.takeovers and run.state is not RunState.RUNNING
     if run.flow_run_id != flow_run_id() and not goes_on:
-        _mark_crashed(run.flow_run_id)
+        crash_flow_run(run.flow_run_id, _GOES_ON)
     return continue_run(run, flow_run_id=flow_run_id(), takeovers=takeovers)
-
-
-def _mark_crashed(dead: str) -> None:
-    """The flow run and its sub-flow runs, where they could not say themselves how they ended."""
-    with contextlib.suppress(ObjectNotFound, ValueError), get_client(sync_client=True) as client:
-        earlier = client.read_flow_run(UUID(dead))
-        parent = FlowRunFilterParentFlowRunId(any_=[earlier.id])
-        parts = client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent))
-        message = "Its process is gone; another flow run goes on with the work."
-        for each in (*parts, earlier):
-            if each.state and not each.state.is_final():
-                client.set_flow_run_state(each.id, Crashed(message=message), force=True)
 
 
 def _is_cancelled() -> bool:

@@ -12,10 +12,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.children import last_line
 from flows.connection import MUTED, connected, server_is_configured
 from flows.findings import Finding
 from flows.locks import try_lock
-from flows.pool_worker import PoolWorker
+from flows.pool_worker import PoolWorker, gpus, start_gpu_workers
 from flows.server import SILENT, Server
 from flows.signals import sigterm_as_interrupt
 from synth_core.errors import EnvironmentFault, UsageError
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 DEFAULT_PORT = 4200
-POOLS = {"cpu": 0, "gpu": 1}  # most flow runs that one worker carries out at once; 0: no limit
+POOLS = ("cpu", "gpu")
+_LOOKS_EVERY = 60.0  # seconds
 _ADDRESS = "address"  # file of the server's folder that tells the API it serves
 # A deployment that runs once at a time holds a lease. Kept in the server's memory, Prefect's default, it dies
 # with the server: then a run under way is ended, and the place of one that had not yet begun stays taken.
@@ -49,9 +51,10 @@ def up(
 ) -> None:
     """Start all of it, keep it running, and stop it in order on Ctrl-C or SIGTERM.
 
-    home: folder of the server's database and logs. gpu: whether to start a worker of the pool `gpu` here;
-    None: if this machine has a GPU. Runs write below the current folder. Raises `UsageError` where the port
-    or the folder is taken, `EnvironmentFault` where Prefect refuses the set-up or the server keeps dying.
+    home: folder of the server's database and logs. gpu: whether to start workers of the pool `gpu` here, one
+    for each GPU; None: if this machine has a GPU. Runs write below the current folder. Raises `UsageError`
+    where the port or the folder is taken, `EnvironmentFault` where Prefect refuses the set-up or the server
+    keeps dying.
     """
     home = (home or default_home()).absolute()
     workers: list[PoolWorker] = []
@@ -61,14 +64,16 @@ def up(
         options = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(home), **SILENT}
         try:
             _set_up(options, home)
-            pools = [pool for pool in POOLS if pool != "gpu" or _serves_gpu(gpu)]
-            workers.extend(PoolWorker(pool, options, home, limit=POOLS[pool]) for pool in pools)
+            workers.append(PoolWorker("cpu", options, home))
+            if _serves_gpu(gpu):
+                workers.extend(start_gpu_workers(options, home, gpus()))
             say(f"deployments, schedules and runs: {server.address}")
             say(f"a run now:  PREFECT_API_URL={server.url} prefect deployment run synth/high-yield")
-            if "gpu" not in pools:
+            if not _serves_gpu(gpu):
                 say("no GPU here, so the pool gpu has no worker; docs/deploying.md says how to add a machine")
             say("to stop:    Ctrl-C; a run that is cut short goes on with the next one, or by `synth resume`")
-            _tend(server, workers, say)
+            with connected(options):
+                _tend(server, workers, say)
         except KeyboardInterrupt:
             say("stopping")
         finally:
@@ -147,7 +152,7 @@ def _set_up(options: Mapping[str, str], home: Path) -> None:
     log = home / "deploy.log"
     log.write_text(result.stdout + result.stderr)
     if result.returncode:
-        raise EnvironmentFault(f"prefect deploy failed; {log} says why")
+        raise EnvironmentFault(f"prefect deploy failed ({last_line(log):.200}); see {log}")
 
 
 def _make_pools(client: SyncPrefectClient) -> None:
@@ -171,7 +176,9 @@ def _prefect_file() -> Path:
 
 def _tend(server: Server, workers: Sequence[PoolWorker], say: Callable[[str], None]) -> None:
     """See to it that all keep running; ends only by a signal, or where the server can't be kept alive."""
-    told = 0
+    from flows.zombies import SILENCE, crash_zombies
+
+    told, next_look = 0, time.monotonic() + SILENCE.total_seconds()
     while True:
         time.sleep(1.0)
         server.check()
@@ -180,6 +187,10 @@ def _tend(server: Server, workers: Sequence[PoolWorker], say: Callable[[str], No
             say(f"the Prefect server died and is started again; {server.log} says why")
         for worker in workers:
             worker.tend(say)
+        # Not before runs that outlived an earlier server could be heard again.
+        if time.monotonic() >= next_look:
+            crash_zombies()
+            next_look = time.monotonic() + _LOOKS_EVERY
 
 
 def _stop(workers: Sequence[PoolWorker]) -> None:
@@ -190,7 +201,7 @@ def _stop(workers: Sequence[PoolWorker]) -> None:
 
 
 def _serves_gpu(asked: bool | None) -> bool:
-    return Path("/dev/nvidia0").exists() if asked is None else asked
+    return bool(gpus()) if asked is None else asked
 
 
 def _check_pools(client: SyncPrefectClient, serves_gpu: bool) -> Iterator[Finding]:
@@ -212,7 +223,7 @@ def _check_pools(client: SyncPrefectClient, serves_gpu: bool) -> Iterator[Findin
                 f"pool {pool}", True, "no worker is online; none is expected of a machine without GPU"
             )
         else:
-            start = f"prefect worker start --pool {pool}" + (" --limit 1" if POOLS[pool] else "")
+            start = f"prefect worker start --pool {pool}" + (" --limit 1" if pool == "gpu" else "")
             yield Finding(f"pool {pool}", False, f"no worker is online: {start}")
 
 

@@ -1,0 +1,121 @@
+"""Runs whose process is gone and that could not say so: the server's history shows them as Crashed.
+
+The automation of `flows.automations` marks flow runs as soon as their heartbeats stop. It lives on events.
+Prefect's server loses those that wait in its memory when it dies, then holds back for a quarter of an hour
+one that follows on a lost one, and drops at its start what it was to expect while it was down. So whoever
+starts a run looks for itself too, at states and heartbeats, which are in the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, StateType
+from prefect.events.filters import (
+    EventFilter,
+    EventNameFilter,
+    EventOccurredFilter,
+    EventResourceFilter,
+)
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun, TaskRun
+
+FLOWS = ["synth", "synth-part", "validate", "report"]  # a team's server carries other people's runs too
+# Three of Prefect's heartbeats, which come every 180 s unless a process is told otherwise. With less, a run
+# started by hand against a team's server, or by a worker of another set-up, would be taken for dead.
+SILENCE = timedelta(minutes=9)
+_AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+FLOW_RUNS_AT_WORK = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_AT_WORK)))
+TASK_RUNS_AT_WORK = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_AT_WORK)))
+_ENDED = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))))
+_GONE = "Its process is gone."
+_OURS = FlowFilter(name=FlowFilterName(any_=FLOWS))
+
+
+def crash_zombies(silence: timedelta = SILENCE) -> None:
+    """Mark the flow runs of Synth that gave no sign for so long, and the task runs that ended ones left open.
+
+    A state or heartbeat from further ahead than that is no sign either: a clock was set back since. What the
+    server refuses or cannot do now is left to the next look.
+    """
+    now = datetime.now(UTC)
+    with contextlib.suppress(HTTPError, ObjectNotFound), get_client(sync_client=True) as client:
+        unchanged = [
+            run
+            for run in client.read_flow_runs(flow_filter=_OURS, flow_run_filter=FLOW_RUNS_AT_WORK)
+            if run.state and abs(now - run.state.timestamp) >= silence
+        ]
+        alive = _with_heartbeat(client, unchanged, now - silence, now + silence)
+        _crash(client, [run for run in unchanged if run.id not in alive], _GONE)
+        orphans = client.read_task_runs(
+            flow_filter=_OURS, flow_run_filter=_ENDED, task_run_filter=TASK_RUNS_AT_WORK
+        )
+        parents = [run.flow_run_id for run in orphans if run.flow_run_id]
+        ended = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=parents)))
+        # What ended just now may have sent word that the server has yet to take in.
+        old = {run.id for run in ended if run.end_time and abs(now - run.end_time) >= silence}
+        _crash_task_runs(client, [run for run in orphans if run.flow_run_id in old])
+
+
+def crash_flow_run(flow_run_id: str, reason: str) -> None:
+    """Mark it and its sub-flow runs, unless they have ended or are of another server's history."""
+    with contextlib.suppress(ObjectNotFound, ValueError), get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(flow_run_id))
+        parent = FlowRunFilterParentFlowRunId(any_=[run.id])
+        parts = client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent))
+        _crash(client, [each for each in (*parts, run) if each.state and not each.state.is_final()], reason)
+
+
+def _with_heartbeat(
+    client: SyncPrefectClient, runs: Sequence[FlowRun], since: datetime, until: datetime
+) -> set[UUID]:
+    """Those of the flow runs that sent a heartbeat in that time."""
+    names = {f"prefect.flow-run.{run.id}": run.id for run in runs}
+    alive = set()
+    for name, run_id in names.items() if since < until else ():
+        beats = client.read_events(
+            EventFilter(
+                occurred=EventOccurredFilter(since=since, until=until),  # type: ignore[arg-type]
+                event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
+                resource=EventResourceFilter(id=[name]),
+            ),
+            limit=1,
+        )
+        if beats.events:
+            alive.add(run_id)
+    return alive
+
+
+def _crash(client: SyncPrefectClient, runs: Iterable[FlowRun], reason: str) -> None:
+    """The flow runs, and the task runs that their processes left unfinished."""
+    for run in runs:
+        client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
+        of = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+        _crash_task_runs(client, client.read_task_runs(flow_run_filter=of, task_run_filter=TASK_RUNS_AT_WORK))
+
+
+def _crash_task_runs(client: SyncPrefectClient, runs: Iterable[TaskRun]) -> None:
+    for run in runs:
+        client.set_task_run_state(run.id, Crashed(message=_GONE), force=True)

@@ -1,0 +1,131 @@
+"""A run whose process is gone is shown as Crashed, and no other, whatever the server's automation missed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect import flow, task
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.states import Completed, Pending, Running
+from simulated import Runner
+
+from flows.connection import connected
+from flows.server import Server
+from flows.synth import synth
+from flows.zombies import crash_zombies
+
+SILENCE = timedelta(seconds=10)
+
+
+@task
+def work() -> None: ...
+
+
+@flow
+def other_peoples() -> None: ...
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[SyncPrefectClient]:
+    with (
+        connected({"PREFECT_API_URL": server.url, "PREFECT_HOME": str(server.home)}),
+        get_client(sync_client=True) as client,
+    ):
+        yield client
+
+
+def begin(client: SyncPrefectClient, state: State, of: object = synth) -> UUID:
+    parameters = {"settings": {}} if of is synth else {}
+    return client.create_flow_run(of, parameters=parameters, state=state).id  # type: ignore[arg-type]
+
+
+def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(client: SyncPrefectClient) -> None:
+    ahead = Running(timestamp=datetime.now(UTC) + timedelta(days=40))  # by a clock that was set back since
+    dead = [begin(client, state) for state in (Running(), Pending(), ahead)]
+    heard, foreign = begin(client, Running()), begin(client, Running(), other_peoples)
+    open_task = client.create_task_run(work, flow_run_id=dead[0], dynamic_key="0", state=Running())
+    time.sleep(SILENCE.total_seconds())
+    emit_event("prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{heard}"})
+    new = begin(client, Running())
+    deadline = time.monotonic() + 60
+    beat = EventFilter(event=EventNameFilter(name=["prefect.flow-run.heartbeat"]))
+    while not client.read_events(beat, limit=1).events and time.monotonic() < deadline:
+        time.sleep(0.1)
+    crash_zombies(SILENCE)
+
+    def state_of(run: UUID) -> str:
+        state = client.read_flow_run(run).state
+        return state.name if state else ""
+
+    assert [state_of(run) for run in dead] == ["Crashed"] * 3
+    assert [state_of(run) for run in (heard, foreign, new)] == ["Running"] * 3
+    assert client.read_task_run(open_task.id).state_name == "Crashed"
+    for run in (heard, foreign, new):
+        client.set_flow_run_state(run, Completed(), force=True)
+
+
+def test_task_runs_that_an_ended_flow_run_left_open_are_closed(client: SyncPrefectClient) -> None:
+    """As the automation leaves them, which marks flow runs alone."""
+    run = begin(client, Running())
+    open_task = client.create_task_run(work, flow_run_id=run, dynamic_key="0", state=Running())
+    done = client.create_task_run(work, flow_run_id=run, dynamic_key="1", state=Completed())
+    client.set_flow_run_state(run, Completed(), force=True)
+    crash_zombies(timedelta(hours=1))
+    assert client.read_task_run(open_task.id).state_name == "Running"  # its last word may be under way
+    crash_zombies(timedelta())
+    assert client.read_task_run(open_task.id).state_name == "Crashed"
+    assert client.read_task_run(done.id).state_name == "Completed"
+
+
+def test_a_flow_run_that_was_taken_for_dead_and_lives_has_the_last_word(client: SyncPrefectClient) -> None:
+    run = begin(client, Running())
+    crash_zombies(timedelta())
+    client.set_flow_run_state(run, Completed())
+    state = client.read_flow_run(run).state
+    assert state
+    assert state.is_completed()
+
+
+# Killed between the start of its flow run and its record, so that nothing else tells of that flow run.
+CUT_SHORT = """
+import os, signal, sys
+from pathlib import Path
+import flows.synth
+from simulated import Runner
+
+flows.synth.plan_run = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+Runner(Path(sys.argv[1]))(num_total_samples=1)
+"""
+
+
+def test_the_history_of_a_folder_shows_no_run_at_work_that_was_killed_in_its_first_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "his"))  # names no server, so a private one
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    subprocess.run([sys.executable, "-c", CUT_SHORT, str(tmp_path / "out")], check=False)
+    home = tmp_path / "out" / ".synth" / "prefect"
+    assert states(home) == ["Running"]
+    Runner(tmp_path / "out")(num_total_samples=1)
+    assert states(home) == ["Completed", "Crashed"]
+
+
+def states(home: Path) -> list[str]:
+    """Of the flow runs in a server's history."""
+    with (
+        Server(home) as server,
+        connected({"PREFECT_API_URL": server.url, "PREFECT_HOME": str(home)}),
+        get_client(sync_client=True) as client,
+    ):
+        return sorted(run.state.name for run in client.read_flow_runs() if run.state)
