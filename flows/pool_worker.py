@@ -15,10 +15,10 @@ from flows.tied import PATIENCE
 _LONGEST_PAUSE = 60.0  # seconds between two lives of a worker that dies young
 
 
-def gpus() -> list[str]:
+def gpus(devices: Path = Path("/dev")) -> list[str]:
     """This machine's GPUs as CUDA_VISIBLE_DEVICES names them; where it is set, those that it leaves."""
     # A container may have /dev/nvidia3 alone; for CUDA that is the first.
-    here = [str(i) for i, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    here = [str(i) for i, _ in enumerate(devices.glob("nvidia[0-9]*"))]
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not here or chosen is None:
         return here

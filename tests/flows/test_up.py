@@ -22,7 +22,7 @@ from prefect.states import Pending
 
 from flows.connection import connected
 from flows.findings import Finding
-from flows.pool_worker import PoolWorker
+from flows.pool_worker import PoolWorker, gpus, start_gpu_workers
 from flows.server import Server
 from flows.up import _VISIBLE, api_of, up, up_check
 from synth_core.errors import UsageError
@@ -215,6 +215,56 @@ def test_a_worker_that_dies_is_started_again_and_told_of(server: Server, tmp_pat
     worker.end()
     worker.wait()
     assert "stopped" in worker.log.read_text(), "in order: it ended its flow runs first"
+
+
+@pytest.mark.parametrize(
+    ("there", "variable", "found"),
+    [
+        ((), "0", []),
+        (("nvidia0", "nvidia1", "nvidiactl"), None, ["0", "1"]),
+        (("nvidia3",), None, ["0"]),  # as a container may have it
+        (("nvidia0", "nvidia1"), "1", ["1"]),
+        (("nvidia0", "nvidia1"), "GPU-5f, 0", ["GPU-5f", "0"]),
+        (("nvidia0",), "", []),
+        (("nvidia0",), "-1", []),
+    ],
+)
+def test_each_gpu_that_is_left_to_cuda_is_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: tuple[str, ...],
+    variable: str | None,
+    found: list[str],
+) -> None:
+    for name in there:
+        (tmp_path / name).touch()
+    if variable is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    assert gpus(tmp_path) == found
+
+
+def test_each_gpu_has_a_worker_with_a_share_of_the_cores(server: Server, tmp_path: Path) -> None:
+    options = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path)}
+    workers = list(start_gpu_workers(options, tmp_path, ["0", "GPU-5f"]))
+    try:
+        seen = [
+            variable
+            for worker in workers
+            for variable in Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
+            if variable.startswith(b"CUDA_VISIBLE_DEVICES=")
+        ]
+        cores = [os.sched_getaffinity(worker.pid) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.end()
+        for worker in workers:
+            worker.wait()
+    assert seen == [b"CUDA_VISIBLE_DEVICES=0", b"CUDA_VISIBLE_DEVICES=GPU-5f"]
+    assert set.union(*cores) == os.sched_getaffinity(0)
+    if len(os.sched_getaffinity(0)) > 1:
+        assert set.isdisjoint(*cores)
 
 
 def test_a_check_asks_the_server_that_the_options_name(tmp_path: Path) -> None:
