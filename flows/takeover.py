@@ -13,6 +13,7 @@ from prefect import get_client, get_run_logger
 from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runtime import flow_run
 
+from flows.connection import is_outage
 from flows.locks import lock_run
 from flows.zombies import crash_flow_run
 from synth_core.errors import EnvironmentFault, SynthError, UsageError
@@ -27,7 +28,6 @@ _PASSING = (
     asyncio.CancelledError,
     EnvironmentFault,
     OSError,
-    HTTPError,
 )
 _MOST_TAKEOVERS = 5
 _GOES_ON = "Its process is gone; another flow run goes on with the work."
@@ -71,11 +71,9 @@ def its_end_noted(run: Run) -> Iterator[None]:
     """Around the work on a run whose lock the caller holds: what it raises is told by the run's record."""
     try:
         yield
-    except _PASSING:
-        finish_run(run, RunState.FAILED if _is_cancelled() else RunState.INTERRUPTED)
-        raise
-    except BaseException:
-        finish_run(run, RunState.FAILED)
+    except BaseException as error:
+        goes_on = _passes(error) and not _is_cancelled()
+        finish_run(run, RunState.INTERRUPTED if goes_on else RunState.FAILED)
         raise
 
 
@@ -110,6 +108,10 @@ def _taken_over(run: Run, takeovers: int = 0) -> Run:
     if run.flow_run_id != flow_run_id() and not goes_on:
         crash_flow_run(run.flow_run_id, _GOES_ON)
     return continue_run(run, flow_run_id=flow_run_id(), takeovers=takeovers)
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, _PASSING) or (isinstance(error, Exception) and is_outage(error))
 
 
 def _is_cancelled() -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from httpx import ConnectError
+from httpx import ConnectError, HTTPStatusError, Request, Response
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.concurrency._leases import maintain_concurrency_lease
@@ -36,6 +36,8 @@ from synth_core.store import (
     run_ids,
     save_run,
 )
+
+ASKED = Request("POST", "http://127.0.0.1/api")
 
 
 @dataclass
@@ -151,6 +153,8 @@ def test_a_run_is_locked_before_its_record_can_be_read(
         (HopelessProvider("the provider answers no more"), RunState.INTERRUPTED),
         (OSError("stale file handle"), RunState.INTERRUPTED),
         (ConnectError("the server is gone"), RunState.INTERRUPTED),
+        (HTTPStatusError("", request=ASKED, response=Response(503)), RunState.INTERRUPTED),
+        (HTTPStatusError("", request=ASKED, response=Response(422)), RunState.FAILED),
         (UsageError("no key"), RunState.FAILED),
         (KeyError("a mistake of ours"), RunState.FAILED),
     ],
