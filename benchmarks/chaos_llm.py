@@ -47,7 +47,10 @@ class Llm:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                length = int(self.headers["Content-Length"])
+                if len(text := self.rfile.read(length)) < length:
+                    return  # killed in the middle of its question
+                body = json.loads(text)
                 data = llm.answer(body["messages"][-1]["content"], body["model"])
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")

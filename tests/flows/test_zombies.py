@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -19,9 +20,12 @@ from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Completed, Pending, Running
 from simulated import Runner
 
+from flows import zombies
 from flows.connection import connected
+from flows.pool_worker import PoolWorker
 from flows.server import Server
 from flows.synth import synth
+from flows.up import _tend
 from flows.zombies import crash_zombies
 
 SILENCE = timedelta(seconds=10)
@@ -94,6 +98,31 @@ def test_a_flow_run_that_was_taken_for_dead_and_lives_has_the_last_word(client: 
     state = client.read_flow_run(run).state
     assert state
     assert state.is_completed()
+
+
+class Watch(PoolWorker):
+    """In the place of a worker: one flow run after the other is found dead; the last ends `synth up`."""
+
+    def __init__(self, client: SyncPrefectClient, runs: int) -> None:
+        self.client, self.left, self.run = client, runs, begin(client, Running())
+
+    def tend(self, say: Callable[[str], None]) -> None:
+        state = self.client.read_flow_run(self.run).state
+        if state and state.is_crashed():
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+            self.run = begin(self.client, Running())
+
+
+def test_up_looks_again_and_again(
+    client: SyncPrefectClient, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zombies, "SILENCE", timedelta())
+    monkeypatch.setattr(zombies, "crash_zombies", functools.partial(crash_zombies, timedelta()))
+    monkeypatch.setattr("flows.up._LOOKS_EVERY", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        _tend(server, [Watch(client, 2)], print)
 
 
 # Killed between the start of its flow run and its record, so that nothing else tells of that flow run.
