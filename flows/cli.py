@@ -160,7 +160,7 @@ def up(
     ] = None,
     home: Annotated[Path | None, Parameter(help="Folder of its database and logs")] = None,
     gpu: Annotated[
-        bool | None, Parameter(help="Start a worker of the pool gpu here; default: if there is a GPU")
+        bool | None, Parameter(help="Start workers of the pool gpu, one a GPU; default: if there is a GPU")
     ] = None,
     only_check: Annotated[
         bool, Parameter(name="--check", negative="", help="Start nothing; say what is amiss with a set-up")
