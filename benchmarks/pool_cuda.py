@@ -28,12 +28,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import FlowRun
 
 from flows.connection import connected
+from flows.pool_worker import gpus
 from synth_core.store import scan_ledger
 
 SYNTH = [sys.executable, "-c", "from flows.cli import main; main()"]
@@ -86,9 +88,11 @@ def nothing_is_amiss(url: str) -> bool:
         check = subprocess.run(
             [*SYNTH, "up", "--check", "--gpu", "--port", port], capture_output=True, text=True
         )
-        if check.returncode == 0 or time.monotonic() > deadline:
+        all_online = f"pool gpu      {len(gpus()) or 1} workers online" in check.stdout
+        good = check.returncode == 0 and all_online
+        if good or time.monotonic() > deadline:
             print(f"synth up --check: exit {check.returncode}\n{check.stdout}{check.stderr}")
-            return check.returncode == 0
+            return good
         time.sleep(2)
 
 
@@ -128,7 +132,8 @@ def runs_by_the_pool(folder: Path, candidates: int, device: str) -> bool:
         print(f"  {run.name} {run.state_name}, {_seconds(run):.0f} s from {run.start_time:%H:%M:%S}")
     at_once = max((sum(_overlap(run, other) for other in runs) for run in runs), default=0)
     print(f"flow runs of the pool at the same time: {at_once}")
-    return said.get("attempted") == candidates and all(run.state_name == "Completed" for run in runs)
+    ended = all(run.state_name == "Completed" for run in runs)
+    return said.get("attempted") == candidates and ended and at_once == min(len(runs), len(gpus()) or 1)
 
 
 def is_the_same_by_the_pool(folder: Path, candidates: int, device: str) -> bool:
@@ -137,12 +142,11 @@ def is_the_same_by_the_pool(folder: Path, candidates: int, device: str) -> bool:
 
     def strike() -> None:
         """Kill the process of the flow run once it is at work."""
-        while not (new := [run for run in validate_runs() if run.id not in earlier and run.start_time]):
+        while not (pids := [run.infrastructure_pid for run in validate_runs() if _begun(run, earlier)]):
             if done.wait(1):
                 return
         done.wait(5)
-        pid = int((new[0].infrastructure_pid or "0").split(":")[-1])
-        os.kill(pid, signal.SIGKILL)
+        os.kill(int((pids[0] or "").split(":")[-1]), signal.SIGKILL)
 
     striker = threading.Thread(target=strike)
     striker.start()
@@ -162,6 +166,10 @@ def is_the_same_by_the_pool(folder: Path, candidates: int, device: str) -> bool:
 def validate_runs() -> list[FlowRun]:
     with connected({}), get_client(sync_client=True) as client:
         return client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["validate"])))
+
+
+def _begun(run: FlowRun, earlier: set[UUID]) -> bool:
+    return bool(run.id not in earlier and run.start_time and run.infrastructure_pid)
 
 
 def _seconds(run: FlowRun) -> float:

@@ -40,7 +40,7 @@ def automations(silence: timedelta = SILENCE) -> list[AutomationCore]:
                 expect={heartbeat, running, *(f"prefect.flow-run.{state}" for state in _ENDED)},
                 match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
                 match_related=ResourceSpecification(
-                    {"prefect.resource.role": ["flow"], "prefect.resource.name": FLOWS}
+                    {"prefect.resource.role": ["flow"], "prefect.resource.name": list(FLOWS)}
                 ),
                 for_each={"prefect.resource.id"},
                 posture=Posture.Proactive,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,18 +14,22 @@ from pathlib import Path
 from flows.children import Restarts, open_log
 from flows.tied import PATIENCE
 
+_DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 _LONGEST_PAUSE = 60.0  # seconds between two lives of a worker that dies young
 
 
 def gpus(devices: Path = Path("/dev")) -> list[str]:
-    """This machine's GPUs as CUDA_VISIBLE_DEVICES names them; where it is set, those that it leaves."""
+    """This machine's GPUs as CUDA_VISIBLE_DEVICES names them; where it is set, those that it leaves.
+
+    As CUDA reads it: what follows on the first odd name does not count.
+    """
     # A container may have /dev/nvidia3 alone; for CUDA that is the first.
     here = [str(i) for i, _ in enumerate(devices.glob("nvidia[0-9]*"))]
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not here or chosen is None:
         return here
-    names = [name.strip() for name in chosen.split(",")]
-    return [name for name in names if name and not name.startswith("-")]
+    names = (name.strip() for name in chosen.split(","))
+    return list(dict.fromkeys(itertools.takewhile(_DEVICE.fullmatch, names)))
 
 
 def start_gpu_workers(
@@ -39,7 +45,7 @@ def start_gpu_workers(
     for i, device in enumerate(devices):
         share = cores[i * len(cores) // len(devices) : (i + 1) * len(cores) // len(devices)]
         own = {**options, "CUDA_VISIBLE_DEVICES": device}
-        yield PoolWorker("gpu", own, folder, name=f"gpu-{device}", limit=1, cores=share or cores)
+        yield PoolWorker("gpu", own, folder, name=f"gpu-{i}", limit=1, cores=share or cores)
 
 
 class PoolWorker:

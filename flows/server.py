@@ -50,7 +50,8 @@ PRIVATE: dict[str, str] = {
 }
 _STOP_SECONDS = 15.0
 _MOST_RESTARTS = 20  # in a row, of a server that dies young each time
-# In a row, of one that ends with Python's own exit code: a broken installation, which no restart mends.
+# In a row and young, of one that ends with Python's own exit code: what fails before it starts to serve is a
+# broken installation, which no restart mends. Where its database fails it, the code is uvicorn's.
 _MOST_BROKEN_STARTS = 3
 _LONGEST_PAUSE = 5.0  # seconds between two lives; clients wait, but not for ever
 
@@ -103,8 +104,8 @@ class Server:
     def check(self) -> None:
         """Raises `EnvironmentFault` where the server kept dying and is started no more."""
         if self._given_up.is_set():
-            said = f"{last_line(self.log):.200}"
-            raise EnvironmentFault(f"the Prefect server died {self.deaths} times ({said}); see {self.log}")
+            said = f" ({said:.200})" if (said := last_line(self.log)) else ""
+            raise EnvironmentFault(f"the Prefect server died {self.deaths} times{said}; see {self.log}")
 
     @property
     def pid(self) -> int:
@@ -129,11 +130,12 @@ class Server:
         """A server that dies is started again: the run goes on, its clients wait in the backlog."""
         restarts, broken = Restarts(_LONGEST_PAUSE), 0
         while True:
-            broken = broken + 1 if self._child.wait() == 1 else 0
+            code = self._child.wait()
             if self._closing.is_set():
                 return
             self.deaths += 1
             pause = restarts.died()
+            broken = broken + 1 if code == 1 and restarts.in_a_row else 0
             if restarts.in_a_row > _MOST_RESTARTS or broken >= _MOST_BROKEN_STARTS:
                 self._given_up.set()
                 self._socket.close()  # clients are refused at once, rather than left to wait
@@ -174,7 +176,7 @@ def _serve(handle: int, home: Path) -> None:
     # Of no other server than an earlier life of this one; after a power cut its process id may be another's.
     (home / "concurrency_leases" / "expirations.lock").unlink(missing_ok=True)
     config = uvicorn.Config(
-        create_app, factory=True, log_level="critical", lifespan="on", timeout_graceful_shutdown=5
+        create_app, factory=True, log_level="error", lifespan="on", timeout_graceful_shutdown=5
     )
     server = uvicorn.Server(config)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -176,9 +178,7 @@ def _prefect_file() -> Path:
 
 def _tend(server: Server, workers: Sequence[PoolWorker], say: Callable[[str], None]) -> None:
     """See to it that all keep running; ends only by a signal, or where the server can't be kept alive."""
-    from flows.zombies import SILENCE, crash_zombies
-
-    told, next_look = 0, time.monotonic() + SILENCE.total_seconds()
+    told, look = 0, _Lookout()
     while True:
         time.sleep(1.0)
         server.check()
@@ -187,10 +187,36 @@ def _tend(server: Server, workers: Sequence[PoolWorker], say: Callable[[str], No
             say(f"the Prefect server died and is started again; {server.log} says why")
         for worker in workers:
             worker.tend(say)
-        # Not before runs that outlived an earlier server could be heard again.
-        if time.monotonic() >= next_look:
-            crash_zombies()
-            next_look = time.monotonic() + _LOOKS_EVERY
+        look.tend()
+
+
+class _Lookout:
+    """Looks for dead runs each minute, beside all else, for a server that hangs may keep it waiting.
+
+    Not before runs could be heard again that outlived an earlier server or, with this machine, a sleep.
+    """
+
+    def __init__(self) -> None:
+        self._due = self._clock = 0.0
+        self._wait()
+        self._looking = threading.Thread()
+
+    def tend(self) -> None:
+        from flows.zombies import crash_zombies
+
+        if abs(time.time() - time.monotonic() - self._clock) > _LOOKS_EVERY:
+            self._wait()
+        if time.monotonic() >= self._due and not self._looking.is_alive():
+            self._due = time.monotonic() + _LOOKS_EVERY
+            within = contextvars.copy_context()  # which server Prefect talks to
+            self._looking = threading.Thread(target=within.run, args=(crash_zombies,), daemon=True)
+            self._looking.start()
+
+    def _wait(self) -> None:
+        from flows.zombies import SILENCE
+
+        self._due = time.monotonic() + SILENCE.total_seconds()
+        self._clock = time.time() - time.monotonic()
 
 
 def _stop(workers: Sequence[PoolWorker]) -> None:

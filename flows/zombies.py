@@ -20,6 +20,7 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterEndTime,
     FlowRunFilterId,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
@@ -28,7 +29,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.events.filters import (
     EventFilter,
     EventNameFilter,
@@ -40,18 +41,18 @@ from prefect.states import Crashed
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun, TaskRun
+    from prefect.client.schemas.objects import FlowRun
 
-FLOWS = ["synth", "synth-part", "validate", "report"]  # a team's server carries other people's runs too
+# Each with a parameter that tells it from another of that name: a team's server has other people's runs too.
+FLOWS = {"synth": "settings", "synth-part": "first_batch", "validate": "shards", "report": "output_dir"}
 # Three of Prefect's heartbeats, which come every 180 s unless a process is told otherwise. With less, a run
 # started by hand against a team's server, or by a worker of another set-up, would be taken for dead.
 SILENCE = timedelta(minutes=9)
 _AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 FLOW_RUNS_AT_WORK = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_AT_WORK)))
 TASK_RUNS_AT_WORK = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_AT_WORK)))
-_ENDED = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(TERMINAL_STATES))))
 _GONE = "Its process is gone."
-_OURS = FlowFilter(name=FlowFilterName(any_=FLOWS))
+_PAGE = 200  # rows; the server gives no more at once
 
 
 def crash_zombies(silence: timedelta = SILENCE) -> None:
@@ -61,22 +62,16 @@ def crash_zombies(silence: timedelta = SILENCE) -> None:
     server refuses or cannot do now is left to the next look.
     """
     now = datetime.now(UTC)
-    with contextlib.suppress(HTTPError, ObjectNotFound), get_client(sync_client=True) as client:
+    # Nor what ended just now: it may have sent word that the server has yet to take in.
+    ends = FlowRunFilterEndTime(before_=now - silence), FlowRunFilterEndTime(after_=now + silence)  # type: ignore[arg-type]
+    with contextlib.suppress(HTTPError, ObjectNotFound, ValueError), get_client(sync_client=True) as client:
         unchanged = [
-            run
-            for run in client.read_flow_runs(flow_filter=_OURS, flow_run_filter=FLOW_RUNS_AT_WORK)
-            if run.state and abs(now - run.state.timestamp) >= silence
+            run for run in _at_work(client) if run.state and abs(now - run.state.timestamp) >= silence
         ]
         alive = _with_heartbeat(client, unchanged, now - silence, now + silence)
         _crash(client, [run for run in unchanged if run.id not in alive], _GONE)
-        orphans = client.read_task_runs(
-            flow_filter=_OURS, flow_run_filter=_ENDED, task_run_filter=TASK_RUNS_AT_WORK
-        )
-        parents = [run.flow_run_id for run in orphans if run.flow_run_id]
-        ended = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=parents)))
-        # What ended just now may have sent word that the server has yet to take in.
-        old = {run.id for run in ended if run.end_time and abs(now - run.end_time) >= silence}
-        _crash_task_runs(client, [run for run in orphans if run.flow_run_id in old])
+        for end in ends:
+            _crash_task_runs(client, FlowRunFilter(end_time=end))
 
 
 def crash_flow_run(flow_run_id: str, reason: str) -> None:
@@ -86,6 +81,20 @@ def crash_flow_run(flow_run_id: str, reason: str) -> None:
         parent = FlowRunFilterParentFlowRunId(any_=[run.id])
         parts = client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent))
         _crash(client, [each for each in (*parts, run) if each.state and not each.state.is_final()], reason)
+
+
+def _at_work(client: SyncPrefectClient) -> list[FlowRun]:
+    """Synth's flow runs without an end; other people may have flows of the same names."""
+    return [
+        run
+        for name, parameter in FLOWS.items()
+        for run in client.read_flow_runs(flow_filter=_filter(name), flow_run_filter=FLOW_RUNS_AT_WORK)
+        if parameter in run.parameters
+    ]
+
+
+def _filter(*names: str) -> FlowFilter:
+    return FlowFilter(name=FlowFilterName(any_=list(names)))
 
 
 def _with_heartbeat(
@@ -111,11 +120,17 @@ def _with_heartbeat(
 def _crash(client: SyncPrefectClient, runs: Iterable[FlowRun], reason: str) -> None:
     """The flow runs, and the task runs that their processes left unfinished."""
     for run in runs:
-        client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
-        of = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
-        _crash_task_runs(client, client.read_task_runs(flow_run_filter=of, task_run_filter=TASK_RUNS_AT_WORK))
+        now = client.read_flow_run(run.id).state
+        if now and run.state and now.id == run.state.id:  # else it came to life or to its end meanwhile
+            client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
+            _crash_task_runs(client, FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
 
 
-def _crash_task_runs(client: SyncPrefectClient, runs: Iterable[TaskRun]) -> None:
-    for run in runs:
-        client.set_task_run_state(run.id, Crashed(message=_GONE), force=True)
+def _crash_task_runs(client: SyncPrefectClient, of: FlowRunFilter) -> None:
+    while runs := client.read_task_runs(
+        flow_filter=_filter(*FLOWS), flow_run_filter=of, task_run_filter=TASK_RUNS_AT_WORK, limit=_PAGE
+    ):
+        for run in runs:
+            client.set_task_run_state(run.id, Crashed(message=_GONE), force=True)
+        if len(runs) < _PAGE:
+            return

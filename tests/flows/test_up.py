@@ -227,6 +227,10 @@ def test_a_worker_that_dies_is_started_again_and_told_of(server: Server, tmp_pat
         (("nvidia0", "nvidia1"), "GPU-5f, 0", ["GPU-5f", "0"]),
         (("nvidia0",), "", []),
         (("nvidia0",), "-1", []),
+        (("nvidia0", "nvidia1"), "1,-1,0", ["1"]),  # as CUDA does: up to the first that is none
+        (("nvidia0", "nvidia1"), "1,1", ["1"]),
+        (("nvidia0",), "NoDevFiles", []),
+        (("nvidia0",), "MIG-GPU-5f/1/0", ["MIG-GPU-5f/1/0"]),
     ],
 )
 def test_each_gpu_that_is_left_to_cuda_is_found(
@@ -247,7 +251,7 @@ def test_each_gpu_that_is_left_to_cuda_is_found(
 
 def test_each_gpu_has_a_worker_with_a_share_of_the_cores(server: Server, tmp_path: Path) -> None:
     options = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path)}
-    workers = list(start_gpu_workers(options, tmp_path, ["0", "GPU-5f"]))
+    workers = list(start_gpu_workers(options, tmp_path, ["0", "MIG-GPU-5f/1/0"]))
     try:
         seen = [
             variable
@@ -261,7 +265,7 @@ def test_each_gpu_has_a_worker_with_a_share_of_the_cores(server: Server, tmp_pat
             worker.end()
         for worker in workers:
             worker.wait()
-    assert seen == [b"CUDA_VISIBLE_DEVICES=0", b"CUDA_VISIBLE_DEVICES=GPU-5f"]
+    assert seen == [b"CUDA_VISIBLE_DEVICES=0", b"CUDA_VISIBLE_DEVICES=MIG-GPU-5f/1/0"]
     assert set.union(*cores) == os.sched_getaffinity(0)
     if len(os.sched_getaffinity(0)) > 1:
         assert set.isdisjoint(*cores)

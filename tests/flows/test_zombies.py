@@ -39,6 +39,10 @@ def work() -> None: ...
 def other_peoples() -> None: ...
 
 
+@flow(name="report")
+def another_report() -> None: ...
+
+
 @pytest.fixture
 def client(server: Server) -> Iterator[SyncPrefectClient]:
     with (
@@ -53,11 +57,18 @@ def begin(client: SyncPrefectClient, state: State, of: object = synth) -> UUID:
     return client.create_flow_run(of, parameters=parameters, state=state).id  # type: ignore[arg-type]
 
 
-def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(client: SyncPrefectClient) -> None:
+def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(
+    client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ahead = Running(timestamp=datetime.now(UTC) + timedelta(days=40))  # by a clock that was set back since
     dead = [begin(client, state) for state in (Running(), Pending(), ahead)]
-    heard, foreign = begin(client, Running()), begin(client, Running(), other_peoples)
-    open_task = client.create_task_run(work, flow_run_id=dead[0], dynamic_key="0", state=Running())
+    heard = begin(client, Running())
+    foreign = [begin(client, Running(), each) for each in (other_peoples, another_report)]
+    monkeypatch.setattr(zombies, "_PAGE", 2)
+    open_tasks = [
+        client.create_task_run(work, flow_run_id=dead[0], dynamic_key=str(i), state=Running()).id
+        for i in range(5)
+    ]
     time.sleep(SILENCE.total_seconds())
     emit_event("prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{heard}"})
     new = begin(client, Running())
@@ -72,9 +83,9 @@ def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(client: SyncPrefectClie
         return state.name if state else ""
 
     assert [state_of(run) for run in dead] == ["Crashed"] * 3
-    assert [state_of(run) for run in (heard, foreign, new)] == ["Running"] * 3
-    assert client.read_task_run(open_task.id).state_name == "Crashed"
-    for run in (heard, foreign, new):
+    assert [state_of(run) for run in (heard, *foreign, new)] == ["Running"] * 4
+    assert {client.read_task_run(each).state_name for each in open_tasks} == {"Crashed"}
+    for run in (heard, *foreign, new):
         client.set_flow_run_state(run, Completed(), force=True)
 
 
