@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ from flows.connection import connected
 from flows.pool_worker import PoolWorker
 from flows.server import Server
 from flows.synth import synth
-from flows.up import _tend
+from flows.up import _Lookout, _tend
 from flows.zombies import crash_zombies
 
 SILENCE = timedelta(seconds=10)
@@ -134,6 +135,21 @@ def test_up_looks_again_and_again(
     monkeypatch.setattr("flows.up._LOOKS_EVERY", 0.0)
     with pytest.raises(KeyboardInterrupt):
         _tend(server, [Watch(client, 2)], print)
+
+
+@pytest.mark.parametrize(("slept", "looks"), [(0.0, 1), (3600.0, 0)])
+def test_up_waits_again_when_the_machine_has_slept(
+    monkeypatch: pytest.MonkeyPatch, slept: float, looks: int
+) -> None:
+    """A run that slept with it has been silent for as long."""
+    looked = threading.Semaphore(0)
+    monkeypatch.setattr(zombies, "crash_zombies", looked.release)
+    monkeypatch.setattr(zombies, "SILENCE", timedelta())
+    lookout, real = _Lookout(), time.time
+    monkeypatch.setattr(zombies, "SILENCE", timedelta(hours=1))
+    monkeypatch.setattr(time, "time", lambda: real() + slept)
+    lookout.tend()
+    assert looked.acquire(timeout=5.0 if looks else 0.5) is bool(looks)
 
 
 # Killed between the start of its flow run and its record, so that nothing else tells of that flow run.
