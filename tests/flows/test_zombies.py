@@ -17,7 +17,7 @@ from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
-from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
 from prefect.states import Completed, Pending, Running
 from simulated import Runner
 
@@ -71,12 +71,17 @@ def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(
         for i in range(5)
     ]
     time.sleep(SILENCE.total_seconds())
-    emit_event("prefect.flow-run.heartbeat", resource={"prefect.resource.id": f"prefect.flow-run.{heard}"})
-    new = begin(client, Running())
-    deadline = time.monotonic() + 60
-    beat = EventFilter(event=EventNameFilter(name=["prefect.flow-run.heartbeat"]))
-    while not client.read_events(beat, limit=1).events and time.monotonic() < deadline:
+    resource = {"prefect.resource.id": f"prefect.flow-run.{heard}"}
+    soon = datetime.now(UTC) + SILENCE * 0.8  # so that a server may take its time
+    emit_event("prefect.flow-run.heartbeat", resource=resource, occurred=soon)
+    beat = EventFilter(
+        event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
+        resource=EventResourceFilter(id=list(resource.values())),
+        occurred=EventOccurredFilter(until=soon + SILENCE),
+    )
+    while not client.read_events(beat, limit=1).events:
         time.sleep(0.1)
+    new = begin(client, Running())
     crash_zombies(SILENCE)
 
     def state_of(run: UUID) -> str:
