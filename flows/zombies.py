@@ -52,7 +52,7 @@ _AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 FLOW_RUNS_AT_WORK = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_AT_WORK)))
 TASK_RUNS_AT_WORK = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_AT_WORK)))
 _GONE = "Its process is gone."
-_PAGE = 200  # rows; the server gives no more at once
+_PAGE, _MOST_PAGES = 200, 50  # rows; the server gives no more at once. A look must end, whatever it does.
 
 
 def crash_zombies(silence: timedelta = SILENCE) -> None:
@@ -127,9 +127,10 @@ def _crash(client: SyncPrefectClient, runs: Iterable[FlowRun], reason: str) -> N
 
 
 def _crash_task_runs(client: SyncPrefectClient, of: FlowRunFilter) -> None:
-    while runs := client.read_task_runs(
-        flow_filter=_filter(*FLOWS), flow_run_filter=of, task_run_filter=TASK_RUNS_AT_WORK, limit=_PAGE
-    ):
+    for _ in range(_MOST_PAGES):
+        runs = client.read_task_runs(
+            flow_filter=_filter(*FLOWS), flow_run_filter=of, task_run_filter=TASK_RUNS_AT_WORK, limit=_PAGE
+        )
         for run in runs:
             client.set_task_run_state(run.id, Crashed(message=_GONE), force=True)
         if len(runs) < _PAGE:
