@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -200,11 +200,14 @@ def watched_gpus() -> Iterator[list[int]]:
     most: list[int] = []
     done = threading.Event()
 
-    def watch(ask: Callable[..., Any] = subprocess.run) -> None:
+    def watch() -> None:
         command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
         while not done.wait(1.0):
             try:
-                now = [int(line) for line in ask(command, capture_output=True, text=True).stdout.split()]
+                now = [
+                    int(line)
+                    for line in subprocess.run(command, capture_output=True, text=True).stdout.split()
+                ]
             except OSError:
                 return
             most[:] = [max(pair) for pair in zip(now, most or now, strict=True)]

@@ -67,11 +67,12 @@ def up(
         try:
             _set_up(options, home)
             workers.append(PoolWorker("cpu", options, home))
-            if _serves_gpu(gpu):
+            serves_gpu = _serves_gpu(gpu)
+            if serves_gpu:
                 workers.extend(start_gpu_workers(options, home, gpus()))
             say(f"deployments, schedules and runs: {server.address}")
             say(f"a run now:  PREFECT_API_URL={server.url} prefect deployment run synth/high-yield")
-            if not _serves_gpu(gpu):
+            if not serves_gpu:
                 say("no GPU here, so the pool gpu has no worker; docs/deploying.md says how to add a machine")
             say("to stop:    Ctrl-C; a run that is cut short goes on with the next one, or by `synth resume`")
             with connected(options):
