@@ -36,9 +36,9 @@ from chaos_trial import WAYS, Host, Trial, set_clock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, TaskRun
 
-from flows import automations, zombies
-from flows.connection import connected
-from flows.server import PRIVATE, Server
+from flows.prefect_server import automations, dead_runs
+from flows.prefect_server.connection import connected
+from flows.prefect_server.server import PRIVATE, Server
 
 HERE = Path(__file__).parent
 MOST_STRIKES_A_RUN = 8
@@ -48,7 +48,7 @@ ENDS_WITHIN = 240.0  # seconds: that, and a slow server
 UP = """
 import sys
 from pathlib import Path
-from flows.up import up
+from flows.prefect_server.up import up
 up(port=int(sys.argv[1]), home=Path("home"), gpu=False)
 """
 
@@ -154,7 +154,7 @@ def nothing_runs(url: str, home: Path, lossy: bool) -> bool:
         print(f"flow runs left to the next run, not marked by the automation: {', '.join(left) or 'none'}")
         deadline = time.monotonic() + 2 * SILENCE.total_seconds()
         while (names := at_work(task_runs=True)) and time.monotonic() < deadline:
-            zombies.crash_zombies(SILENCE)
+            dead_runs.crash_zombies(SILENCE)
             time.sleep(5)
     print(f"runs that never ended: {', '.join(names) or 'none'}")
     return not names and (lossy or not left)
@@ -163,9 +163,9 @@ def nothing_runs(url: str, home: Path, lossy: bool) -> bool:
 def at_work(*, task_runs: bool = False) -> list[str]:
     """Names of the flow runs, and of the task runs too if asked, that have no final state."""
     with get_client(sync_client=True) as client:
-        runs: list[FlowRun | TaskRun] = [*client.read_flow_runs(flow_run_filter=zombies.FLOW_RUNS_AT_WORK)]
+        runs: list[FlowRun | TaskRun] = [*client.read_flow_runs(flow_run_filter=dead_runs.FLOW_RUNS_AT_WORK)]
         if task_runs:
-            runs += client.read_task_runs(task_run_filter=zombies.TASK_RUNS_AT_WORK)
+            runs += client.read_task_runs(task_run_filter=dead_runs.TASK_RUNS_AT_WORK)
     return [run.name for run in runs]
 
 

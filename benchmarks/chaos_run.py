@@ -20,11 +20,11 @@ def main() -> None:
     order = json.loads(sys.argv[1])
     if order["way"] == "deployed":
         sys.exit(0 if run_deployed(order) else 1)
-    import flows.workshop
-    from flows.cli import run
+    import flows.pipeline.stages
+    from flows.cli.app import run
 
     if order["way"] != "real":
-        flows.workshop.open_compute = open_simulated  # type: ignore[assignment]
+        flows.pipeline.stages.open_compute = open_simulated  # type: ignore[assignment]
     if order["resume"]:
         sys.exit(run(["resume", "--output-dir", order["out"], "--json"]))
     sys.exit(run(["generate", *options(settings(order)), "--json"]))
@@ -55,7 +55,7 @@ def settings(order: dict[str, Any]) -> dict[str, Any]:
 
 def run_deployed(order: dict[str, Any]) -> bool:
     """Start the deployment as its schedule would, and see how its flow run ends."""
-    from flows.connection import connected
+    from flows.prefect_server.connection import connected
 
     with connected({"PREFECT_LOGGING_LEVEL": "CRITICAL"}):
         from prefect.deployments import run_deployment
@@ -81,7 +81,7 @@ def open_simulated(settings: Settings, _: object = None) -> Iterator[dict[Stage,
         return
     import chaos_run  # by this name the workers import it
 
-    from flows.spread import spread
+    from flows.pipeline.dask_workers import spread
 
     stages = (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE)
     with spread(settings, stages, chaos_run.open_on_worker) as steps:

@@ -197,7 +197,7 @@ def kill_one_dask_worker(trial: Trial, rng: random.Random) -> bool:
 
 def lose_database(trial: Trial, _: random.Random) -> bool:
     """The private server dies and all its history with it."""
-    servers = trial.find("flows.server")
+    servers = trial.find("flows.prefect_server.server")
     files = list(trial.out.glob(".synth/prefect/prefect.db*"))
     for file in files:
         file.unlink(missing_ok=True)
@@ -239,7 +239,7 @@ VICTIMS: dict[str, Strike] = {
     "flow SIGKILL": kill_flow("SIGKILL"),
     "flow SIGTERM": kill_flow("SIGTERM"),
     "flow SIGINT": kill_flow("SIGINT"),
-    "server SIGKILL": kill_parts("flows.server"),
+    "server SIGKILL": kill_parts("flows.prefect_server.server"),
     "database lost": lose_database,
     "PostgreSQL SIGKILL": kill_postgres,
     "worker SIGKILL": kill_parts("prefect worker start"),

@@ -29,7 +29,7 @@ from loopback import Act, Loopback, Seen, answer, error
 
 from synth_core.prompting import render_prompts
 from synth_core.providers.call import Reply, Request
-from synth_core.providers.calls import read_totals
+from synth_core.providers.cost_ledger import read_totals
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.records import Candidate, Outcome, Specification, Usage
 from synth_core.settings import Settings

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from synth_core.program.renaming import rename_class
 from synth_core.records import Candidate, Program, Specification
-from synth_core.renaming import rename_class
 from synth_core.settings import ValidationSettings
 from synth_core.validation.engine import Engine
 

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from synth_core.filtering import Filter
-from synth_core.naming import program_name
 from synth_core.operators.catalog import CATALOG
+from synth_core.program.naming import program_name
 from synth_core.records import (
     Candidate,
     Category,

@@ -24,9 +24,9 @@ from typing import Any
 
 from simulated import Simulation
 
-from flows.progress import RunSummary
+from flows.pipeline.progress import RunSummary
+from flows.prefect_server.server import Server
 from flows.run import run_synth
-from flows.server import Server
 from synth_core.settings import Settings
 
 # What a candidate's stages cost at least, to set simulated runs in proportion; `cost --real` measures it.

@@ -34,11 +34,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import FlowRun
 
-from flows.connection import connected
-from flows.pool_worker import gpus
+from flows.prefect_server.connection import connected
+from flows.prefect_server.workers import gpus
 from synth_core.store import scan_ledger
 
-SYNTH = [sys.executable, "-c", "from flows.cli import main; main()"]
+SYNTH = [sys.executable, "-c", "from flows.cli.app import main; main()"]
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from flows.spread import spread
-from flows.workshop import Workshop, keep, start
+from flows.pipeline.dask_workers import spread
+from flows.pipeline.stages import Workshop, keep, start
 from synth_core.records import (
     Candidate,
     Category,

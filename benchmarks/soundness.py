@@ -16,9 +16,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 
-from synth_core.providers.constructive import Synthesizer, Written
+from synth_core.providers.constructive import Synthesizer, WrittenProgram
 from synth_core.records import Candidate, Category, Program, Stage, Verdict, sha256
-from synth_core.sampling import sample
+from synth_core.sampling.sample import sample
 from synth_core.settings import Settings
 from synth_core.strategies import effective_strategies
 from synth_core.validation.engine import Engine
@@ -67,7 +67,7 @@ def main() -> None:
 
 def _write(writer: Synthesizer, candidate: Candidate) -> Candidate:
     written = writer.write(candidate.specification.operators, candidate.specification.seed)
-    if not isinstance(written, Written):
+    if not isinstance(written, WrittenProgram):
         return candidate.judged(Verdict.fail(Stage.LLM, Category.PROVIDER_ERROR, str(written)))
     name = written.source.split("class ", 1)[1].split("(", 1)[0]
     return candidate.model_copy(update={"program": Program.of(name, written.source)})

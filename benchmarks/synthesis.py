@@ -20,11 +20,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from synth_core.constants import constants_of
 from synth_core.operators.catalog import CATALOG, find
 from synth_core.operators.operator import Group
+from synth_core.program.constants import constants_of
 from synth_core.records import Candidate, Program, Specification
-from synth_core.sampling import sample
+from synth_core.sampling.sample import sample
 from synth_core.settings import Settings, ValidationSettings
 from synth_core.strategies import effective_strategies
 from synth_core.validation.engine import Engine
@@ -100,7 +100,7 @@ def realised_by(source: str) -> set[str]:
     """Catalog names of what a program realises, read from the graph as validation reads it."""
     import torch
 
-    from synth_core.validation.capture import Recorder
+    from synth_core.validation.inside.capture import Recorder
 
     env: dict[str, Any] = {}
     exec(source, env)

@@ -28,9 +28,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from synth_core import extraction, prompting, sampling, strategies
+from synth_core import extraction, prompting, strategies
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.records import Candidate, Program, Specification
+from synth_core.sampling import sample
 from synth_core.settings import Settings, ValidationSettings
 from synth_core.validation.engine import Engine
 
@@ -149,7 +150,7 @@ def written(count: int, workers: int) -> list[Program]:
     first = 0
     with Engine(settings.validation, workers) as running, Dispatcher(settings) as dispatcher:
         while len(accepted) < count:
-            candidates = sampling.sample(settings, strategy, range(first, first + count))
+            candidates = sample.sample(settings, strategy, range(first, first + count))
             first += count
             candidates = extraction.extract_programs(
                 dispatcher.complete(prompting.render_prompts(candidates))

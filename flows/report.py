@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow, get_run_logger
 
-from flows.artifacts import show_report
+from flows.pipeline.artifacts import show_report
 from synth_core.reporting import write_report
 
 

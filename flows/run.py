@@ -13,7 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.connection import (
+from flows.pipeline.progress import Progress, RunSummary
+from flows.prefect_server.connection import (
     MUTED,
     connected,
     environment,
@@ -22,16 +23,15 @@ from flows.connection import (
     server_fault,
     server_is_configured,
 )
-from flows.progress import Progress, RunSummary
-from flows.server import SILENT, private_server
-from flows.signals import sigterm_as_interrupt
+from flows.prefect_server.server import SILENT, private_server
+from flows.prefect_server.signals import sigterm_as_interrupt
 from synth_core.errors import EnvironmentFault, SynthError
 from synth_core.settings import BudgetSettings, Settings
 from synth_core.store import Run, latest_run, latest_unfinished_run, load_run, refuse_pruned
 from synth_core.store.runs import check_writable, room
 
 if TYPE_CHECKING:
-    from flows.workshop import OpenWorkshop
+    from flows.pipeline.stages import OpenWorkshop
 
 
 _LEAST_FREE_MIB = 64
@@ -121,7 +121,7 @@ def _server(output_dir: Path) -> Iterator[None]:
     logging.raiseExceptions = False  # a server that can't keep our logs is told of once, by what fails
     if server_is_configured():
         with connected(quiet), _users_server():
-            from flows.zombies import crash_zombies
+            from flows.prefect_server.dead_runs import crash_zombies
 
             crash_zombies()
             yield
@@ -129,7 +129,7 @@ def _server(output_dir: Path) -> Iterator[None]:
     with private_server(output_dir) as server:
         own = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(server.home)}
         with environment(quiet), connected(own):
-            from flows.zombies import crash_zombies
+            from flows.prefect_server.dead_runs import crash_zombies
 
             crash_zombies(timedelta())  # whose runs were this server's has ended, for it ends with its parent
             yield

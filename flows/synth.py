@@ -12,16 +12,16 @@ from prefect import flow, get_run_logger
 from prefect.context import TagsContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts
-from flows.conveyor import Conveyor, Finished
-from flows.locks import lock_run
-from flows.pool import Pool
-from flows.progress import Progress, RunSummary, Tally
-from flows.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds, sized
-from flows.takeover import flow_run_id, go_on, go_on_with_cut_short, its_end_noted
-from flows.workshop import OpenWorkshop, open_workshop
-from flows.zombies import crash_zombies
-from synth_core.providers.calls import read_totals
+from flows.pipeline import artifacts
+from flows.pipeline.batches import Conveyor, Finished
+from flows.pipeline.gpu_pool import GpuPool
+from flows.pipeline.progress import Progress, RunSummary, Tally
+from flows.pipeline.recovery import flow_run_id, go_on, go_on_with_cut_short, its_end_noted
+from flows.pipeline.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds, sized
+from flows.pipeline.stages import OpenWorkshop, open_workshop
+from flows.prefect_server.dead_runs import crash_zombies
+from flows.prefect_server.locks import lock_run
+from synth_core.providers.cost_ledger import read_totals
 from synth_core.records import Manifest
 from synth_core.settings import Settings
 from synth_core.store import Run, RunState, finish_run, plan_run, read_settled, save_run
@@ -105,7 +105,7 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
         tally = Tally(session.observer, workshop.spend, earlier_s=read_totals(run.folder).active_s)
         settled = read_settled(run.output_dir, run.run_id)
         shelf = Shelf(run.settings, run.run_id, workshop.texts, settled=settled)
-        progress, yield_alarm = artifacts.Progress(run), artifacts.YieldAlarm(run)
+        progress, yield_alarm = artifacts.ProgressBar(run), artifacts.YieldAlarm(run)
 
         def left(batch: Batch, manifests: Sequence[Manifest]) -> None:
             shelf.settle(batch, manifests)
@@ -115,7 +115,7 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
         wave, window = _in_flight(run.settings)
         pool = None
         if run.settings.validation.pool != "local":
-            pool = Pool(run, shelf, workshop.stages.closed).task()
+            pool = GpuPool(run, shelf, workshop.stages.closed).task()
         conveyor = Conveyor(
             tasks,
             tally.add,

@@ -11,14 +11,14 @@ from prefect import flow, get_run_logger
 from prefect.context import TagsContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.compute import open_compute
+from flows.pipeline.compute import open_compute
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
-from tasks.cache import VALIDATION, Shelf
+from tasks.cache import Shelf
 from tasks.stages import Stages, stage_tasks
 from tasks.storage import fetch, send
-from tasks.versions import stage_version, torch_release
+from tasks.versions import judged_by
 
 
 @flow(
@@ -59,11 +59,6 @@ def validate(settings: Settings, run_id: str, shards: list[Manifest], versions: 
             for manifest in results:
                 send(Path(manifest.path), settings.validation.pool_storage)
     return sum(manifest.alive for manifest in results if manifest.stage is Stage.VALIDATE_COMPILE)
-
-
-def judged_by() -> dict[str, str]:
-    """The versions here of what both sides of a hand-over must have alike; the keys are made of them."""
-    return {"torch": torch_release(), **{stage.value: stage_version(stage) for stage in VALIDATION}}
 
 
 def _check(versions: Mapping[str, str]) -> None:

@@ -1,12 +1,15 @@
-"""Files that appear whole or not at all."""
+"""Files that several processes write: they appear whole or not at all, or are a shared SQLite file."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import sqlite3
 import tempfile
+import time
 from pathlib import Path
+from typing import Final
 
 from synth_core.errors import EnvironmentFault
 
@@ -14,6 +17,10 @@ from synth_core.errors import EnvironmentFault
 _PREFIX, _SUFFIX = ".tmp-", ".tmp"
 # What network file systems answer that know nothing of it.
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
+
+_BUSY_SECONDS: Final = 60.0
+_SQLITE_TRIES: Final = 100
+_SQLITE_PAUSE: Final = 0.05
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -62,6 +69,32 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
             raise EnvironmentFault(f"cannot write {folder}: {error.strerror or error}") from None
+
+
+def open_shared(path: Path, schema: str) -> sqlite3.Connection:
+    """Open or create a SQLite file in WAL mode: many threads and processes may read and write it at once.
+
+    schema: statements that may be run again.
+
+    Transactions are the caller's to begin. What is committed survives kill -9; a power cut may lose the last,
+    and corrupts nothing. Raises sqlite3.Error.
+    """
+    database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    for tries_left in range(_SQLITE_TRIES, -1, -1):
+        try:
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded in a new file only
+            # Switching to WAL ignores the busy timeout: of two who create a file, one is told it is locked.
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.executescript(schema)
+        except sqlite3.Error as error:
+            if not tries_left or "locked" not in str(error):
+                database.close()
+                raise
+            time.sleep(_SQLITE_PAUSE)
+        else:
+            break
+    return database
 
 
 def _read_umask() -> int:

@@ -13,12 +13,13 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from synth_core import layers, syntax
+from synth_core import form
 from synth_core.errors import UsageError
-from synth_core.naming import program_name
 from synth_core.operators.catalog import find
+from synth_core.program import syntax
+from synth_core.program.naming import program_name
+from synth_core.program.renaming import program_class, rename_class
 from synth_core.records import Candidate, Category, Outcome, Program, Stage, Verdict
-from synth_core.renaming import program_class, rename_class
 
 MAX_SOURCE = 1_000_000  # characters; the static gate refuses more, and parsing them would only cost time
 
@@ -73,7 +74,7 @@ def stated_operators(text: str) -> tuple[str, ...]:
 def _extract(candidate: Candidate) -> Candidate:
     completion = candidate.completion
     assert completion is not None
-    if candidate.prompt and candidate.prompt.template == layers.TEMPLATE and "{" in completion.text:
+    if candidate.prompt and candidate.prompt.template == form.TEMPLATE and "{" in completion.text:
         return _from_layers(candidate, completion.text)
     cut_short = completion.outcome is Outcome.TRUNCATED
     text = _without_thoughts(completion.text)
@@ -100,8 +101,8 @@ def _extract(candidate: Candidate) -> Candidate:
 def _from_layers(candidate: Candidate, text: str) -> Candidate:
     operators = candidate.specification.operators
     try:
-        program = Program.of(program_name(operators), layers.write_program(operators, text))
-    except layers.BadAnswer as error:
+        program = Program.of(program_name(operators), form.write_program(operators, text))
+    except form.BadAnswer as error:
         return candidate.judged(
             Verdict.fail(Stage.EXTRACT, Category.SYNTAX_ERROR, f"not to the schema: {error}")
         )

@@ -19,10 +19,10 @@ from typing import Any
 
 import jinja2
 
-from synth_core import layers
+from synth_core import form
 from synth_core.errors import UsageError
-from synth_core.naming import program_name
 from synth_core.operators.catalog import find
+from synth_core.program.naming import program_name
 from synth_core.records import Candidate, Prompt, Specification, Stage, Verdict, sha256
 
 _FOLDER = files("prompts")
@@ -73,7 +73,7 @@ def render(specification: Specification, template: jinja2.Template | None = None
         "provider": specification.provider,
         **extra,
     }
-    if specification.prompt == layers.TEMPLATE:
+    if specification.prompt == form.TEMPLATE:
         names["layer_form"] = _layer_form(specification)
     try:
         system, text = _blocks(template, names)
@@ -87,8 +87,8 @@ def render(specification: Specification, template: jinja2.Template | None = None
 
 def _layer_form(specification: Specification) -> str:
     try:
-        return layers.answer_form(specification.operators, specification.seed)
-    except layers.BadAnswer as error:
+        return form.answer_form(specification.operators, specification.seed)
+    except form.BadAnswer as error:
         raise UsageError(str(error)) from None
 
 

@@ -129,7 +129,7 @@ class Usage(Record):
     cost_usd: float | None = None
 
 
-class Sizes(Record):
+class GpuSizes(Record):
     """Sizes for a GPU of a program that is proved at small ones: other values of the same constants.
 
     They are re-checked for shapes and dtypes under FakeTensor, never run.
@@ -154,7 +154,7 @@ class Completion(Record):
     finish_reason: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
     error: str = ""
-    sizes: Sizes | None = Field(default=None, description="GPU sizes, where they were asked for and exist")
+    sizes: GpuSizes | None = Field(default=None, description="GPU sizes, where they were asked for and exist")
 
 
 class Program(Record):

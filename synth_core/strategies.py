@@ -17,8 +17,8 @@ from synth_core.errors import UsageError
 from synth_core.operators.catalog import find
 from synth_core.records import Record
 from synth_core.settings import Settings
-from synth_core.settings_mistakes import describe, refuse_flags, spell_in_file
-from synth_core.settings_values import Names, Probability, Range
+from synth_core.settings.mistakes import describe, refuse_flags, spell_in_file
+from synth_core.settings.values import Names, Probability, Range
 
 _FOLDER = files("deployments") / "strategies"
 

@@ -21,7 +21,7 @@ from prefect.context import TaskRunContext
 from synth_core.records import Manifest, Record, Stage, sha256
 from synth_core.settings import Settings
 from synth_core.store import note_settled
-from tasks.versions import stage_version, torch_release
+from tasks.versions import VALIDATION, stage_version, torch_release
 
 _HOW_TO_VALIDATE = tuple(
     f"validation.{name}"
@@ -51,7 +51,6 @@ MATTERS: dict[Stage, tuple[str, ...]] = {
     Stage.PERSIST: (),
 }
 
-VALIDATION = (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE)
 # These read the folder, which other runs change, and belong to a run with all its settings. The candidates
 # that `sample` makes know no run for all that.
 _PER_RUN = frozenset({Stage.SAMPLE, Stage.FILTER, Stage.PERSIST})

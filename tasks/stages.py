@@ -19,8 +19,8 @@ from prefect.tasks import Task
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.records import Candidate, Category, Manifest, Stage
 from synth_core.store import describe_shard, read_shard, write_shard
-from tasks.cache import VALIDATION, Batch, OperatorSignatures, Shelf
-from tasks.versions import stage_version
+from tasks.cache import Batch, OperatorSignatures, Shelf
+from tasks.versions import VALIDATION, stage_version
 
 Start = Callable[[Batch, Sequence[Candidate]], list[Candidate]]
 Step = Callable[[Sequence[Candidate], Manifest], list[Candidate]]

@@ -13,20 +13,14 @@ from pathlib import Path
 
 from synth_core.records import Stage, sha256
 
-_CATALOG = ("synth_core/operators", "synth_core/naming.py")
-_PROMPTS = ("synth_core/prompting.py", "synth_core/layers.py", "prompts", *_CATALOG)
-_READERS = ("synth_core/extraction.py", "synth_core/renaming.py", "synth_core/layers.py", *_CATALOG)
-_WRITERS = (
-    "synth_core/providers",
-    "synth_core/synthesis",
-    "synth_core/coherent.py",
-    "synth_core/constants.py",
-    *_READERS,
-)
+VALIDATION = (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE)
+
+_TEXT = ("synth_core/operators", "synth_core/program")
+_PROMPTS = ("synth_core/prompting.py", "synth_core/form.py", "prompts", *_TEXT)
+_READERS = ("synth_core/extraction.py", "synth_core/form.py", *_TEXT)
+_WRITERS = ("synth_core/providers", "synth_core/synthesis", *_READERS)
 _JUDGES = ("synth_core/validation", *_READERS)
-_SAMPLERS = tuple(
-    f"synth_core/{name}" for name in ("sampling.py", "strategies.py", "coverage.py", "filtering", "repair.py")
-)
+_SAMPLERS = ("synth_core/sampling", "synth_core/strategies.py", "synth_core/filtering")
 
 # Files, or folders with all that is below them. filter and persist belong to one run and need no more.
 _DECIDE: dict[Stage, tuple[str, ...]] = {
@@ -44,7 +38,7 @@ _TEXTS = (".py", ".j2", ".json", ".toml")
 
 def decides(stage: Stage) -> tuple[str, ...]:
     """Files, and folders with all that is below them, whose change makes the stage's earlier work stale."""
-    return (*dict.fromkeys(_DECIDE[stage]), "synth_core/records.py", "synth_core/syntax.py")
+    return (*dict.fromkeys(_DECIDE[stage]), "synth_core/records.py")
 
 
 @cache
@@ -58,6 +52,11 @@ def stage_version(stage: Stage) -> str:
 def torch_release() -> str:
     """The installed release, `2.13.0` of `2.13.0+cpu`: machines with and without a GPU have other builds."""
     return version("torch").partition("+")[0]
+
+
+def judged_by() -> dict[str, str]:
+    """The versions here of what both sides of a hand-over must have alike; the keys are made of them."""
+    return {"torch": torch_release(), **{stage.value: stage_version(stage) for stage in VALIDATION}}
 
 
 def _path(name: str) -> Path:

@@ -31,7 +31,7 @@ _LONGEST = (
     "test_engine_pool.py",
     "test_chaos.py",
     "test_synth.py",
-    "test_spread.py",
+    "test_dask_workers.py",
 )
 
 

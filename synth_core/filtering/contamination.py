@@ -11,7 +11,7 @@ from synth_core.filtering.reference import Problem, Reference, kernelbench
 from synth_core.records import Record
 
 
-class Finding(Record):
+class ScanResult(Record):
     """One file. Of a clean one, `score` and `reference` tell the most alike problem of the same operators."""
 
     path: str
@@ -21,7 +21,7 @@ class Finding(Record):
     score: float
 
 
-def scan(paths: Iterable[Path | str], reference: Reference | None = None) -> Iterator[Finding]:
+def scan(paths: Iterable[Path | str], reference: Reference | None = None) -> Iterator[ScanResult]:
     """Compare every `*.py` under the paths with the reference (KernelBench by default), a file at a time.
 
     No program is run, so its graph is not compared; a text that does not parse is like nothing. Raises
@@ -32,7 +32,7 @@ def scan(paths: Iterable[Path | str], reference: Reference | None = None) -> Ite
         prints = Fingerprints.of(path.read_text(encoding="utf-8", errors="replace"))
         match = reference.match(prints)
         near = match or reference.nearest(prints)
-        yield Finding(
+        yield ScanResult(
             path=str(path),
             contaminated=match is not None,
             tier=match.tier if match else "",

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from synth_core.atomic import open_shared
 from synth_core.errors import EnvironmentFault
 from synth_core.filtering.fingerprints import Fingerprints
-from synth_core.shared_sqlite import open_shared
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS claims (

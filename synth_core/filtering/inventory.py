@@ -9,7 +9,7 @@ from pathlib import Path
 
 from synth_core.filtering.fingerprints import Fingerprints
 from synth_core.filtering.index import Claim, Claims, claims_of
-from synth_core.naming import operators_named
+from synth_core.program.naming import operators_named
 from synth_core.store import accepted_programs, hidden_folder
 
 

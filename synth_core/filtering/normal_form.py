@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from synth_core import syntax
-from synth_core.renaming import program_class
+from synth_core.program import syntax
+from synth_core.program.renaming import program_class
 
 _SIZE = "_"  # stands for every number, and in `__init__` for every plain name: sizes come in by either
 _TORCH_MODULES = frozenset({"torch", "nn", "F"})

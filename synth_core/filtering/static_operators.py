@@ -9,9 +9,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from synth_core import syntax
 from synth_core.operators.catalog import realised_operator
-from synth_core.renaming import program_class
+from synth_core.program import syntax
+from synth_core.program.renaming import program_class
 
 _MODULES = {"torch": "torch", "nn": "torch.nn", "F": "torch.nn.functional"}
 _HIDING = (ast.For, ast.While, ast.comprehension, ast.If)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synth_core.atomic import open_shared
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Usage, sha256
-from synth_core.shared_sqlite import open_shared
 
 FILE_NAME = "answers.sqlite"
 _ROWS_A_PIECE, _PAGES_A_PIECE = 100, 500  # what `prune` does at once: a few milliseconds

@@ -7,7 +7,7 @@ from collections import Counter
 
 from synth_core.errors import HopelessProvider
 from synth_core.providers.call import ANSWERED, HOPELESS, Reply
-from synth_core.providers.table import Provider
+from synth_core.providers.provider import Provider
 from synth_core.records import Outcome
 
 # A gateway may answer one 401 by mistake; three with no success between are no mistake.

@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from synth_core.errors import UsageError
-from synth_core.records import Outcome, Sizes, Usage
+from synth_core.records import GpuSizes, Outcome, Usage
 from synth_core.settings import ProviderSettings
 
 # The server answered, whatever it said.
@@ -94,7 +94,7 @@ class Reply:
     serving_model: str = ""
     finish_reason: str = ""
     usage: Usage = field(default_factory=Usage)
-    sizes: Sizes | None = None
+    sizes: GpuSizes | None = None
     error: str = ""
     status: int = 0
     retry_after: float | None = None

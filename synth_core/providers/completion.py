@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synth_core import layers
+from synth_core import form
 from synth_core.providers.answers import answer_key
 from synth_core.providers.call import Reply, Request
 from synth_core.providers.lane import Lane
@@ -25,7 +25,7 @@ def question(candidate: Candidate, lane: Lane, options: ProviderSettings) -> tup
     """What is asked, and the key its answer is kept under (empty where none is kept)."""
     specification, prompt = candidate.specification, candidate.prompt
     assert prompt is not None
-    schema = layers.answer_schema(specification.operators) if prompt.template == layers.TEMPLATE else None
+    schema = form.answer_schema(specification.operators) if prompt.template == form.TEMPLATE else None
     key = ""
     if not lane.provider.writes_here:
         key = answer_key(

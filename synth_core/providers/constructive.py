@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from synth_core.errors import EnvironmentFault
-from synth_core.records import Sizes
+from synth_core.records import GpuSizes
 
 DEADLINE = 120.0  # seconds for one program, the child's start included; usual is 0.02
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenProgram:
     """A program and its plan: the same steps in words, with shapes.
 
     lines, glue: statements of forward, and those that only adapt a shape. chain: nothing is ever joined.
@@ -42,22 +42,22 @@ class Synthesizer:
         for child in reversed(self._children):
             self._free.put(child)
 
-    def write(self, operators: Sequence[str], seed: int) -> Written | str:
+    def write(self, operators: Sequence[str], seed: int) -> WrittenProgram | str:
         """A program that realises `operators`, or one line that says why none was found.
 
         The same arguments give the same text on any machine, whatever was written before.
         Raises `EnvironmentFault` where the child dies or hangs twice over the same request.
         """
         reply = self._ask({"operators": list(operators), "seed": seed})
-        return str(reply["error"]) if "error" in reply else Written(**reply)
+        return str(reply["error"]) if "error" in reply else WrittenProgram(**reply)
 
-    def enlarge(self, source: str, sets: int = 0, seed: int = 0) -> Sizes | str:
+    def enlarge(self, source: str, sets: int = 0, seed: int = 0) -> GpuSizes | str:
         """GPU sizes for a program that `write` wrote (any other text would run here unconfined).
 
         sets: how many further shape sets to look for. Returns one line where it has no other sizes.
         """
         reply = self._ask({"source": source, "sets": sets, "seed": seed})
-        return str(reply["error"]) if "error" in reply else Sizes(**reply)
+        return str(reply["error"]) if "error" in reply else GpuSizes(**reply)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         child = self._free.get()

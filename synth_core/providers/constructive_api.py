@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from synth_core.providers.call import Complete, Connection, Reply, Request, failed
 from synth_core.providers.constructive import Synthesizer
-from synth_core.records import Outcome, Sizes
+from synth_core.records import GpuSizes, Outcome
 
 
 @asynccontextmanager
@@ -22,7 +22,7 @@ async def connect(connection: Connection) -> AsyncIterator[Complete]:
         written = synthesizer.write(operators, seed)
         if isinstance(written, str):
             return failed(Outcome.BAD_REQUEST, written)
-        sizes: Sizes | str = ""
+        sizes: GpuSizes | str = ""
         if connection.settings.sizes == "both":
             sizes = synthesizer.enlarge(written.source, connection.settings.shape_sets, seed)
         text = f"{written.plan}\n\n```python\n{written.source}```\n"
@@ -30,7 +30,7 @@ async def connect(connection: Connection) -> AsyncIterator[Complete]:
             outcome=Outcome.OK,
             text=text,
             serving_model="constructive",
-            sizes=sizes if isinstance(sizes, Sizes) else None,
+            sizes=sizes if isinstance(sizes, GpuSizes) else None,
         )
 
     async def complete(request: Request) -> Reply:

@@ -23,10 +23,9 @@ from synth_core.providers.answers import Answer, AnswerStore
 from synth_core.providers.batch_rows import Row, ask_rows
 from synth_core.providers.budget import Budget, Spending
 from synth_core.providers.call import ANSWERED, Reply, Request
-from synth_core.providers.calls import CallLedger
 from synth_core.providers.completion import completed, question
-from synth_core.providers.lane import Lane
-from synth_core.providers.lanes import Lanes
+from synth_core.providers.cost_ledger import CallLedger
+from synth_core.providers.lane import Lane, Lanes
 from synth_core.providers.retry import Asked, add_usage, ask
 from synth_core.providers.salvage import salvage
 from synth_core.records import Candidate, Outcome, Stage, operator_signature

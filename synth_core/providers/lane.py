@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from pydantic import SecretStr
+
 from synth_core.errors import SynthError
 from synth_core.providers.batch import Batches
 from synth_core.providers.breaker import Breaker
@@ -26,11 +28,13 @@ from synth_core.providers.call import (
     raised,
     scrub,
 )
-from synth_core.providers.calls import CallLedger
+from synth_core.providers.cost_ledger import CallLedger
 from synth_core.providers.limits import Pace, TokenAllowance, Width
 from synth_core.providers.pricing import price
-from synth_core.providers.table import Provider, load_connect
+from synth_core.providers.provider import Provider
+from synth_core.providers.table import find_provider, key_of, load_connect, require_price
 from synth_core.records import Outcome, Usage
+from synth_core.settings import Settings
 
 Keep = Callable[[Reply], None]
 
@@ -227,3 +231,47 @@ def _may_be_billed_unsaid(reply: Reply) -> bool:
 
 def _tokens(reply: Reply) -> int:
     return reply.usage.input_tokens + reply.usage.output_tokens + reply.usage.thinking_tokens
+
+
+class Lanes:
+    """The lanes of one run: each is opened when its provider is first asked, and all are closed together.
+
+    Lives on dispatch's event loop.
+
+    key: the key of `settings.model_name`'s provider, if it comes from a Secret block; else the environment's.
+    paid: the lanes that are open, without those of a provider which writes here.
+    """
+
+    def __init__(self, settings: Settings, key: SecretStr | None, budget: Budget, ledger: CallLedger) -> None:
+        self.paid: list[Lane] = []
+        self._settings = settings
+        self._key = key
+        self._budget = budget
+        self._ledger = ledger
+        self._lanes: dict[str, asyncio.Task[Lane]] = {}
+        self._clients = AsyncExitStack()
+
+    async def get(self, name: str) -> Lane:
+        """The provider's lane; whoever gives up waiting for it does not keep others from it."""
+        if name not in self._lanes:
+            self._lanes[name] = asyncio.create_task(self._open(name))
+        return await asyncio.shield(self._lanes[name])
+
+    async def close(self) -> None:
+        await self._clients.aclose()
+
+    async def _open(self, name: str) -> Lane:
+        provider, settings = find_provider(name), self._settings
+        is_main = name == settings.model_name
+        model = (settings.provider.model_id if is_main else "") or provider.default_model
+        require_price(settings, provider, model)
+        connection = Connection(
+            settings=settings.provider,
+            key=key_of(provider, self._key if is_main else None),
+            workers=settings.num_worker,
+        )
+        lane = Lane(provider, model, connection, self._budget, self._ledger)
+        await lane.open(self._clients)
+        if not provider.writes_here:
+            self.paid.append(lane)
+        return lane

@@ -13,7 +13,7 @@ from openai.types import Completion as TextCompletion
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 
-from synth_core.layers import answer_grammar
+from synth_core.form import answer_grammar
 from synth_core.providers.call import (
     Complete,
     Connection,

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from synth_core.errors import SynthError, UsageError
 from synth_core.providers.call import Complete, Connection, Reply, Request, failed, raised
-from synth_core.records import Outcome, Sizes, Usage
+from synth_core.records import GpuSizes, Outcome, Usage
 
 # Every field of `Reply` and its types; a wrong one would fail later, where nobody knows whose it is.
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -20,7 +20,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "serving_model": (str,),
     "finish_reason": (str,),
     "usage": (Usage,),
-    "sizes": (Sizes, type(None)),
+    "sizes": (GpuSizes, type(None)),
     "error": (str,),
     "status": (int,),
     "retry_after": (int, float, type(None)),

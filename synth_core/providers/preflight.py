@@ -11,7 +11,8 @@ from synth_core.errors import SynthError
 from synth_core.prompting import render_prompts
 from synth_core.providers.call import ANSWERED
 from synth_core.providers.dispatch import Dispatcher
-from synth_core.providers.table import PROVIDERS, Provider, find_provider, key_of, require_key
+from synth_core.providers.provider import Provider
+from synth_core.providers.table import PROVIDERS, find_provider, key_of, require_key
 from synth_core.records import Candidate, Specification
 from synth_core.settings import Settings
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
+from synth_core.providers.provider import Provider
 from synth_core.records import Usage
-
-if TYPE_CHECKING:
-    from synth_core.providers.table import Provider
 
 BATCH_SHARE = 0.5  # both providers' batch modes cost half
 

@@ -13,9 +13,9 @@ import polars as pl
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import CATALOG
 from synth_core.operators.operator import Group
-from synth_core.proportion import wilson
-from synth_core.providers.calls import read_costs, read_totals
+from synth_core.providers.cost_ledger import read_costs, read_totals
 from synth_core.records import Candidate, Stage
+from synth_core.reporting.proportion import wilson
 from synth_core.reporting.report import (
     Example,
     FailureRow,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from synth_core.constants import with_constants
 from synth_core.errors import EnvironmentFault, UsageError
+from synth_core.program.constants import with_constants
 from synth_core.store.ledger import scan_ledger
 from synth_core.store.runs import load_run
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from synth_core.atomic import sync_folder
 from synth_core.errors import EnvironmentFault
+from synth_core.program.renaming import rename_class
 from synth_core.records import Candidate, Program, Stage, Verdict
-from synth_core.renaming import rename_class
 from synth_core.store.runs import Run
 
 

@@ -3,7 +3,7 @@
 In:  {"id": any, "operators": [names], "seed": int}
 Out: {"id": same, "source": text, "plan": text, "lines": n, "glue": n, "chain": bool}
 In:  {"id": any, "source": text, "sets": int, "seed": int}
-Out: {"id": same, and the fields of `records.Sizes`}
+Out: {"id": same, and the fields of `records.GpuSizes`}
 Or:  {"id": same, "error": one line} where no program was found, or it takes no such sizes.
 An exception is our own fault: it ends the process with a traceback on stderr.
 """

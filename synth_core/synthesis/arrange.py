@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from synth_core.coherent import BRIDGES, CHANGERS
+from synth_core.operators.bridges import BRIDGES, CHANGERS
 from synth_core.operators.operator import Kind, Operator
 
 ORDER = (Kind.VOLUME, Kind.IMAGE, Kind.SIGNAL, Kind.SEQUENCE, Kind.VECTOR)

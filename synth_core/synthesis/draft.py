@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from synth_core.operators.operator import Kind
-from synth_core.synthesis.parts import Attribute, Input, Line, Mark
+from synth_core.synthesis.parts import Attribute, Input, Line, Mark, Value
 from synth_core.synthesis.sizes import Sizes
 from synth_core.synthesis.targets import pick
 
@@ -30,36 +30,6 @@ PLACEHOLDER = re.compile(r"\b(?:v|m)\d+_\b")
 
 class CannotWrite(Exception):
     """The operator does not fit here; another place, number or spelling may do."""
-
-
-@dataclass(frozen=True, eq=False)
-class Value:
-    """One value of forward: `str(value)` is how text refers to it."""
-
-    name: str
-    tensor: torch.Tensor
-    kind: Kind
-    hint: str
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
-
-    @property
-    def axis(self) -> int:
-        """The axis of channels or features, as a person writes it."""
-        return -1 if self.kind in (Kind.SEQUENCE, Kind.VECTOR) else 1
-
-    @property
-    def channels(self) -> int:
-        return int(self.tensor.shape[self.axis])
-
-    @property
-    def spatial(self) -> tuple[int, ...]:
-        return self.shape[2:] if self.kind not in (Kind.SEQUENCE, Kind.VECTOR) else ()
 
 
 @dataclass

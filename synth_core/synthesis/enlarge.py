@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from synth_core.constants import constants_of, with_constants
-from synth_core.records import Sizes
+from synth_core.program.constants import constants_of, with_constants
+from synth_core.records import GpuSizes
 
 BENCH = {
     "batch_size": 64,
@@ -40,7 +40,7 @@ MOST_BYTES = 8 << 30  # touched by all operators together; beyond, the batch is 
 EXTENTS = ("batch_size", "height", "width", "depth", "length", "seq_len", "bag_size")
 
 
-def enlarge(source: str, sets: int, seed: int) -> Sizes:
+def enlarge(source: str, sets: int, seed: int) -> GpuSizes:
     """GPU sizes for a program that was written here, and up to `sets` further shape sets near them.
 
     Raises `ValueError` where the program does not even take the sizes it came with.
@@ -50,7 +50,7 @@ def enlarge(source: str, sets: int, seed: int) -> Sizes:
     if cost is None:
         raise ValueError("the program does not run under FakeTensor")
     constants, cost = _enlarge(source, constants, cost)
-    return Sizes(
+    return GpuSizes(
         constants=constants,
         flops=cost.flops,
         bytes=cost.moved,

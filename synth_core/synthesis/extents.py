@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
 
-from synth_core.synthesis.draft import Draft, Value
-
-if TYPE_CHECKING:
-    from synth_core.synthesis.parts import Line
+from synth_core.synthesis.draft import Draft
+from synth_core.synthesis.parts import Line, Value
 
 _CONCAT = re.compile(r"torch\.cat\(\[([^\[\]]*)\], dim=(-?\d+)\)")
 _SIMPLE = re.compile(r"(?:(\d+) \* )?([a-z]\w*)(?: // (\d+))?")

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from synth_core.operators.catalog import find
-from synth_core.synthesis.draft import Draft, Value
-from synth_core.synthesis.parts import Attribute, Input, Line
+from synth_core.synthesis.draft import Draft
+from synth_core.synthesis.parts import Attribute, Input, Line, Value
 
 PLAIN = ("x", "h", "out", "y", "z")
 WEAK = frozenset(

@@ -1,4 +1,4 @@
-"""What a draft is made of, beside its values: attributes, lines, inputs."""
+"""What a draft is made of: values, attributes, lines, inputs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from synth_core.synthesis.draft import Value
+import torch
+
+from synth_core.operators.operator import Kind
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """One value of forward: `str(value)` is how text refers to it."""
+
+    name: str
+    tensor: torch.Tensor
+    kind: Kind
+    hint: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def axis(self) -> int:
+        """The axis of channels or features, as a person writes it."""
+        return -1 if self.kind in (Kind.SEQUENCE, Kind.VECTOR) else 1
+
+    @property
+    def channels(self) -> int:
+        return int(self.tensor.shape[self.axis])
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        return self.shape[2:] if self.kind not in (Kind.SEQUENCE, Kind.VECTOR) else ()
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from synth_core.synthesis.draft import Draft, Value
+from synth_core.synthesis.draft import Draft
 from synth_core.synthesis.names import dtype_of
-from synth_core.synthesis.parts import Line, entries
+from synth_core.synthesis.parts import Line, Value, entries
 
 
 def describe(d: Draft, outputs: list[Value]) -> str:

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from synth_core.synthesis import soundness
-from synth_core.synthesis.draft import CannotWrite, Draft, Value
-from synth_core.synthesis.parts import Line, entries
+from synth_core.synthesis.draft import CannotWrite, Draft
+from synth_core.synthesis.parts import Line, Value, entries
 
 NOISE = 0.5  # of a value's own deviation
 LEAST_SPREAD = 2e-3  # of the largest magnitude, along each axis of an output

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
-from synth_core.naming import program_name
 from synth_core.operators.operator import Kind
-from synth_core.synthesis.draft import PLACEHOLDER, Draft, Value
+from synth_core.program.naming import program_name
+from synth_core.synthesis.draft import PLACEHOLDER, Draft
 from synth_core.synthesis.names import axes_of, dtype_of, name_attributes, name_operators, name_values
-from synth_core.synthesis.parts import Line
+from synth_core.synthesis.parts import Line, Value
 from synth_core.synthesis.proof import statement
 
 NESTED = 0.35  # chance that a call is written inside the one call that reads it

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from synth_core.operators.operator import Kind
-
-if TYPE_CHECKING:
-    from synth_core.synthesis.draft import Value
+from synth_core.synthesis.parts import Value
 
 # Small enough for a few milliseconds on one core, large enough that every operator has room to act. The
 # batch stays below every width, so that no input has the shape of a parameter.

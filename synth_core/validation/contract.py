@@ -16,8 +16,8 @@ from itertools import groupby
 from typing import Any
 
 from synth_core.errors import UsageError
+from synth_core.program.renaming import program_class
 from synth_core.records import Node
-from synth_core.renaming import program_class
 from synth_core.validation import gate
 
 # Names that Inductor's generated module binds itself.

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from synth_core import naming
+from synth_core.program import naming
+from synth_core.program.renaming import rename_class
 from synth_core.records import Candidate, Graph, Program, Stage, Tier, Verdict, sha256
-from synth_core.renaming import rename_class
 from synth_core.settings import ValidationSettings
 from synth_core.validation import checks, contract, gate
-from synth_core.validation.verdicts import VerdictCache, stage_version
-from synth_core.validation.warmchild import Answer, WarmChild
+from synth_core.validation.child import Answer, WarmChild
+from synth_core.validation.verdicts import VerdictCache, code_version
 
 Judgement = dict[str, Any]
 """Fields of a `Verdict` without stage, tier and torch, and `graph`, a `Graph` as JSON or None."""
@@ -48,7 +48,7 @@ class Engine:
         self._skips = checks.resolve_skips(settings.skip_checks)
         self._rules = contract.resolve_rules(settings.reject_rules, settings.warn_rules)
         self._child = WarmChild(
-            "synth_core.validation.zygote",
+            "synth_core.validation.supervisor.zygote",
             {
                 "cache": cache_dir or os.path.join(tempfile.gettempdir(), f"synth-cache-{os.getuid()}"),
                 "workers": workers,
@@ -161,7 +161,7 @@ class Engine:
         facts = self._child.facts()
         machine = [facts["torch"], facts["python"], facts["tier"]]
         limits = [self._settings.timeout, self._settings.memory_mb]
-        return sha256(json.dumps([stage_version(), stage, request, rejudge, machine, limits], sort_keys=True))
+        return sha256(json.dumps([code_version(), stage, request, rejudge, machine, limits], sort_keys=True))
 
 
 @dataclass(frozen=True)

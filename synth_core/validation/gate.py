@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from synth_core import syntax
+from synth_core.program import syntax
+from synth_core.program.renaming import derives_from_module, program_class
 from synth_core.records import Category
-from synth_core.renaming import derives_from_module, program_class
 
 
 def _words(text: str) -> frozenset[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from synth_core.errors import UsageError
-from synth_core.naming import operators_named
+from synth_core.program.naming import operators_named
 from synth_core.records import Candidate, Category, Program, Record, Specification, Stage, Tier
 from synth_core.settings import Settings, ValidationSettings
 from synth_core.validation.engine import Engine

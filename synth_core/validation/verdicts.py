@@ -44,9 +44,9 @@ class VerdictCache:
 
 
 @cache
-def stage_version() -> str:
+def code_version() -> str:
     """Hash of the code that judges, of its catalog and what names the class: by these verdicts go stale."""
     package = Path(__file__).parents[1]
-    beside = [package / f"{name}.py" for name in ("records", "renaming", "syntax")]
-    sources = [*package.glob("validation/**/*.py"), *package.glob("operators/*.py"), *beside]
+    rooms = ("validation/**", "operators", "program")
+    sources = [package / "records.py", *(path for room in rooms for path in package.glob(f"{room}/*.py"))]
     return sha256("".join(path.read_text() for path in sorted(sources)))

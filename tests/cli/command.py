@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SYNTH = [sys.executable, "-c", "from flows.cli import main; main()"]
+SYNTH = [sys.executable, "-c", "from flows.cli.app import main; main()"]
 
 
 def environment(**more: str) -> dict[str, str]:

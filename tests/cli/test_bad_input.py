@@ -168,6 +168,6 @@ def test_help_lists_the_seed_systems_options_without_heavy_imports(tmp_path):
     options = ("--num-total-samples", "--num-worker", "--p-value", "--max-retries", "--validation-timeout")
     for option in options:
         assert option in done.stdout
-    heavy = "import sys, flows.cli; print({'prefect', 'torch', 'polars', 'dask'} & set(sys.modules))"
+    heavy = "import sys, flows.cli.app; print({'prefect', 'torch', 'polars', 'dask'} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "set()"

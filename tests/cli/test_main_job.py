@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from command import SYNTH, environment, synth
 
-from synth_core.naming import operators_named
+from synth_core.program.naming import operators_named
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
-from flows.cli import app, run
-from flows.options import normalise, settings_options
+from flows.cli.app import app, run
+from flows.cli.options import normalise, settings_options
 from synth_core.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from synth_core.estimate import Estimate, estimate
 from synth_core.records import Candidate, Category, Specification, Stage, Telemetry, Usage, Verdict
+from synth_core.reporting.estimate import Estimate, estimate
 from synth_core.settings import Settings
 
 

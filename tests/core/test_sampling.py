@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synth_core.coverage import Seen
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import find
 from synth_core.operators.operator import Group
 from synth_core.records import Category, Stage, Verdict
-from synth_core.sampling import again, draw_count, plan, sample
+from synth_core.sampling.coverage import Seen
+from synth_core.sampling.sample import again, draw_count, plan, sample
 from synth_core.settings import Settings
 from synth_core.strategies import effective_strategies, known_strategies, load_strategy, with_provider
 

@@ -4,7 +4,7 @@ import pytest
 
 from synth_core.errors import UsageError
 from synth_core.settings import Settings
-from synth_core.settings_sources import load_settings
+from synth_core.settings.sources import load_settings
 
 
 @pytest.fixture(autouse=True)

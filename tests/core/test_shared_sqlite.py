@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from synth_core.shared_sqlite import open_shared
+from synth_core.atomic import open_shared
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS rows (number INTEGER)"
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from synth_core.syntax import parse
+from synth_core.program.syntax import parse
 
 SOURCE = "\n".join(f"x{i} = [({i}, {{'a': {i}}}), f({i})]" for i in range(60))
 

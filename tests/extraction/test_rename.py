@@ -6,8 +6,8 @@ import ast
 
 import pytest
 
-from synth_core.naming import MAX_LENGTH, operators_named, program_name
-from synth_core.renaming import rename_class
+from synth_core.program.naming import MAX_LENGTH, operators_named, program_name
+from synth_core.program.renaming import rename_class
 
 _SOURCE = '''# Model: not this Model
 import torch

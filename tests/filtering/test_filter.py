@@ -11,8 +11,8 @@ from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.filtering import Filter, refuse_held
 from synth_core.filtering.index import claims_of
 from synth_core.filtering.inventory import index_path
-from synth_core.naming import program_name
 from synth_core.operators.catalog import CATALOG
+from synth_core.program.naming import program_name
 from synth_core.records import (
     Candidate,
     Category,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from simulated import Runner
 
-from flows.server import Server
+from flows.prefect_server.server import Server
 
 
 @pytest.fixture(scope="session")

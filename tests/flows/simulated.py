@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.progress import RunSummary
+from flows.pipeline.progress import RunSummary
+from flows.pipeline.stages import Workshop, keep, start
 from flows.run import run_synth
-from flows.workshop import Workshop, keep, start
 from synth_core.records import (
     Candidate,
     Category,

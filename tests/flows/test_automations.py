@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.connection import connected
-from flows.server import Server
+from flows.prefect_server.connection import connected
+from flows.prefect_server.server import Server
 
 # A real run whose first stage never ends; its heartbeat comes as often as Prefect allows, every 30 s.
 RUN = """
@@ -51,7 +51,7 @@ def test_a_flow_run_whose_process_was_killed_is_marked_as_crashed(tmp_path: Path
         from prefect.client.orchestration import get_client
         from prefect.states import Running
 
-        from flows import automations
+        from flows.prefect_server import automations
         from flows.synth import synth
 
         automations.create(timedelta(hours=1))

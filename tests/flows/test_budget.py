@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 from simulated import Bench, Runner
 
-from flows.compute import plain
-from flows.workshop import Workshop, only_asked
+from flows.pipeline.compute import plain
+from flows.pipeline.stages import Workshop, only_asked
 from synth_core.prompting import render_prompts
 from synth_core.providers.call import Reply, Request
-from synth_core.providers.calls import read_totals
+from synth_core.providers.cost_ledger import read_totals
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.records import Outcome, Stage, Usage, sha256
 from synth_core.reporting import summarise

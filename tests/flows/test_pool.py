@@ -17,15 +17,16 @@ from prefect.deployments import run_deployment
 from simulated import Bench, Runner
 from threaded_worker import Worker, await_held, complete, hold
 
-from flows.connection import connected
-from flows.pool import POOL, Pool
-from flows.validate import judged_by, validate
+from flows.pipeline.gpu_pool import POOL, Pool
+from flows.prefect_server.connection import connected
+from flows.validate import validate
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Candidate, Manifest, Stage
 from synth_core.settings import Settings
 from synth_core.store import RunState, describe_shard, latest_run, plan_run, read_shard, save_run
 from tasks.cache import Shelf
 from tasks.stages import Step
+from tasks.versions import judged_by
 
 GPU = {"pool": "gpu", "pool_wait": 0}
 FAIL = {**GPU, "pool_fallback": "fail"}
@@ -33,8 +34,8 @@ FAIL = {**GPU, "pool_fallback": "fail"}
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.pool._POLL_SECONDS", 0.2)
-    monkeypatch.setattr("flows.pool._ARRIVAL_SECONDS", 0.0)
+    monkeypatch.setattr("flows.pipeline.gpu_pool._POLL_SECONDS", 0.2)
+    monkeypatch.setattr("flows.pipeline.gpu_pool._ARRIVAL_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_a_paused_pool_is_not_waited_for(runner: Runner) -> None:
 
 
 def test_a_flow_run_that_nobody_takes_is_given_up(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.pool._START_SECONDS", 0.5)
+    monkeypatch.setattr("flows.pipeline.gpu_pool._START_SECONDS", 0.5)
     worker = Worker(lambda client, flow_run: None)
     with worker.online() as client:
         with pytest.raises(EnvironmentFault, match="no worker of the pool 'gpu' takes validate/gpu"):
@@ -214,7 +215,7 @@ def test_a_resume_waits_for_what_the_killed_run_handed_over_and_is_partly_done(
     done = {path: path.read_bytes() for path in (shards / "validate-compile").iterdir()}
     for path in done:
         path.unlink()
-    monkeypatch.setattr("flows.pool.run_deployment", start_and_die)
+    monkeypatch.setattr("flows.pipeline.gpu_pool.run_deployment", start_and_die)
     with Worker(hold).online():
         for path, data in done.items():
             with pytest.raises(Killed):

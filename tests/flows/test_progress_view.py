@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from flows import progress_view
-from flows.progress import Tally
-from flows.progress_view import headline
+from flows.cli import progress_view
+from flows.cli.progress_view import headline
+from flows.pipeline.progress import Tally
 from synth_core.providers.dispatch import Snapshot
 from synth_core.records import Manifest, Stage
 

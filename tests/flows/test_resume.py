@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from simulated import Bench, Runner
 
-from flows.locks import lock_run
+from flows.prefect_server.locks import lock_run
 from synth_core.records import Candidate, Category, Manifest, Stage, Verdict
 from synth_core.store import RunState, latest_run, scan_ledger
 from synth_core.store.pruning import Held, drop_shards
@@ -69,7 +69,7 @@ def test_further_attempts_fit_what_they_follow_from(
 ) -> None:
     strategy = tmp_path_factory.mktemp("own") / "own.toml"
     strategy.write_bytes(Path("deployments/strategies/balanced.toml").read_bytes())
-    monkeypatch.setattr("flows.rounds._SMALLEST", 2)
+    monkeypatch.setattr("flows.pipeline.rounds._SMALLEST", 2)
     options = {**AN_OUTAGE, "batch_size": 0, "strategy": str(strategy)}
     undisturbed = Runner(tmp_path_factory.mktemp("undisturbed"), Bench(answer=out_at_first, is_bad=good))
     undisturbed(**options)
@@ -91,7 +91,7 @@ def test_further_attempts_fit_what_they_follow_from(
         assert drop_shards(runner.folder, 0, lock_run) == (Held(0, 0), [latest_run(runner.folder).run_id])
     if since == "edit":
         strategy.write_text(strategy.read_text() + "\nshare = 2\n")
-        monkeypatch.setattr("flows.rounds._SMALLEST", 3)
+        monkeypatch.setattr("flows.pipeline.rounds._SMALLEST", 3)
     runner.bench = Bench(is_bad=good)
     runner(resume="")
     assert {round_ for _, round_, _ in runner.bench.done} == {1}

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows.conveyor import Finished
-from flows.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds, sized
+from flows.pipeline.batches import Finished
+from flows.pipeline.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds, sized
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
 from synth_core.store import Run

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from simulated import Bench, Runner
 
-from flows.check import _prefect
-from flows.generate import generate, resume
-from flows.server import PRIVATE, Server
+from flows.cli.check import _prefect
+from flows.cli.generate import generate, resume
+from flows.prefect_server.server import PRIVATE, Server
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Stage
 from synth_core.settings import Settings
-from synth_core.settings_sources import load_settings
+from synth_core.settings.sources import load_settings
 from synth_core.store import plan_run, run_ids, save_run
 
 NOBODY = "http://user:hush@127.0.0.1:9/api"

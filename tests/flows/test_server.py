@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.children import open_log
-from flows.server import Server, private_server
-from flows.up import _tend
+from flows.prefect_server.children import open_log
+from flows.prefect_server.server import Server, private_server
+from flows.prefect_server.up import _tend
 from synth_core.errors import EnvironmentFault
 
 
@@ -83,7 +83,7 @@ def test_a_second_run_in_the_same_folder_gets_a_server_of_its_own(tmp_path: Path
 
 def test_dies_with_its_parent(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from flows.server import Server\n"
+        "import sys, time; from pathlib import Path; from flows.prefect_server.server import Server\n"
         "with Server(Path(sys.argv[1])) as server:\n"
         "    print(server.pid, flush=True); time.sleep(60)"
     )

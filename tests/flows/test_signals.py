@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from flows.signals import sigterm_as_interrupt
+from flows.prefect_server.signals import sigterm_as_interrupt
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
@@ -43,7 +43,7 @@ def test_what_a_library_makes_of_an_interrupt_is_one_again() -> None:
 def test_cleaning_up_that_never_ends_can_be_ended() -> None:
     program = """
 import signal, time
-from flows import signals
+from flows.prefect_server import signals
 signals._PATIENCE = 0.2
 with signals.sigterm_as_interrupt():
     try:

@@ -136,7 +136,9 @@ def test_a_low_yield_is_told_after_the_round_that_shows_it(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[dict[str, int]] = []
-    monkeypatch.setattr("flows.artifacts.emit_event", lambda name, *, resource, payload: told.append(payload))
+    monkeypatch.setattr(
+        "flows.pipeline.artifacts.emit_event", lambda name, *, resource, payload: told.append(payload)
+    )
     told_before: dict[int, int] = {}
 
     def watch(stage: Stage, candidates: Sequence[Candidate]) -> None:
@@ -201,7 +203,7 @@ def test_within_a_sub_flow_progress_is_shown_batch_by_batch(
 ) -> None:
     shown = threading.Event()
     monkeypatch.setattr("flows.synth._MOST_CANDIDATES_A_FLOW", 32)
-    monkeypatch.setattr("flows.artifacts.Progress.show", lambda *_, **__: shown.set())
+    monkeypatch.setattr("flows.pipeline.artifacts.Progress.show", lambda *_, **__: shown.set())
 
     def watch(stage: Stage, candidates: Sequence[Candidate]) -> None:
         if stage is Stage.PERSIST and candidates[0].index == 16:

@@ -20,17 +20,18 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.states import Pending
 
-from flows.connection import connected
-from flows.findings import Finding
-from flows.pool_worker import PoolWorker, gpus, start_gpu_workers
-from flows.server import Server
-from flows.up import _VISIBLE, api_of, up, up_check
+from flows.cli.check_setup import up_check
+from flows.cli.findings import Finding
+from flows.prefect_server.connection import connected
+from flows.prefect_server.server import Server
+from flows.prefect_server.up import _VISIBLE, api_of, up
+from flows.prefect_server.workers import PoolWorker, gpus, start_gpu_workers
 from synth_core.errors import UsageError
 
 UP = """
 import sys
 from pathlib import Path
-from flows.up import up
+from flows.prefect_server.up import up
 up(port=int(sys.argv[1]), home=Path("home"), gpu=sys.argv[2] == "gpu")
 """
 

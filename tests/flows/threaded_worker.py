@@ -17,8 +17,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Completed, Running
 
-from flows.connection import connected
-from flows.pool import POOL
+from flows.pipeline.gpu_pool import POOL
+from flows.prefect_server.connection import connected
 from flows.validate import validate
 
 Work = Callable[[SyncPrefectClient, FlowRun], None]

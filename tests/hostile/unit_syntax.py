@@ -3,7 +3,7 @@
 import torch
 import torch.nn as nn
 
-import synth_core.validation.kernels as kernels
+import synth_core.validation.inside.kernels as kernels
 
 plain = kernels.Kernel.__init__
 

@@ -59,7 +59,7 @@ def test_the_wheel_holds_only_what_belongs_to_the_product(installed):
 def test_strategies_and_templates_are_found(installed):
     code = (
         "import synth_core.strategies as s, synth_core.prompting as p; print(s.__file__)\n"
-        "from synth_core.settings import Settings; from synth_core.sampling import sample\n"
+        "from synth_core.settings import Settings; from synth_core.sampling.sample import sample\n"
         "for name in s.known_strategies():\n"
         "    settings = Settings(seed=1, strategy=name)\n"
         "    for part in s.effective_strategies(settings):\n"
@@ -69,5 +69,5 @@ def test_strategies_and_templates_are_found(installed):
 
 
 def test_the_command_answers(installed):
-    code = "from flows.cli import run; raise SystemExit(run(['operators', '--json']))"
+    code = "from flows.cli.app import run; raise SystemExit(run(['operators', '--json']))"
     assert len(python(installed, code).splitlines()) > 130

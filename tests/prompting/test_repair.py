@@ -15,7 +15,7 @@ from synth_core.records import (
     Stage,
     Verdict,
 )
-from synth_core.sampling import again
+from synth_core.sampling.sample import again
 from synth_core.settings import Settings
 
 _SETTINGS = Settings(seed=1, on_failure="repair", max_retries=1)

@@ -16,12 +16,12 @@ import pytest
 from conftest import KEYS, candidates
 from loopback import Act, Loopback, Seen, answer, error
 
-from flows.by_hand import steps
+from flows.cli.without_prefect import steps
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
-from synth_core.layers import write_program
+from synth_core.form import write_program
 from synth_core.providers import batch
 from synth_core.providers.answers import AnswerStore
-from synth_core.providers.calls import read_totals
+from synth_core.providers.cost_ledger import read_totals
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.providers.table import require_key
 from synth_core.records import Candidate, Outcome

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from flows.generate import resume
-from flows.preflight import check_settings
+from flows.cli.generate import resume
+from flows.cli.preflight import check_settings
 from synth_core.errors import UsageError
 from synth_core.settings import BudgetSettings, Settings
 from synth_core.store import plan_run, save_run

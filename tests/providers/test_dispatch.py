@@ -25,7 +25,7 @@ from synth_core.errors import HopelessProvider, UsageError
 from synth_core.providers import breaker, dispatch, retry
 from synth_core.providers.answers import Answer, AnswerStore
 from synth_core.providers.call import Reply, Request
-from synth_core.providers.calls import read_totals
+from synth_core.providers.cost_ledger import read_totals
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.providers.table import PROVIDERS, require_key
 from synth_core.records import Candidate, Category, Outcome, Stage, Usage
@@ -507,11 +507,11 @@ _KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 from conftest import candidates
-from synth_core.providers import calls
+from synth_core.providers import cost_ledger
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.settings import Settings
 
-calls._NOTE_SECONDS = 0.1
+cost_ledger._NOTE_SECONDS = 0.1
 dispatcher = Dispatcher(Settings(cache_dir=sys.argv[1], output_dir=sys.argv[1]), run_dir=Path(sys.argv[1]))
 dispatcher.admit(candidates("constructive", 40))
 time.sleep(0.5)
@@ -622,7 +622,7 @@ _FULL = """
 import resource, sys
 from pathlib import Path
 from synth_core.providers.budget import Spending
-from synth_core.providers.calls import CallLedger
+from synth_core.providers.cost_ledger import CallLedger
 
 ledger = CallLedger(Path(sys.argv[1]))
 ledger.start("a", "openai", "m", Spending())

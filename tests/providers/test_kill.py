@@ -13,7 +13,7 @@ from pathlib import Path
 
 from loopback import Act, Loopback, Seen, answer
 
-from synth_core.providers.calls import read_totals
+from synth_core.providers.cost_ledger import read_totals
 
 _CHILD = """
 import sys

@@ -19,7 +19,7 @@ from synth_core.extraction import extract_programs
 from synth_core.prompting import render_prompts
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.records import Candidate, Category
-from synth_core.sampling import sample
+from synth_core.sampling.sample import sample
 from synth_core.settings import Settings
 from synth_core.strategies import effective_strategies
 

@@ -10,12 +10,12 @@ import pytest
 from conftest import candidates
 from loopback import Act, Loopback, answer
 
-from flows import check
-from flows.by_hand import steps
-from flows.connection import MUTED, connected
-from flows.keys import fetch_key
-from flows.preflight import check_settings
-from flows.server import Server
+from flows.cli import check
+from flows.cli.preflight import check_settings
+from flows.cli.without_prefect import steps
+from flows.prefect_server.connection import MUTED, connected
+from flows.prefect_server.secret_block import fetch_key
+from flows.prefect_server.server import Server
 from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.settings import Settings
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from conftest import candidates
 
-from synth_core.constants import constants_of
 from synth_core.errors import UsageError
 from synth_core.extraction import extract_programs
+from synth_core.program.constants import constants_of
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.providers.table import require_key
 from synth_core.settings import Settings

@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows import generate
+from flows.cli import generate
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import CATALOG
-from synth_core.proportion import wilson
 from synth_core.providers.budget import Spending
 from synth_core.providers.call import Reply
-from synth_core.providers.calls import CallLedger
+from synth_core.providers.cost_ledger import CallLedger
 from synth_core.records import (
     Candidate,
     Category,
@@ -34,6 +33,7 @@ from synth_core.records import (
     Verdict,
 )
 from synth_core.reporting import ALL_RUNS, Report, print_report, summarise, write_html, write_report
+from synth_core.reporting.proportion import wilson
 from synth_core.reporting.terminal import duration, money, one_line
 from synth_core.settings import Settings
 from synth_core.store import Run, RunState, append_ledger, finish_run, plan_run, save_run, scan_ledger

@@ -11,10 +11,10 @@ from synth_core.records import (
     Candidate,
     Category,
     Completion,
+    GpuSizes,
     Graph,
     Outcome,
     Program,
-    Sizes,
     Specification,
     Stage,
     Verdict,
@@ -71,7 +71,7 @@ def test_identifiers_are_the_program_s_own(run: Run, tmp_path: Path) -> None:
 def test_a_program_at_gpu_sizes_stands_beside_the_proved_one(tmp_path: Path) -> None:
     run = save_run(plan_run(Settings(output_dir=str(tmp_path / "out"), seed=7)))
     program = Program.of("A", "class A:\n    pass\n\n\nbatch_size = 4\nwidth = 16\n")
-    sizes = Sizes(constants={"batch_size": 64, "width": 128}, flops=10, bytes=4, intensity=2.5)
+    sizes = GpuSizes(constants={"batch_size": 64, "width": 128}, flops=10, bytes=4, intensity=2.5)
     completion = Completion(outcome=Outcome.OK, requested_model="constructive", sizes=sizes)
     given = candidate(0, "A").model_copy(update={"program": program, "completion": completion})
     append_ledger(run, persist([given, candidate(1, "B")], run), round=0, batch=0)

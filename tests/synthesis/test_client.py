@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from synth_core.constants import with_constants
-from synth_core.providers.constructive import Synthesizer, Written
+from synth_core.program.constants import with_constants
+from synth_core.providers.constructive import Synthesizer, WrittenProgram
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_same_text_from_any_child_in_any_order(synthesizer: Synthesizer) -> None
     with ThreadPoolExecutor(4) as threads:
         written = list(threads.map(lambda one: synthesizer.write(*one), asked))
     assert written[:3] == written[3:]
-    assert all(isinstance(one, Written) and one.source and one.plan for one in written)
+    assert all(isinstance(one, WrittenProgram) and one.source and one.plan for one in written)
 
 
 def test_what_torch_warns_of_reaches_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +72,7 @@ def test_what_cannot_be_written_is_one_line(synthesizer: Synthesizer) -> None:
 
 def test_gpu_sizes(synthesizer: Synthesizer) -> None:
     written = synthesizer.write(["Linear", "GELU"], 1)
-    assert isinstance(written, Written)
+    assert isinstance(written, WrittenProgram)
     sizes = synthesizer.enlarge(written.source)
     assert not isinstance(sizes, str)
     assert with_constants(written.source, sizes.constants) != written.source

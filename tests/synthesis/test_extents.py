@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from synth_core.constants import constants_of
 from synth_core.operators.operator import Kind
+from synth_core.program.constants import constants_of
 from synth_core.synthesis import extents
 from synth_core.synthesis.build import build
 from synth_core.synthesis.draft import Draft

@@ -14,7 +14,7 @@ COUNT = 60
 PLAIN = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
 _WRITE = f"""
 import json, torch
-from synth_core.sampling import sample
+from synth_core.sampling.sample import sample
 from synth_core.settings import Settings
 from synth_core.strategies import effective_strategies
 from synth_core.synthesis.build import build

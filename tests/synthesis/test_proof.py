@@ -10,7 +10,8 @@ import torch
 
 from synth_core.operators.operator import Kind
 from synth_core.synthesis import proof
-from synth_core.synthesis.draft import CannotWrite, Draft, Value
+from synth_core.synthesis.draft import CannotWrite, Draft
+from synth_core.synthesis.parts import Value
 from synth_core.synthesis.sizes import Sizes
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from synth_core import coherent, coverage
 from synth_core.operators.catalog import CATALOG, find
 from synth_core.operators.operator import Group
+from synth_core.sampling import coherent, coverage
 
 COUNTS = {Group.CORE: 2, Group.COMPOUND: 1, Group.SUPPORTING: 4}
 

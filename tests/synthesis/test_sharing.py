@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from synth_core import coherent
 from synth_core.operators import catalog
 from synth_core.operators.operator import Group
+from synth_core.sampling import coherent
 from synth_core.synthesis import sharing
 from synth_core.synthesis.build import Written, build
 from synth_core.synthesis.enlarge import enlarge
-from synth_core.validation.capture import Captured, Recorder
+from synth_core.validation.inside.capture import Captured, Recorder
 
 COUNTS = {Group.CORE: 2, Group.COMPOUND: 0, Group.SUPPORTING: 3}
 

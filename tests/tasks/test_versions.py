@@ -14,19 +14,18 @@ REPOSITORY = Path(__file__).parents[2]
 
 # Where the work of a stage begins, in our process and in its child processes.
 BEGINS: dict[Stage, tuple[str, ...]] = {
-    Stage.SAMPLE: ("synth_core.sampling", "synth_core.strategies", "synth_core.filtering.filters"),
+    Stage.SAMPLE: ("synth_core.sampling.sample", "synth_core.strategies", "synth_core.filtering.filters"),
     Stage.PROMPT: ("synth_core.prompting",),
     Stage.LLM: ("synth_core.providers.dispatch", "synth_core.synthesis.__main__"),
     Stage.EXTRACT: ("synth_core.extraction",),
-    Stage.VALIDATE_EAGER: ("synth_core.validation.engine", "synth_core.validation.zygote"),
-    Stage.VALIDATE_COMPILE: ("synth_core.validation.engine", "synth_core.validation.zygote"),
+    Stage.VALIDATE_EAGER: ("synth_core.validation.engine", "synth_core.validation.supervisor.zygote"),
+    Stage.VALIDATE_COMPILE: ("synth_core.validation.engine", "synth_core.validation.supervisor.zygote"),
 }
 # These say where things lie and what went wrong; values of settings are in the key themselves.
 SAYS_NOTHING = (
     "synth_core/atomic.py",
     "synth_core/errors.py",
     "synth_core/settings",
-    "synth_core/shared_sqlite.py",
     "synth_core/store/",
 )
 

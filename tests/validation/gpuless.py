@@ -1,13 +1,14 @@
 """The zygote as `--device cuda` has it, on a machine without a GPU: its workers compute on the CPU.
 
-Run in place of synth_core.validation.zygote. All else is as it is: vetting, workers, judge, second tries.
+Run in place of supervisor/zygote.py. All else is as it is: vetting, workers, judge, second tries.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from synth_core.validation import serving, warm, zygote
+from synth_core.validation.inside import serving, warm
+from synth_core.validation.supervisor import zygote
 
 run = serving._run
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from synth_core.validation.evidence import Evidence, EvidenceWriter, Observation
-from synth_core.validation.judge import judge_compiled, judge_eager
-from synth_core.validation.probe import run_compiled, run_eager
+from synth_core.validation.inside.probe import run_compiled, run_eager
+from synth_core.validation.judge.decide import judge_compiled, judge_eager
 
 torch.set_num_threads(1)
 

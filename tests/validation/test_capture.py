@@ -11,8 +11,8 @@ from probing import program
 from torch import nn
 
 from synth_core.records import Node
-from synth_core.validation.capture import Captured, Recorder, tensors_in
-from synth_core.validation.loading import load
+from synth_core.validation.inside.capture import Captured, Recorder, tensors_in
+from synth_core.validation.inside.loading import load
 
 
 def capture(source: str) -> Captured:

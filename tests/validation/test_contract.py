@@ -6,7 +6,7 @@ import pytest
 from probing import NAME, eager, program
 
 from synth_core.errors import UsageError
-from synth_core.renaming import rename_class
+from synth_core.program.renaming import rename_class
 from synth_core.validation import checks, contract
 
 PLAIN = program("return self.linear(x)", "self.linear = nn.Linear(6, 3)")

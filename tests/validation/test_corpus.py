@@ -16,7 +16,7 @@ import pytest
 
 from synth_core.extraction import extract_programs
 from synth_core.filtering import Filter
-from synth_core.naming import operators_named
+from synth_core.program.naming import operators_named
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.records import (
     Candidate,

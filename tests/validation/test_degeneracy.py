@@ -6,7 +6,7 @@ import pytest
 import torch
 from probing import eager, program
 
-from synth_core.validation import degeneracy
+from synth_core.validation.judge import degeneracy
 from synth_core.validation.tolerance import difference, tolerance_for
 
 LINEAR = "self.linear = nn.Linear(6, 6)"

@@ -22,8 +22,8 @@ import pytest
 from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.records import Candidate, Category, Program, Specification, Stage, Tier, Verdict
 from synth_core.settings import ValidationSettings
+from synth_core.validation.child import WarmChild
 from synth_core.validation.engine import Engine
-from synth_core.validation.warmchild import WarmChild
 
 TIMEOUT = 30.0  # other tests may keep the machine busy
 

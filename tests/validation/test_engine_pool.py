@@ -16,19 +16,20 @@ from probing import program, request
 
 from synth_core.errors import UsageError
 from synth_core.settings import ValidationSettings
+from synth_core.validation.child import WarmChild
 from synth_core.validation.engine import Engine
 from synth_core.validation.evidence import Evidence, EvidenceWriter, Observation
-from synth_core.validation.loading import sampled
-from synth_core.validation.vetting import memory_mb, vet
-from synth_core.validation.warmchild import WarmChild
+from synth_core.validation.inside.loading import sampled
+from synth_core.validation.inside.vetting import memory_mb, vet
 
 OWNER = """
 import json, os, sys, time, select
 from synth_core.records import Stage, Tier
-from synth_core.validation import cuda, warm
+from synth_core.validation.supervisor import cuda
+from synth_core.validation.inside import warm
 from synth_core.validation.evidence import Evidence
 from synth_core.validation.sandbox import confine
-from synth_core.validation.scheduler import Job
+from synth_core.validation.supervisor.job import Job
 
 box = confine.probe(sys.argv[1], (), Tier.B)
 warm.up("cuda")
@@ -290,9 +291,9 @@ def touched(*_):
 torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: 1
 torch.cuda._lazy_init = torch.cuda.random._lazy_init = touched
-from synth_core.validation import warm
+from synth_core.validation.inside import warm
 from synth_core.validation.evidence import EvidenceWriter
-from synth_core.validation.vetting import vet
+from synth_core.validation.inside.vetting import vet
 warm.up(sys.argv[1])
 asked = {"source": sys.stdin.read(), "name": "SynthModel_Program", "seed": 1}
 vet(asked, "meta", EvidenceWriter(io.BytesIO()))

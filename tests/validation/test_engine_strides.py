@@ -7,7 +7,7 @@ import sympy  # type: ignore[import-untyped]
 from torch._inductor.sizevars import stride_at_vec_range
 from torch.utils._sympy.functions import FloorDiv, ModularIndexing
 
-from synth_core.validation.strides import stride
+from synth_core.validation.inside.strides import stride
 
 A, B, C = sympy.symbols("x0 x1 x2", integer=True, nonnegative=True)
 

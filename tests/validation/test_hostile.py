@@ -230,7 +230,7 @@ def _orphans() -> list[str]:
         with contextlib.suppress(OSError):
             parent = int(re.search(r"^PPid:\s+(\d+)", status.read_text(), re.MULTILINE)[1])  # type: ignore[index]
             command = (status.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            if "synth_core.validation.zygote" in command and parent in (1, os.getpid()):
+            if "synth_core.validation.supervisor.zygote" in command and parent in (1, os.getpid()):
                 left.append(f"{status.parent.name}: {command}")
     return left
 

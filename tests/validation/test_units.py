@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from synth_core.validation.units import lone_source, shared_source, why_not_plain
+from synth_core.validation.supervisor.units import lone_source, shared_source, why_not_plain
 
 HEAD = """
 #include <torch/csrc/inductor/cpp_prefix.h>

@@ -1,4 +1,4 @@
-"""A zygote that says of itself how it dies: run in place of synth_core.validation.zygote.
+"""A zygote that says of itself how it dies: run in place of synth_core.validation.supervisor.zygote.
 
 Its first life ends in the middle of an answer. Its second answers what it is asked, or, where the
 configuration has `"heir": false`, does not start. With `"deaf": true` it answers nothing and does not end,

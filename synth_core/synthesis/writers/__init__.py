@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from synth_core.synthesis.draft import Draft, Value
+from synth_core.synthesis.draft import Draft
+from synth_core.synthesis.parts import Value
 from synth_core.synthesis.writers import (
     activation,
     arithmetic,

@@ -6,7 +6,8 @@ import torch
 
 from synth_core.operators.operator import Kind
 from synth_core.synthesis import extents
-from synth_core.synthesis.draft import CannotWrite, Draft, Value
+from synth_core.synthesis.draft import CannotWrite, Draft
+from synth_core.synthesis.parts import Value
 
 # `nn.` starts a module; `{x}` is the value, `{d}` the axis of channels or features.
 SPELLINGS: dict[str, tuple[str, ...]] = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from synth_core.operators.operator import Kind
 from synth_core.synthesis import extents
-from synth_core.synthesis.draft import CannotWrite, Draft, Value
+from synth_core.synthesis.draft import CannotWrite, Draft
+from synth_core.synthesis.parts import Value
 from synth_core.synthesis.writers.activation import quantile
 from synth_core.synthesis.writers.arithmetic import partner
 from synth_core.synthesis.writers.dense import gain, new_width, project, weight_of, width_text

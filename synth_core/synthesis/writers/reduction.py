@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from synth_core.operators.operator import Kind
 from synth_core.synthesis import soundness
-from synth_core.synthesis.draft import Draft, Value
+from synth_core.synthesis.draft import Draft
+from synth_core.synthesis.parts import Value
 
 NAMES = {"Sum": "total", "Mean": "mean", "Max": "peak", "Min": "low", "LogSumExp": "lse"}
 FUNCTIONS = {"Sum": "sum", "Mean": "mean", "Max": "amax", "Min": "amin", "LogSumExp": "logsumexp"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from synth_core.operators.operator import Kind
-from synth_core.synthesis.draft import CannotWrite, Draft, Value
+from synth_core.synthesis.draft import CannotWrite, Draft
+from synth_core.synthesis.parts import Value
 
 
 def flatten(d: Draft, x: Value, operator: str) -> Value:

@@ -1,0 +1,151 @@
+"""Which batches a run is made of: first attempts by strategy, then rounds of further attempts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from flows.pipeline.batches import Finished
+from synth_core.records import Manifest
+from synth_core.sampling import sample
+from synth_core.settings import Settings
+from synth_core.store import Run
+from synth_core.strategies import Strategy
+from tasks.cache import Batch
+
+# A job of a provider's batch mode takes up to a day, so they must not wait for each other; Gemini takes no
+# more than a hundred at once.
+JOBS_AT_ONCE = 80
+# Each batch in flight keeps its task runs' threads waiting; a pool is handed so many candidates at once that
+# small batches would be threads by the thousand.
+_SMALLEST, _SMALLEST_FOR_A_POOL, _LARGEST = 16, 64, 256
+_LOWEST_YIELD = 0.05  # what is assumed when nothing was accepted yet; keeps a round finite
+
+
+@dataclass(frozen=True)
+class Round:
+    """One pass: its batches, and how many candidates they hold together."""
+
+    number: int
+    batches: tuple[Batch, ...]
+    candidates: int
+
+
+def batch_size(settings: Settings) -> int:
+    """Candidates a task run handles: enough that orchestration stays cheap, few enough to overlap.
+
+    In a provider's batch mode a batch is a job, and all of a run are to be under way at once.
+    """
+    batches = JOBS_AT_ONCE if settings.provider.batch else 200
+    return settings.batch_size or min(
+        max(math.ceil(settings.num_total_samples / batches), _SMALLEST), _LARGEST
+    )
+
+
+def sized(settings: Settings) -> Settings:
+    """Resolved settings in which the batch size is decided, for the run's record.
+
+    A run whose record leaves it open is older, and goes on by `batch_size` alone.
+    """
+    settings = settings.resolved()
+    size = settings.batch_size
+    if not size:
+        smallest = _SMALLEST if settings.validation.pool == "local" else _SMALLEST_FOR_A_POOL
+        size = max(batch_size(settings), smallest)
+    return settings.model_copy(update={"batch_size": size})
+
+
+def go_through_rounds(
+    run: Run,
+    carry: Callable[[Round], list[Finished]],
+    spent: Callable[[], object] = lambda: False,
+) -> None:
+    """Plan each round from what became of the one before; `carry` runs it and gives its batches in order
+    (all of them, unless the budget ends it).
+
+    Without `num_accepted` a run is `num_total_samples` first attempts and the further attempts that follow
+    from them. With it, rounds go on until that many are accepted or the first attempts are used up. No round
+    follows once `spent` says that the budget is.
+    """
+    settings, strategies = run.settings, run.planned()
+    size = batch_size(settings)
+    first = accepted = attempted = 0
+    lots: list[_Lot] = []
+    for number in itertools.count():
+        wanted = _how_many_first(settings, first, accepted, attempted, sum(lot.candidates for lot in lots))
+        lots += _first_attempts(strategies, first, wanted, size)
+        if not lots:
+            return
+        batches = (lot.batch.model_copy(update={"round": number, "batch": i}) for i, lot in enumerate(lots))
+        this = Round(number, tuple(batches), sum(lot.candidates for lot in lots))
+        finished = carry(this)
+        first, attempted = first + wanted, attempted + this.candidates
+        accepted += sum(done.manifest.alive for done in finished)
+        if spent() or (settings.num_accepted and accepted >= settings.num_accepted):
+            return
+        lots = list(_further_attempts(settings, finished, [lot.attempt for lot in lots], size))
+
+
+@dataclass(frozen=True)
+class _Lot:
+    """A batch before it has its place in a round."""
+
+    batch: Batch
+    attempt: int
+    candidates: int
+
+
+def _first_attempts(
+    strategies: Sequence[tuple[Strategy, str]], first: int, wanted: int, size: int
+) -> Iterator[_Lot]:
+    known = [strategy for strategy, _ in strategies]
+    for strategy, indices in sample.plan(known, first, wanted):
+        _, parameters = strategies[known.index(strategy)]  # equal ones have equal texts
+        for start in range(indices.start, indices.stop, size):
+            stop = min(start + size, indices.stop)
+            batch = Batch(strategy=strategy.name, parameters=parameters, start=start, stop=stop)
+            yield _Lot(batch, attempt=0, candidates=stop - start)
+
+
+def _how_many_first(settings: Settings, first: int, accepted: int, attempted: int, pending: int) -> int:
+    """How many first attempts the next round makes, `first` having been made and `pending` being retried."""
+    left = settings.num_total_samples - first
+    if not settings.num_accepted:
+        return left
+    if not attempted:
+        return min(settings.num_accepted, left)
+    share = max(accepted / attempted, _LOWEST_YIELD)
+    missing = settings.num_accepted - accepted - pending * share
+    return max(0, min(math.ceil(missing / share), left))
+
+
+def _further_attempts(
+    settings: Settings, finished: Sequence[Finished], attempts: Sequence[int], size: int
+) -> Iterator[_Lot]:
+    """Neighbouring batches of one strategy and attempt, joined until their failures fill a batch."""
+    if settings.on_failure == "drop":
+        return
+    again = [
+        (done, attempt, sum(n for category, n in done.dropped.items() if category not in sample.FINAL))
+        for done, attempt in zip(finished, attempts, strict=True)
+        if attempt < settings.max_retries
+    ]
+    kinds = itertools.groupby(
+        (entry for entry in again if entry[2]), key=lambda entry: (entry[0].batch.strategy, entry[1])
+    )
+    for (strategy, attempt), entries in kinds:
+        sources, count = [], 0
+        for done, _, failures in entries:
+            sources.append(done.manifest)
+            count += failures
+            if count >= size:
+                yield _again(strategy, attempt, sources, count)
+                sources, count = [], 0
+        if sources:
+            yield _again(strategy, attempt, sources, count)
+
+
+def _again(strategy: str, attempt: int, sources: Sequence[Manifest], count: int) -> _Lot:
+    return _Lot(Batch(strategy=strategy, sources=tuple(sources)), attempt + 1, count)

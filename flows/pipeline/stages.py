@@ -1,0 +1,116 @@
+"""The real stages of a run, with what they share: one dispatcher, one validation engine, one filter."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flows.pipeline.compute import open_compute, plain
+from flows.prefect_server.secret_block import load_key
+from synth_core.filtering import refuse_held
+from synth_core.prompting import own_text
+from synth_core.records import Candidate, Manifest, Outcome, Stage
+from synth_core.sampling import sample
+from synth_core.sampling.coverage import Seen
+from synth_core.store import Attempts, Run, append_ledger, persist
+from synth_core.strategies import Strategy
+from tasks.cache import Batch
+from tasks.stages import Stages, Step
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """The stages of one run; `spend` is what the provider's calls came to so far, `budget_spent` says which
+    budget left no room for a call, and is empty while there is room.
+
+    texts: what else a stage's output depends on, for the cache key: prompt templates of the user's own.
+    """
+
+    stages: Stages
+    spend: Callable[[], Any] = lambda: None
+    budget_spent: Callable[[], str] = lambda: ""
+    texts: dict[Stage, str] = field(default_factory=dict)
+
+
+OpenWorkshop = Callable[[Run], contextlib.AbstractContextManager[Workshop]]
+
+
+@contextlib.contextmanager
+def open_workshop(run: Run) -> Iterator[Workshop]:
+    """Start what the run needs and end it in order, also when the run is interrupted."""
+    from synth_core.extraction import extract_programs
+    from synth_core.filtering import Filter
+    from synth_core.prompting import render_prompts
+    from synth_core.providers.dispatch import Dispatcher
+
+    settings = run.settings
+    with contextlib.ExitStack() as stack:
+        dispatcher = Dispatcher(settings, key=load_key(settings), run_dir=run.folder)
+        stack.callback(dispatcher.close)
+        filter_ = Filter(run.output_dir, run.run_id, settings.skip_filters)
+        steps: dict[Stage, Step] = {
+            Stage.PROMPT: plain(functools.partial(render_prompts, texts=run.prompts)),
+            Stage.LLM: lambda candidates, _: only_asked(dispatcher.complete(candidates)),
+            Stage.EXTRACT: plain(extract_programs),
+            **stack.enter_context(open_compute(settings, dispatcher.admit)),
+            Stage.FILTER: plain(filter_.apply),
+            Stage.PERSIST: functools.partial(keep, run),
+        }
+        yield Workshop(
+            Stages(functools.partial(start, run, seen=_watch(run)), steps),
+            dispatcher.snapshot,
+            lambda: dispatcher.budget_spent,
+            _templates(run),
+        )
+
+
+def only_asked(completed: Sequence[Candidate]) -> list[Candidate]:
+    """Without those that no budget was left for: they have not failed, and a resumed run asks them."""
+    return [c for c in completed if not c.completion or c.completion.outcome is not Outcome.OVER_BUDGET]
+
+
+def _templates(run: Run) -> dict[Stage, str]:
+    named = sorted({strategy.prompt for strategy, _ in run.planned()})
+    texts = (run.prompts.get(name) or own_text(name) for name in named)
+    return {Stage.PROMPT: "\0".join(filter(None, texts))}
+
+
+def start(
+    run: Run, batch: Batch, earlier: Sequence[Candidate], seen: Callable[[], Seen] = Seen
+) -> list[Candidate]:
+    """The candidates of a batch: first attempts, or further ones at what failed in `earlier`.
+
+    seen: what the folder holds by now, which only the sampler `coverage` asks for.
+    """
+    settings = run.settings
+    if batch.sources:
+        attempts = (sample.again(candidate, settings) for candidate in earlier)
+        return [candidate for candidate in attempts if candidate is not None]
+    strategy = Strategy.model_validate_json(batch.parameters)
+    known = seen() if strategy.sampler == "coverage" else None
+    sampled = sample.sample(settings, strategy, range(batch.start, batch.stop), known)
+    return refuse_held(sampled, run.output_dir, run.run_id, settings.skip_filters)
+
+
+def _watch(run: Run) -> Callable[[], Seen]:
+    """What the folder's ledgers hold, this run's included: read when first asked, then only what is new."""
+    attempts, seen, lock = Attempts(run.output_dir), Seen(), threading.Lock()
+
+    def follow() -> Seen:
+        with lock:
+            for operators, accepted in attempts.fresh():
+                seen.add(operators, accepted=accepted)
+        return seen
+
+    return follow
+
+
+def keep(run: Run, candidates: Sequence[Candidate], manifest: Manifest) -> list[Candidate]:
+    """Write the programs, then the ledger: an accepted program is on disk before any record says so."""
+    kept = persist(candidates, run)
+    append_ledger(run, kept, round=manifest.round, batch=manifest.batch)
+    return kept

@@ -1,0 +1,94 @@
+"""Rename the class of a program by its syntax tree: its references follow, all else stays byte for byte."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from itertools import accumulate
+
+from synth_core.program import syntax
+
+_IDENTIFIER_AFTER_CLASS = re.compile(rb"class(?:\s|\\)+")
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def rename_class(source: str, new_name: str) -> str:
+    """`source` with its program class and every reference to it called `new_name`.
+
+    Only the class's own bindings change: a local variable or a text of the same spelling stays. `source` must
+    parse and hold a class (`ValueError` otherwise: the caller has checked that).
+    """
+    tree = syntax.parse(source)
+    program = program_class(tree)
+    if program is None:
+        raise ValueError("the source holds no class to rename")
+    data = source.encode()
+    starts = [0, *accumulate(len(line.encode()) for line in syntax.lines(source))]
+    at_class = starts[program.lineno - 1] + program.col_offset
+    keyword = _IDENTIFIER_AFTER_CLASS.match(data, at_class)
+    assert keyword is not None
+    old = program.name.encode()
+    places = [keyword.end()]
+    places += [starts[name.lineno - 1] + name.col_offset for name in _references(tree, program.name)]
+    if any(data[place : place + len(old)] != old for place in places):
+        # Python 3.11 misplaces names inside f-strings. Losing the layout is better than losing a name.
+        return _rename_by_unparse(tree, program, new_name)
+    for place in sorted(set(places), reverse=True):
+        data = data[:place] + new_name.encode() + data[place + len(old) :]
+    return data.decode()
+
+
+def program_class(tree: ast.Module) -> ast.ClassDef | None:
+    """The class a text defines as its program: the last top-level one that derives from a `Module` and has
+    a `forward`, else the last one of any kind (validation then says what it lacks)."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    modules = [node for node in classes if _is_module(node)]
+    return modules[-1] if modules else classes[-1] if classes else None
+
+
+def derives_from_module(node: ast.ClassDef) -> bool:
+    """Whether a base of the class is called `Module`, in whatever module."""
+    return any(
+        (isinstance(base, ast.Attribute) and base.attr == "Module")
+        or (isinstance(base, ast.Name) and base.id == "Module")
+        for base in node.bases
+    )
+
+
+def _is_module(node: ast.ClassDef) -> bool:
+    has_forward = any(isinstance(item, ast.FunctionDef) and item.name == "forward" for item in node.body)
+    return has_forward and derives_from_module(node)
+
+
+def _references(tree: ast.Module, name: str) -> Iterator[ast.Name]:
+    """Every use of the module-level `name`; scopes that bind the same spelling locally are left alone."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        for child in ast.iter_child_nodes(waiting.pop()):
+            if isinstance(child, ast.Name) and child.id == name:
+                yield child
+            elif not (isinstance(child, _FUNCTIONS) and _binds(child, name)):
+                waiting.append(child)
+
+
+def _binds(function: ast.AST, name: str) -> bool:
+    own: list[ast.AST] = [function]
+    stored = False
+    while own:
+        for child in ast.iter_child_nodes(own.pop()):
+            if isinstance(child, ast.Global) and name in child.names:
+                return False
+            is_parameter = isinstance(child, ast.arg) and child.arg == name
+            is_stored = isinstance(child, ast.Name) and child.id == name and isinstance(child.ctx, ast.Store)
+            stored = stored or is_parameter or is_stored
+            if not isinstance(child, (*_FUNCTIONS, ast.ClassDef)):
+                own.append(child)
+    return stored
+
+
+def _rename_by_unparse(tree: ast.Module, program: ast.ClassDef, new_name: str) -> str:
+    for name in _references(tree, program.name):
+        name.id = new_name
+    program.name = new_name
+    return ast.unparse(tree) + "\n"

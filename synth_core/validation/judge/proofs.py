@@ -1,0 +1,176 @@
+"""One function for each check: "" where it holds of a run, else one line that says what is wrong.
+
+PROOFS is what the judge goes through, in the order of checks.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from synth_core.errors import UsageError
+from synth_core.operators import catalog
+from synth_core.records import Node
+from synth_core.validation import contract
+from synth_core.validation.judge import degeneracy
+from synth_core.validation.tolerance import Tolerance, agrees, difference
+
+
+@dataclass
+class Run:
+    """Evidence that has the form it should have. What checks measure on the way goes to `measured`."""
+
+    outputs: list[torch.Tensor]
+    tolerances: list[Tolerance]
+    reference: list[torch.Tensor] = field(default_factory=list)
+    again: list[torch.Tensor] = field(default_factory=list)
+    rebuilt: list[torch.Tensor] = field(default_factory=list)
+    compiled: list[torch.Tensor] = field(default_factory=list)
+    nodes: tuple[Node, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    effects: dict[str, Any] = field(default_factory=dict)
+    contract: dict[str, bool] = field(default_factory=dict)
+    rejecting: frozenset[str] = frozenset()
+    requested: tuple[str, ...] = ()
+    measured: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def allowed(self) -> float:
+        """The share of elements that may move without counting as a change."""
+        return max(tolerance.outliers for tolerance in self.tolerances)
+
+
+def in_catalog(name: str) -> bool:
+    """A file from elsewhere may be named after anything."""
+    try:
+        catalog.find(name)
+    except UsageError:
+        return False
+    return True
+
+
+def _shapes(run: Run) -> str:
+    for position, output in enumerate(run.outputs):
+        if not output.numel():
+            return f"output {position} has no elements, shape {list(output.shape)}"
+    for name, others in (("second", run.again), ("rebuilt", run.rebuilt)):
+        if others and _signature(others) != _signature(run.outputs):
+            return f"a {name} run returns {_signature(others)}, the first {_signature(run.outputs)}"
+    return ""
+
+
+def _finite(run: Run) -> str:
+    for name in ("inputs", "weights"):
+        if not run.facts[f"finite_{name}"]:
+            return f"the {name} hold NaN or infinity"
+    return _not_finite(run.outputs, "output")
+
+
+def _not_finite(tensors: Sequence[torch.Tensor], name: str) -> str:
+    for position, tensor in enumerate(tensors):
+        bad = int((~tensor.isfinite()).sum())
+        if bad:
+            return f"{name} {position}: {bad} of {tensor.numel()} elements are NaN or infinite"
+    return ""
+
+
+def _deterministic(run: Run) -> str:
+    for name, others in (("a second run", run.again), ("a fresh instance", run.rebuilt)):
+        for position, (output, other) in enumerate(zip(run.outputs, others, strict=True)):
+            if output.shape != other.shape or not torch.equal(_bits(output), _bits(other)):
+                return f"output {position}: {name} from the same seed gives other bits"
+    return ""
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def _reference(run: Run) -> str:
+    return _compare(run, run.outputs, run.reference, "eager_vs_fp64", "reference")
+
+
+def _compiled_reference(run: Run) -> str:
+    return _compare(run, run.compiled, run.reference, "compiled_vs_fp64", "compiled_reference")
+
+
+def _agreement(run: Run) -> str:
+    return _compare(run, run.compiled, run.outputs, "compiled_vs_eager", "")
+
+
+def _compare(
+    run: Run, values: Sequence[torch.Tensor], references: Sequence[torch.Tensor], name: str, warning: str
+) -> str:
+    """`warning` names the check that a missing reference leaves undecided."""
+    if warning and not references:
+        run.warnings.append(warning)
+        return ""
+    found = [
+        difference(value, reference, tolerance)
+        for value, reference, tolerance in zip(values, references, run.tolerances, strict=True)
+    ]
+    run.measured[name] = [one.describe() for one in found]
+    for position, (one, tolerance) in enumerate(zip(found, run.tolerances, strict=True)):
+        if not agrees(one, tolerance):
+            return (
+                f"output {position}, {name.replace('_', ' ')}: {one.share:.2%} of elements beyond"
+                f" rtol {tolerance.rtol:g}, atol {tolerance.atol:g} of scale {one.scale:.3g};"
+                f" worst {one.worst:.3g} times the limit"
+            )
+    return ""
+
+
+def _operators_matter(run: Run) -> str:
+    if degeneracy.idle_operators(run.effects["units"], run.allowed):
+        run.warnings.append("operators_matter")
+    return degeneracy.redundant_operators(run.effects["units"], run.allowed)
+
+
+def _operators(run: Run) -> str:
+    realised = [node.operator for node in run.nodes if node.operator]
+    unknown = [name for name in run.requested if not in_catalog(name)]
+    missing = [*unknown, *catalog.missing((n for n in run.requested if n not in unknown), realised)]
+    return (
+        f"not in the captured graph: {', '.join(missing)}; realised: {', '.join(realised)}" if missing else ""
+    )
+
+
+def _contract(run: Run) -> str:
+    broken = [name for name, holds in run.contract.items() if not holds]
+    run.warnings += [name for name in broken if name not in run.rejecting]
+    says = {rule.name: rule.says for rule in contract.RULES}
+    return "; ".join(f"{name} ({says[name]})" for name in broken if name in run.rejecting)
+
+
+def _compiled_shapes(run: Run) -> str:
+    if _signature(run.compiled) != _signature(run.outputs):
+        return f"compiled returns {_signature(run.compiled)}, eager {_signature(run.outputs)}"
+    return ""
+
+
+def _signature(tensors: Sequence[torch.Tensor]) -> str:
+    return ", ".join(f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for t in tensors)
+
+
+PROOFS: dict[str, Callable[[Run], str]] = {
+    "shapes": _shapes,
+    "finite": _finite,
+    "deterministic": _deterministic,
+    "magnitude": lambda run: degeneracy.without_magnitude(run.outputs),
+    "not_zero": lambda run: degeneracy.passes_as_zero(run.outputs, run.tolerances),
+    "varies": lambda run: degeneracy.without_variation(run.outputs),
+    "inputs_matter": lambda run: degeneracy.blind_to_inputs(run.effects["inputs"], run.allowed),
+    "weights_matter": lambda run: degeneracy.blind_to_weights(run.effects["weights"], run.allowed),
+    "operators_matter": _operators_matter,
+    "operators": _operators,
+    "contract": _contract,
+    "compiled_shapes": _compiled_shapes,
+    "compiled_finite": lambda run: _not_finite(run.compiled, "compiled output"),
+    "reference": _reference,
+    "agreement": _agreement,
+    "compiled_reference": _compiled_reference,
+}
