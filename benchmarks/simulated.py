@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from flows.pipeline.dask_workers import spread
+from flows.pipeline.plan import Plan
 from flows.pipeline.stages import Workshop, keep, start
 from synth_core.records import (
     Candidate,
@@ -24,7 +25,6 @@ from synth_core.records import (
     sha256,
 )
 from synth_core.settings import Settings
-from synth_core.store import Run
 from tasks.cache import Batch
 from tasks.stages import Stages, Step
 
@@ -46,7 +46,8 @@ class Simulation:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
-    def open(self, run: Run) -> Iterator[Workshop]:
+    def open(self, plan: Plan) -> Iterator[Workshop]:
+        run = plan.run
         with contextlib.ExitStack() as stack:
             calls = stack.enter_context(ThreadPoolExecutor(self.concurrency))
             workers = stack.enter_context(ThreadPoolExecutor(self.workers))

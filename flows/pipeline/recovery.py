@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 from uuid import UUID
 
 from httpx import HTTPError
@@ -17,7 +16,7 @@ from flows.prefect_server.connection import is_outage
 from flows.prefect_server.dead_runs import crash_flow_run
 from flows.prefect_server.locks import lock_run
 from synth_core.errors import EnvironmentFault, SynthError, UsageError
-from synth_core.store import Run, RunState, continue_run, finish_run, load_run, refuse_pruned, run_ids
+from synth_core.store import Run, RunState, continue_run, finish_run, load_run, run_ids
 
 # What passes by itself, an outage or a full disk as well as an interrupt: the next scheduled run goes on with
 # the run then, so many times in a row at most. A mistake or a bug comes back until a person has seen to it.
@@ -31,17 +30,6 @@ _PASSING = (
 )
 _MOST_TAKEOVERS = 5
 _GOES_ON = "Its process is gone; another flow run goes on with the work."
-
-_Done = TypeVar("_Done")
-
-
-def go_on(run: Run, work_on: Callable[[Run], _Done]) -> _Done:
-    """Do what is left of a run; `UsageError` where another process works on it or has dropped its shards."""
-    with lock_run(run.folder) as held:
-        if not held:
-            raise UsageError(f"run {run.run_id} is at work in another process; wait for it or stop it")
-        refuse_pruned(load_run(run.output_dir, run.run_id))
-        return work_on(_taken_over(run))
 
 
 def go_on_with_cut_short(output_dir: str, work_on: Callable[[Run], object]) -> None:
@@ -58,7 +46,7 @@ def go_on_with_cut_short(output_dir: str, work_on: Callable[[Run], object]) -> N
                 log.info("run=%s is at work in another process, or has just ended", run_id)
                 continue
             try:
-                work_on(_taken_over(run, run.takeovers + 1))
+                work_on(take_over(run, run.takeovers + 1))
             except Exception as error:
                 if _is_cancelled():
                     raise
@@ -98,7 +86,7 @@ def _cut_short(output_dir: str, run_id: str) -> Run | None:
     return run
 
 
-def _taken_over(run: Run, takeovers: int = 0) -> Run:
+def take_over(run: Run, takeovers: int = 0) -> Run:
     """The run as this flow run's; `takeovers` counts how often in a row that came by itself.
 
     Its lock is free, so the flow run that worked on it has ended or was killed, with one exception: a flow

@@ -8,19 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flows.pipeline.batches import Finished
+from flows.pipeline.plan import batch_size
 from synth_core.records import Manifest
 from synth_core.sampling import sample
 from synth_core.settings import Settings
-from synth_core.store import Run
 from synth_core.strategies import Strategy
 from tasks.cache import Batch
 
-# A job of a provider's batch mode takes up to a day, so they must not wait for each other; Gemini takes no
-# more than a hundred at once.
-JOBS_AT_ONCE = 80
-# Each batch in flight keeps its task runs' threads waiting; a pool is handed so many candidates at once that
-# small batches would be threads by the thousand.
-_SMALLEST, _SMALLEST_FOR_A_POOL, _LARGEST = 16, 64, 256
 _LOWEST_YIELD = 0.05  # what is assumed when nothing was accepted yet; keeps a round finite
 
 
@@ -33,32 +27,9 @@ class Round:
     candidates: int
 
 
-def batch_size(settings: Settings) -> int:
-    """Candidates a task run handles: enough that orchestration stays cheap, few enough to overlap.
-
-    In a provider's batch mode a batch is a job, and all of a run are to be under way at once.
-    """
-    batches = JOBS_AT_ONCE if settings.provider.batch else 200
-    return settings.batch_size or min(
-        max(math.ceil(settings.num_total_samples / batches), _SMALLEST), _LARGEST
-    )
-
-
-def sized(settings: Settings) -> Settings:
-    """Resolved settings in which the batch size is decided, for the run's record.
-
-    A run whose record leaves it open is older, and goes on by `batch_size` alone.
-    """
-    settings = settings.resolved()
-    size = settings.batch_size
-    if not size:
-        smallest = _SMALLEST if settings.validation.pool == "local" else _SMALLEST_FOR_A_POOL
-        size = max(batch_size(settings), smallest)
-    return settings.model_copy(update={"batch_size": size})
-
-
 def go_through_rounds(
-    run: Run,
+    settings: Settings,
+    strategies: Sequence[tuple[Strategy, str]],
     carry: Callable[[Round], list[Finished]],
     spent: Callable[[], object] = lambda: False,
 ) -> None:
@@ -69,7 +40,6 @@ def go_through_rounds(
     from them. With it, rounds go on until that many are accepted or the first attempts are used up. No round
     follows once `spent` says that the budget is.
     """
-    settings, strategies = run.settings, run.planned()
     size = batch_size(settings)
     first = accepted = attempted = 0
     lots: list[_Lot] = []
@@ -101,7 +71,7 @@ def _first_attempts(
     strategies: Sequence[tuple[Strategy, str]], first: int, wanted: int, size: int
 ) -> Iterator[_Lot]:
     known = [strategy for strategy, _ in strategies]
-    for strategy, indices in sample.plan(known, first, wanted):
+    for strategy, indices in sample.divide(known, first, wanted):
         _, parameters = strategies[known.index(strategy)]  # equal ones have equal texts
         for start in range(indices.start, indices.stop, size):
             stop = min(start + size, indices.stop)

@@ -59,6 +59,7 @@ class Snapshot:
 class Dispatcher:
     """All provider calls of one run. A context manager; `close` ends the loop and the clients.
 
+    settings: resolved, so that cache folder and number of workers are decided.
     key: the key of `settings.model_name`'s provider, if it comes from a Secret block; else the environment's.
     run_dir: the run's folder, where the cost ledger lies; what it holds already counts towards the budgets.
     use_cache: whether answers are looked up and kept in `settings.cache_dir`.
@@ -72,7 +73,7 @@ class Dispatcher:
         run_dir: Path | None = None,
         use_cache: bool = True,
     ) -> None:
-        self._settings = settings.resolved()
+        self._settings = settings
         self._loop = asyncio.new_event_loop()
         self._gate, self._closed = threading.Lock(), False
         self._ledger = CallLedger(run_dir)

@@ -10,6 +10,7 @@ import pytest
 from simulated import Bench, Runner
 
 from flows.pipeline.compute import plain
+from flows.pipeline.plan import Plan
 from flows.pipeline.stages import Workshop, only_asked
 from synth_core.prompting import render_prompts
 from synth_core.providers.call import Reply, Request
@@ -17,7 +18,7 @@ from synth_core.providers.cost_ledger import read_totals
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.records import Outcome, Stage, Usage, sha256
 from synth_core.reporting import summarise
-from synth_core.store import Run, RunState, latest_run, scan_ledger
+from synth_core.store import RunState, latest_run, scan_ledger
 
 
 async def ask(request: Request) -> Reply:
@@ -30,8 +31,9 @@ class Paying(Bench):
     """The real prompts and the real dispatcher between simulated stages."""
 
     @contextlib.contextmanager
-    def open(self, run: Run) -> Iterator[Workshop]:
-        with Dispatcher(run.settings, run_dir=run.folder) as dispatcher, super().open(run) as workshop:
+    def open(self, plan: Plan) -> Iterator[Workshop]:
+        settings, folder = plan.settings, plan.run.folder
+        with Dispatcher(settings, run_dir=folder) as dispatcher, super().open(plan) as workshop:
             steps = workshop.stages.steps
             steps[Stage.PROMPT] = plain(render_prompts)
             steps[Stage.LLM] = lambda candidates, _: only_asked(dispatcher.complete(candidates))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import pytest
 
 from flows.pipeline.batches import Finished
-from flows.pipeline.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds, sized
+from flows.pipeline.plan import JOBS_AT_ONCE, batch_size, sized
+from flows.pipeline.rounds import Round, go_through_rounds
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
-from synth_core.store import Run
+from synth_core.strategies import effective_strategies
 
 
 def play(settings: Settings, accept: Callable[[int], int], category: str = "CRASH") -> list[Round]:
@@ -37,8 +37,8 @@ def play(settings: Settings, accept: Callable[[int], int], category: str = "CRAS
             done.append(Finished(batch, manifest, Counter({category: total - alive})))
         return done
 
-    run = Run(run_id="run", settings=settings.resolved(), versions={}, started=datetime.now(UTC))
-    go_through_rounds(run, carry)
+    strategies = [(each, each.model_dump_json()) for each in effective_strategies(settings)]
+    go_through_rounds(settings.resolved(), strategies, carry)
     return rounds
 
 
