@@ -21,12 +21,16 @@ from synth_core.store import Run, RunState, finish_run, plan_run, save_run
 
 KEY = "the-blocks-key"
 
-# Counts what one process does: argv is the strategy file and the tokens of a command, or `flow` and settings
-# for the flow as a deployment calls it. Reads of run.json count until the run rewrites it.
+# Counts what one process does. Its arguments are the strategy file and a command, or `flow` and the settings
+# for the flow as a deployment calls it. Reads of run.json count until the run writes it. Only validation is
+# simulated.
 COUNTED = """
-import json, os, sys
+import contextlib, json, os, sys
 from collections import Counter
+import flows.pipeline.stages
 from prefect.blocks.system import Secret
+from simulated import Bench
+from synth_core.records import Stage
 from synth_core.settings import Settings
 
 seen, rewritten = Counter(), False
@@ -46,6 +50,12 @@ def note(event, args):
         seen["strategy"] += path == sys.argv[1]
         seen["record"] += str(path).endswith("run.json") and not rewritten
 
+@contextlib.contextmanager
+def open_compute(settings, admit):
+    compiled = Bench._pass(Stage.VALIDATE_COMPILE)
+    yield {Stage.VALIDATE_EAGER: Bench()._validate, Stage.VALIDATE_COMPILE: compiled}
+
+flows.pipeline.stages.open_compute = open_compute
 Settings.resolved = counted("settings", Settings.resolved)
 Secret.load = counted("key", Secret.load)
 sys.addaudithook(note)
@@ -76,6 +86,9 @@ def count(
     """Runs one command, on a server whose block `held` holds the key."""
     monkeypatch.setenv("PREFECT_API_URL", server.url)
     monkeypatch.setenv("PREFECT_HOME", str(server.home))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    )
     with connected({**SILENT, **MUTED}):
         from prefect.blocks.system import Secret
 
@@ -97,10 +110,9 @@ def test_one_run_decides_everything_once(
     own_strategy: Path,
     server: Server,
     tmp_path: Path,
-    warm_up: Callable[[Path], Path],
 ) -> None:
     """A run that its budget ends, the same run resumed, and the flow as a deployment calls it."""
-    out, cache = str(tmp_path / "out"), str(warm_up(tmp_path / "cache"))
+    out, cache = str(tmp_path / "out"), str(tmp_path / "cache")
     common = ["--output-dir", out, "--cache-dir", cache, "--strategy", str(own_strategy), "--seed", "1"]
     asked = ["--num-total-samples", "2", "--secret-block", "held", "--budget-calls", "1"]
     assert count("generate", *common, *asked) == {"settings": 1, "strategy": 1, "key": 1}
