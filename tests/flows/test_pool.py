@@ -17,7 +17,7 @@ from prefect.deployments import run_deployment
 from simulated import Bench, Runner
 from threaded_worker import Worker, await_held, complete, hold
 
-from flows.pipeline.gpu_pool import POOL, Pool
+from flows.pipeline.gpu_pool import POOL, GpuPool
 from flows.prefect_server.connection import connected
 from flows.validate import validate
 from synth_core.errors import EnvironmentFault
@@ -186,12 +186,12 @@ def test_the_same_shards_are_under_way_once(runner: Runner) -> None:
     shards = [Manifest(path="/x.parquet", digest="d", stage=Stage.EXTRACT, total=1, alive=1)]
     with Worker(hold).online() as client:
         first, again = (
-            Pool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards) for _ in range(2)
+            GpuPool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards) for _ in range(2)
         )
         assert first.id == again.id
         await_held(client, first)
         complete(client, first)
-        third = Pool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards)
+        third = GpuPool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards)
         assert third.id != first.id
 
 
@@ -219,6 +219,6 @@ def test_a_resume_waits_for_what_the_killed_run_handed_over_and_is_partly_done(
     with Worker(hold).online():
         for path, data in done.items():
             with pytest.raises(Killed):
-                Pool(run, Shelf(run.settings, run.run_id), threading.Event()).hand_off(handed)
+                GpuPool(run, Shelf(run.settings, run.run_id), threading.Event()).hand_off(handed)
             path.write_bytes(data)
     assert started[0].id == started[1].id

@@ -203,7 +203,7 @@ def test_within_a_sub_flow_progress_is_shown_batch_by_batch(
 ) -> None:
     shown = threading.Event()
     monkeypatch.setattr("flows.synth._MOST_CANDIDATES_A_FLOW", 32)
-    monkeypatch.setattr("flows.pipeline.artifacts.Progress.show", lambda *_, **__: shown.set())
+    monkeypatch.setattr("flows.pipeline.artifacts.ProgressBar.show", lambda *_, **__: shown.set())
 
     def watch(stage: Stage, candidates: Sequence[Candidate]) -> None:
         if stage is Stage.PERSIST and candidates[0].index == 16:
