@@ -48,7 +48,7 @@ def finished(job, evidence):
         "outputs": outputs, "beside": beside[job.id],
     }
 
-pool = cuda.Pool(box, asked["workers"], finished, "cpu")
+pool = cuda.GpuWorkers(box, asked["workers"], finished, "cpu")
 pool.prove()
 hand = pool._hand
 
