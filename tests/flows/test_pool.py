@@ -186,7 +186,8 @@ def test_the_same_shards_are_under_way_once(runner: Runner) -> None:
     shards = [Manifest(path="/x.parquet", digest="d", stage=Stage.EXTRACT, total=1, alive=1)]
     with Worker(hold).online() as client:
         first, again = (
-            GpuPool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards) for _ in range(2)
+            GpuPool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards)
+            for _ in range(2)
         )
         assert first.id == again.id
         await_held(client, first)

@@ -22,7 +22,7 @@ from synth_core.settings import Settings
 _SLIPS = {
     "serving_model=None": "serving_model is None, not of type str",
     "finish_reason=None": "finish_reason is None, not of type str",
-    "sizes={}": "sizes is {}, not of type Sizes or None",
+    "sizes={}": "sizes is {}, not of type GpuSizes or None",
     "error=None": "error is None",
     "error=ValueError('x')": "error is ValueError('x')",
     "status=None": "status is None",

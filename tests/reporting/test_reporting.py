@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.cli import generate
+from flows.cli.report import report as show_report
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import CATALOG
 from synth_core.providers.budget import Spending
@@ -316,11 +316,11 @@ def test_a_folder_that_cannot_be_written_is_reported_nevertheless(
 ) -> None:
     (run.folder / "report.html").mkdir()
     finish_run(run, RunState.INTERRUPTED)
-    generate.report(str(run.output_dir), "", as_json=True)
+    show_report(str(run.output_dir), "", as_json=True)
     said = capsys.readouterr()
     assert json.loads(said.out)["accepted"] == 2
     assert "report.html: Is a directory; the page is left as it is" in said.err
-    generate.report(str(run.output_dir), "", as_json=False)
+    show_report(str(run.output_dir), "", as_json=False)
     assert f"go on with: synth resume --output-dir {run.output_dir} --run {run.run_id}" in " ".join(
         capsys.readouterr().out.split()
     )
