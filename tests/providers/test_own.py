@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from conftest import candidates
+from asking import candidates
 
 from synth_core.errors import HopelessProvider
 from synth_core.providers import own
@@ -22,7 +22,7 @@ from synth_core.settings import Settings
 _SLIPS = {
     "serving_model=None": "serving_model is None, not of type str",
     "finish_reason=None": "finish_reason is None, not of type str",
-    "sizes={}": "sizes is {}, not of type Sizes or None",
+    "sizes={}": "sizes is {}, not of type GpuSizes or None",
     "error=None": "error is None",
     "error=ValueError('x')": "error is ValueError('x')",
     "status=None": "status is None",
