@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -19,7 +20,9 @@ from synth_core.records import Candidate, Category, Manifest, Stage, Verdict
 from synth_core.settings import Settings
 from synth_core.store import RunState, latest_run, scan_ledger
 
-AGAIN = {"skip_filters": ["duplicate-operators"]}  # else what the folder holds is not even asked for again
+AGAIN: dict[str, Any] = {
+    "skip_filters": ["duplicate-operators"]
+}  # else what the folder holds is not even asked for again
 BEFORE_FILTER = tuple(stage for stage in Stage if stage not in (Stage.FILTER, Stage.PERSIST))
 
 

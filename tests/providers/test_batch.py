@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEYS, candidates
+from asking import KEYS, candidates
 from loopback import Act, Loopback, Seen, answer, error
 
 from flows.cli.without_prefect import steps

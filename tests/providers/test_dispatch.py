@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import candidates
+from asking import candidates
 from loopback import Act, Loopback, Seen, answer, error
 
 from synth_core.errors import HopelessProvider, UsageError
@@ -506,7 +506,7 @@ def test_a_resumed_run_goes_on_counting_the_time_after_its_last_call(
 _KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from conftest import candidates
+from asking import candidates
 from synth_core.providers import cost_ledger
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.settings import Settings
@@ -521,7 +521,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_session_counts_its_time_and_the_programs_written_here(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "helpers")}
     done = subprocess.run([sys.executable, "-c", _KILLED, tmp_path], env=environment)
     assert done.returncode == -signal.SIGKILL
     totals = read_totals(tmp_path)
@@ -549,7 +549,11 @@ def test_what_a_call_never_said_counts_at_its_worst_case(
     """A server that answers too late, or leaves out what it used, may bill the call all the same."""
     silent = {k: v for k, v in answer("openai", "fine").items() if k != "usage"}
     for fault, name in ((Act(body=silent), "silent"), (Act(body=silent, delay=60), "late")):
-        with Loopback(lambda _, act=fault: act) as server:
+
+        def always(_: Seen, act: Act = fault) -> Act:
+            return act
+
+        with Loopback(always) as server:
             options = {"model_id": "gpt-4.1-mini", "max_tokens": 1000, "timeout": 0.5, "retries": 20}
             settings = make_settings("openai", server.base_url("openai"), provider=options, budget=budget)
             _complete(settings, candidates("openai", 20), tmp_path / name)

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from conftest import candidates
+from asking import candidates
 
 from synth_core.errors import HopelessProvider
 from synth_core.providers import own

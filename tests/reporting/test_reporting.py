@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.cli.report import report as show_report
+from flows.cli.report import report as print_reports
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import CATALOG
 from synth_core.providers.budget import Spending
@@ -115,7 +115,8 @@ def test_yield_with_and_without_repair(tmp_path: Path) -> None:
     append_ledger(run, [broken, accepted(candidate(1, "GELU"))], round=0, batch=0)
     append_ledger(run, [accepted(candidate(0, "ReLU", attempt=1))], round=1, batch=0)
     report = summarise(tmp_path, run.run_id)
-    assert (report.first_yield, report.final_yield, report.rate) == (0.5, 1.0, pytest.approx(2 / 3))
+    assert (report.first_yield, report.final_yield) == (0.5, 1.0)
+    assert report.rate == pytest.approx(2 / 3)
     out = io.StringIO()
     print_report(report, Console(file=out, width=200))
     assert "50.0% at the first attempt, 100.0% with repair" in out.getvalue()
@@ -316,11 +317,11 @@ def test_a_folder_that_cannot_be_written_is_reported_nevertheless(
 ) -> None:
     (run.folder / "report.html").mkdir()
     finish_run(run, RunState.INTERRUPTED)
-    show_report(str(run.output_dir), "", as_json=True)
+    print_reports(str(run.output_dir), "", as_json=True)
     said = capsys.readouterr()
     assert json.loads(said.out)["accepted"] == 2
     assert "report.html: Is a directory; the page is left as it is" in said.err
-    show_report(str(run.output_dir), "", as_json=False)
+    print_reports(str(run.output_dir), "", as_json=False)
     assert f"go on with: synth resume --output-dir {run.output_dir} --run {run.run_id}" in " ".join(
         capsys.readouterr().out.split()
     )
