@@ -29,7 +29,5 @@ def note_settled(
 
 def read_settled(output_dir: Path | str, run_id: str) -> dict[str, str]:
     """The notes of all batches of a run, merged: work -> name of the shard."""
-    files = run_folder(output_dir, run_id).glob(
-        "settled/r*.json"
-    )  # `r`: no temporary files of killed writers
+    files = run_folder(output_dir, run_id).glob("settled/r*.json")  # `r`: skips temporary files
     return {work: key for file in files for work, key in json.loads(file.read_bytes()).items()}
