@@ -104,9 +104,7 @@ def _from_layers(candidate: Candidate, text: str) -> Candidate:
         program = Program.of(program_name(operators), form.write_program(operators, text))
     except form.BadAnswer as error:
         return candidate.judged(
-            Verdict.fail(
-                Stage.EXTRACT, Category.SYNTAX_ERROR, f"does not follow the schema: {error}"
-            )
+            Verdict.fail(Stage.EXTRACT, Category.SYNTAX_ERROR, f"does not follow the schema: {error}")
         )
     return candidate.judged(Verdict.ok(Stage.EXTRACT), program=program)
 
