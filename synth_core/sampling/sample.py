@@ -131,7 +131,7 @@ def draw_uniform(rng: random.Random, counts: dict[Group, int], only: Collection[
 
 
 def _another(seed: int) -> int:
-    """The `sample` number of a question that must not get the cached answer. Derived from the attempt's seed."""
+    """The `sample` number for a question that must not get the cached answer: the seed, but never 0."""
     return seed or 1
 
 
