@@ -20,7 +20,7 @@ from tasks.cache import Shelf
 
 UPSTREAM = Manifest(path="x", digest="d" * 64, signature="0" * 16, stage=Stage.SAMPLE, total=1, alive=1)
 OPTIONS = list(declared_options(Settings))
-TEXTS = (
+TEXTS = [
     "true",
     "1",
     "7",
@@ -34,8 +34,12 @@ TEXTS = (
     "completions",
     "repair",
     "fail",
-)
-TEXTS += ("dask", "coherent", "http://127.0.0.1:1", "127.0.0.1:1", "a-name")
+    "dask",
+    "coherent",
+    "http://127.0.0.1:1",
+    "127.0.0.1:1",
+    "name",
+]
 
 
 @pytest.fixture(autouse=True)
