@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.cli import generate
+from flows.cli.report import report as report_command
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import CATALOG
 from synth_core.providers.budget import Spending
@@ -197,7 +197,7 @@ def test_the_pace_of_calls_leaves_the_pauses_between_sessions_out(run: Run, tmp_
     (run.folder / "calls.jsonl").write_text("\n".join(lines) + "\n")
     report = summarise(run.output_dir, run.run_id)
     assert report.spend.active_s == 60.0
-    assert "2 provider calls, 2 a minute" in write_html(report, tmp_path / "r.html").read_text()
+    assert "2 provider calls, 2 per minute" in write_html(report, tmp_path / "r.html").read_text()
     out = io.StringIO()
     print_report(report, Console(file=out, width=300))
     assert "; 24 h 0 min from start to end" in out.getvalue()
@@ -316,11 +316,11 @@ def test_a_folder_that_cannot_be_written_is_reported_nevertheless(
 ) -> None:
     (run.folder / "report.html").mkdir()
     finish_run(run, RunState.INTERRUPTED)
-    generate.report(str(run.output_dir), "", as_json=True)
+    report_command(str(run.output_dir), "", as_json=True)
     said = capsys.readouterr()
     assert json.loads(said.out)["accepted"] == 2
     assert "report.html: Is a directory; the page is left as it is" in said.err
-    generate.report(str(run.output_dir), "", as_json=False)
+    report_command(str(run.output_dir), "", as_json=False)
     assert f"go on with: synth resume --output-dir {run.output_dir} --run {run.run_id}" in " ".join(
         capsys.readouterr().out.split()
     )
