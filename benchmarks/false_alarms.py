@@ -39,7 +39,7 @@ ELEMENTS = 2**19
 LARGER = 16
 FACTORS = [2**n for n in range(14)]
 SIZES = [(factor, floor) for floors in ((8, 16, 4, 32), (2, 1)) for factor in FACTORS for floor in floors]
-"""Factors to divide by, and lower bounds of the result, in order of trial. Kernels and groups need different ones."""
+"""Factors to divide by, with lower bounds, in order of trial. Kernels and groups need different bounds."""
 
 ABSOLUTE = 0.01
 """The published filters' bound below which a value counts as zero, or as constant."""
