@@ -98,21 +98,21 @@ class Trial:
         """Whether programs and ledger are the same, and only calls in flight at a strike were asked again."""
         mine, theirs = self.programs(), calm.programs()
         again, lost = (self.llm.asked - calm.llm.asked).total(), self.llm.at_risk(self._lossy)
-        amiss = []
+        differences = []
         if mine != theirs:
-            amiss.append(f"programs differ: {sorted(mine.keys() ^ theirs.keys())}")
+            differences.append(f"programs differ: {sorted(mine.keys() ^ theirs.keys())}")
         if rows := self.ledger() ^ calm.ledger():
-            amiss.append(f"ledgers differ: {sorted(rows)[:6]}")
+            differences.append(f"ledgers differ: {sorted(rows)[:6]}")
         if at_work := self._at_work():
-            amiss.append(f"the history of its server shows as at work: {at_work}")
+            differences.append(f"the history of its server shows as at work: {at_work}")
         if again > lost:
-            amiss.append("answers that were received were asked for again")
-        text = "; ".join(amiss) or "equal"
+            differences.append("answers that were received were asked for again")
+        text = "; ".join(differences) or "equal"
         print(f"{self.folder.name} ({self.way}): {len(mine)} programs, asked again {again} of {lost}, {text}")
         print(f"    {', '.join(self.struck) or 'nothing struck'}", flush=True)
-        if amiss:
+        if differences:
             print(self.log())
-        return not amiss
+        return not differences
 
     def programs(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in self.out.glob("*.py")}
