@@ -1,17 +1,17 @@
-"""Kills parts of runs at random, fills their disks, moves their clocks; then compares with a calm run.
+"""Disturbs runs: kills their parts at random, fills their disks, moves their clocks. Checks the results.
 
     python benchmarks/chaos.py --kills 5                          # simulated validation: under three minutes
     python benchmarks/chaos.py --kills 100 --ways threads,private,dask,real
     python benchmarks/chaos.py --kills 10 --ways deployed         # by `synth up`, worker and deployment
     python benchmarks/chaos.py --kills 10 --ways postgres         # a server on PostgreSQL, which dies too
 
-An LLM that answers by its prompt alone serves on the loopback and remembers what it was asked. One run goes
-undisturbed. Further ones, with folders and caches of their own, are struck again and again (`VICTIMS` in
-chaos_trial.py says by what) and go on by `synth resume`, or by the deployment's next run, whenever they
-died. In the end each must have the programs and the ledger of the calm one; beyond what that asked, only
-calls that were in flight when something died may have been asked again; and the server may know of no run
-that still runs, nor may the history of a private one. Exits with 1 if not. A disk can be filled only where
-we may mount one.
+A loopback LLM answers by the prompt alone and records what it was asked. One run is not disturbed. Each other
+run has its own folder and cache, and is disturbed again and again (`VICTIMS` in chaos_trial.py lists how).
+When it dies, `synth resume` or the deployment's next run continues it.
+
+In the end, each run must have the same programs and ledger as the undisturbed one. Only calls that were in
+flight when something died may have been asked twice. No server may list a run as still running, and neither
+may the history of a private server. Exits with 1 otherwise. Filling a disk needs the permission to mount one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ HERE = Path(__file__).parent
 MOST_STRIKES_A_RUN = 8
 SILENCE = timedelta(seconds=90)  # three heartbeats
 LOSE_EVENTS = ("server SIGKILL", "PostgreSQL SIGKILL", "worker SIGKILL", "clock jump")
-ENDS_WITHIN = 240.0  # seconds: that, and a slow server
+ENDS_WITHIN = 240.0  # seconds: `SILENCE`, and time for a slow server
 UP = """
 import sys
 from pathlib import Path
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def chaos(options: argparse.Namespace, folder: Path) -> bool:
-    """Disturb one run after the other until there were enough strikes; whether all came out right."""
+    """Disturb one run after another until there were enough strikes. Returns whether all were equal."""
     rng, struck, runs, sound = random.Random(options.seed), Counter[str](), 0, True
     ways = options.ways.split(",")
     calm: dict[bool, Trial] = {}
@@ -75,7 +75,7 @@ def chaos(options: argparse.Namespace, folder: Path) -> bool:
         host = stack.enter_context(start_host(folder, options.candidates, ways))
         while struck.total() < options.kills:
             way = ways[runs % len(ways)]
-            judged = way in ("real", "deployed")  # by the real engine, else by the simulated one
+            judged = way in ("real", "deployed")  # with the real engine, else with the simulated one
             if judged not in calm:
                 calm[judged] = stack.enter_context(Trial(folder / f"calm-{way}", way, host))
                 calm[judged].go_undisturbed()
@@ -94,14 +94,14 @@ def chaos(options: argparse.Namespace, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def start_host(folder: Path, candidates: int, ways: list[str]) -> Iterator[Host]:
-    """A server for all runs, or all that `synth up` starts; and what moves the clocks of its children."""
+    """Start a server for all runs, or everything that `synth up` starts, and the mover of clocks."""
     library, clock, strategy = folder / "clock.so", folder / "clock", folder / "chaos.toml"
     build = ["g++", "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "chaos_clock.cpp"), "-ldl"]
     subprocess.run(build, check=True)
     clock.write_bytes(bytes(8))
     (folder / "prompt.j2").write_text(PROMPT)
     strategy.write_text(STRATEGY.replace("PROMPT_FILE", str(folder / "prompt.j2")))
-    os.environ.update(LD_PRELOAD=str(library), CHAOS_CLOCK=str(clock))  # for children, ours is linked already
+    os.environ.update(LD_PRELOAD=str(library), CHAOS_CLOCK=str(clock))  # for child processes
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(Postgres()) if "postgres" in ways else None
         start = run_up(folder) if "deployed" in ways else run_server(folder, database)
@@ -111,7 +111,7 @@ def start_host(folder: Path, candidates: int, ways: list[str]) -> Iterator[Host]
 
 @contextlib.contextmanager
 def run_server(folder: Path, database: Postgres | None) -> Iterator[str]:
-    """As docs/deploying.md has a team's server, but for what is silent for how long."""
+    """Run a team's server as in docs/deploying.md, but with shorter times for heartbeats and silence."""
     there = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database.url} if database else {}
     triggers = {"PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "true"}
     os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"  # of the runs
@@ -123,7 +123,7 @@ def run_server(folder: Path, database: Postgres | None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def run_up(folder: Path) -> Iterator[str]:
-    """`synth up` in a process of its own."""
+    """Run `synth up` in its own process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = folder / "up.log"
@@ -141,10 +141,10 @@ def run_up(folder: Path) -> Iterator[str]:
 
 
 def nothing_runs(url: str, home: Path, lossy: bool) -> bool:
-    """Whether every flow run and task run of Synth comes to an end: by the automation, else by the next run.
+    """Whether every flow run and task run of Synth ends: marked by the automation, or else by the next run.
 
-    The automation may miss what a dying server lost (`lossy`), and nothing else. The next run takes for dead
-    what has been silent so long.
+    The automation may miss runs whose events a dying server lost (`lossy`), but no others. The next run
+    treats a run as dead if it has been silent for long enough.
     """
     with connected({"PREFECT_API_URL": url, "PREFECT_HOME": str(home)}):
         deadline = time.monotonic() + ENDS_WITHIN
@@ -161,7 +161,7 @@ def nothing_runs(url: str, home: Path, lossy: bool) -> bool:
 
 
 def at_work(*, task_runs: bool = False) -> list[str]:
-    """Names of the flow runs, and of the task runs too if asked, that have no final state."""
+    """Names of flow runs without a final state, and of such task runs too, if requested."""
     with get_client(sync_client=True) as client:
         runs: list[FlowRun | TaskRun] = [*client.read_flow_runs(flow_run_filter=dead_runs.FLOW_RUNS_AT_WORK)]
         if task_runs:

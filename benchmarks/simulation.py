@@ -1,4 +1,4 @@
-"""Stages that cost what they are told to cost, for measuring everything around them."""
+"""Simulated stages with a given cost, to measure everything around them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ from tasks.stages import Stages, Step
 
 @dataclass
 class Simulation:
-    """An LLM of `latency` seconds a call, `concurrency` calls at once; validation of `seconds` a candidate,
-    `workers` at once. One candidate in `one_bad_in` fails, by its seed, so a run is reproducible.
+    """A simulated LLM and validation. Which candidates fail depends on their seeds, so a run is reproducible.
 
-    stage_cpu: CPU seconds that the stages spent in the flow's own threads, by stage.
+    latency: seconds per call. concurrency: calls at once.
+    seconds: seconds per candidate in validation. workers: candidates at once.
+    one_bad_in: one candidate in this many fails.
+    stage_cpu: CPU seconds that each stage spent in the flow's own threads.
     """
 
     latency: float = 0.0
@@ -91,7 +93,7 @@ class Simulation:
 
 @contextlib.contextmanager
 def open_on_worker(settings: Settings) -> Iterator[dict[Stage, Step]]:
-    """On a Dask worker: validation of half a second a candidate."""
+    """Simulated validation on a Dask worker: half a second per candidate."""
     validate = Simulation(seconds=0.5)._validate
     yield {Stage.VALIDATE_EAGER: lambda candidates, _: [validate(c) for c in candidates]}
 

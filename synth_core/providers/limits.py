@@ -238,7 +238,7 @@ class TokenAllowance:
         self._at = 0.0
 
     def delay(self, now: float, estimate: int) -> float:
-        """Seconds until a call of `estimate` tokens may start."""
+        """Seconds until a call of about `estimate` tokens may start. 0 means now."""
         if not self._rate:
             return 0.0
         self._left = min(self._most, self._left + (now - self._at) * self._rate) if self._at else self._left
