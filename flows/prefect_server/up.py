@@ -1,4 +1,4 @@
-"""`synth up`: a Prefect server, its pools, deployments, automations and workers, all on this machine."""
+"""`synth up`: a Prefect server with its pools, deployments and workers, all on this machine."""
 
 from __future__ import annotations
 
@@ -111,15 +111,12 @@ def _only_one(home: Path) -> Iterator[None]:
 
 
 def _set_up(options: Mapping[str, str], home: Path) -> None:
-    """Pools, automations and deployments; safe to repeat."""
+    """Create the pools and the deployments. Safe to repeat."""
     with connected(options):
         from prefect.client.orchestration import get_client
 
-        from flows.prefect_server import automations
-
         with get_client(sync_client=True) as client:
             _make_pools(client)
-        automations.create()
     command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file())]
     result = subprocess.run(
         [sys.executable, *command],
