@@ -143,7 +143,7 @@ def nothing_runs(url: str, home: Path) -> bool:
     with connected({"PREFECT_API_URL": url, "PREFECT_HOME": str(home)}):
         print(f"flow runs left to the next run: {', '.join(at_work()) or 'none'}", flush=True)
         time.sleep(SILENCE.total_seconds())
-        dead_runs.crash_zombies(SILENCE)
+        dead_runs.mark_dead_runs(SILENCE)
         names = at_work(task_runs=True)
     print(f"runs that never ended: {', '.join(names) or 'none'}")
     return not names

@@ -84,7 +84,7 @@ class Batch(Record):
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ShardCache:
     """Where one run keeps the shards of its batches, and by which name it finds them again.
 
     texts: what else a stage depends on. root: where shards are kept instead of under output_dir, which
@@ -99,7 +99,7 @@ class Shelf:
 
     def key(self, stage: Stage, upstream: Batch | Manifest) -> str:
         """File-name-safe identity of this stage's work on this batch; a settled one keeps what it had."""
-        settled = self.settled.get(_work(stage, upstream))
+        settled = self.settled.get(_work_id(stage, upstream))
         if settled and self.shard(stage, settled).exists():
             return settled
         dump = self.settings.model_dump(mode="json")
@@ -131,7 +131,7 @@ class Shelf:
         if manifests[-1].total < manifests[0].total:
             return
         upstream: list[Batch | Manifest] = [batch, *manifests[:-1]]
-        keys = {_work(m.stage, u): Path(m.path).stem for m, u in zip(manifests, upstream, strict=True)}
+        keys = {_work_id(m.stage, u): Path(m.path).stem for m, u in zip(manifests, upstream, strict=True)}
         if not keys.items() <= self.settled.items():
             place = {"round": batch.round, "batch": batch.batch}
             note_settled(self.settings.output_dir, self.run_id, keys, **place)
@@ -154,7 +154,7 @@ class OperatorSignatures(CachePolicy):
     """Prefect's cache by operator signature. A record whose shard is gone is forgotten: it can't be a hit."""
 
     stage: Stage = Stage.SAMPLE
-    shelf: Shelf | None = None
+    cache: ShardCache | None = None
 
     def compute_key(
         self,
@@ -163,14 +163,14 @@ class OperatorSignatures(CachePolicy):
         flow_parameters: dict[str, Any],
         **kwargs: Any,
     ) -> str:
-        assert self.shelf is not None
+        assert self.cache is not None
         upstream: Batch | Manifest = inputs["upstream"]
-        key = self.shelf.key(self.stage, upstream)
+        key = self.cache.key(self.stage, upstream)
         # By place too: a record holds the manifest, which says where in its run a batch stood. The shard of
         # another run's batch is found nevertheless.
         name = f"{key}-r{upstream.round:03d}-b{upstream.batch:06d}"
-        record = self.shelf.results / name
-        if self.shelf.find(self.stage, key) is None:
+        record = self.cache.results / name
+        if self.cache.find(self.stage, key) is None:
             record.unlink(missing_ok=True)
         _note_use(record)
         return name
@@ -182,7 +182,7 @@ def _note_use(path: Path) -> None:
         os.utime(path)
 
 
-def _work(stage: Stage, upstream: Batch | Manifest) -> str:
+def _work_id(stage: Stage, upstream: Batch | Manifest) -> str:
     return f"{stage}:{upstream.digest[:24]}"
 
 

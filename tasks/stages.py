@@ -19,7 +19,7 @@ from prefect.tasks import Task
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.records import Candidate, Category, Manifest, Stage
 from synth_core.store import describe_shard, read_shard, write_shard
-from tasks.cache import Batch, OperatorSignatures, Shelf
+from tasks.cache import Batch, OperatorSignatures, ShardCache
 from tasks.versions import VALIDATION, stage_version
 
 Start = Callable[[Batch, Sequence[Candidate]], list[Candidate]]
@@ -53,16 +53,16 @@ _DELAYS_ELSEWHERE: list[float] = [1, 2]
 _JITTER = 0.5
 
 
-def stage_tasks(stages: Stages, shelf: Shelf) -> dict[Stage, Task[[Batch | Manifest], Manifest]]:
+def stage_tasks(stages: Stages, cache: ShardCache) -> dict[Stage, Task[[Batch | Manifest], Manifest]]:
     """The tasks of one run, in the order that a candidate walks them."""
-    return {stage: _stage_task(stage, stages, shelf) for stage in Stage}
+    return {stage: _stage_task(stage, stages, cache) for stage in Stage}
 
 
-def _stage_task(stage: Stage, stages: Stages, shelf: Shelf) -> Task[[Batch | Manifest], Manifest]:
+def _stage_task(stage: Stage, stages: Stages, cache: ShardCache) -> Task[[Batch | Manifest], Manifest]:
     # The stages are closed over, not passed: a parameter would be walked, hashed and shown by Prefect.
     def run(upstream: Batch | Manifest) -> Manifest:
-        manifest, candidates = _found(stage, upstream, shelf) or _made(stage, upstream, stages, shelf)
-        _log(manifest, candidates, shelf.run_id)
+        manifest, candidates = _found(stage, upstream, cache) or _made(stage, upstream, stages, cache)
+        _log(manifest, candidates, cache.run_id)
         return manifest
 
     run.__name__ = run.__qualname__ = stage.value.replace("-", "_")
@@ -71,22 +71,22 @@ def _stage_task(stage: Stage, stages: Stages, shelf: Shelf) -> Task[[Batch | Man
         name=stage.value,
         version=stage_version(stage),
         task_run_name=f"{stage}-{{upstream.strategy}}-r{{upstream.round}}-b{{upstream.batch:04d}}",
-        cache_policy=OperatorSignatures(stage=stage, shelf=shelf),
+        cache_policy=OperatorSignatures(stage=stage, cache=cache),
         persist_result=True,
-        result_storage=shelf.results,
+        result_storage=cache.results,
         result_serializer="json",
         retries=len(delays),
         retry_delay_seconds=delays or None,
         retry_jitter_factor=_JITTER if delays else None,
-        retry_condition_fn=lambda task, run, state: not stages.closed.is_set() and _may_pass(state),
+        retry_condition_fn=lambda task, run, state: not stages.closed.is_set() and _is_transient(state),
     )(run)
 
 
 def _found(
-    stage: Stage, upstream: Batch | Manifest, shelf: Shelf
+    stage: Stage, upstream: Batch | Manifest, cache: ShardCache
 ) -> tuple[Manifest, Sequence[Candidate]] | None:
     """A shard made by the pool's worker, or by a run that was killed before Prefect noted it."""
-    path = shelf.find(stage, shelf.key(stage, upstream))
+    path = cache.find(stage, cache.key(stage, upstream))
     if path is None:
         return None
     candidates = read_shard(path)
@@ -94,7 +94,7 @@ def _found(
 
 
 def _made(
-    stage: Stage, upstream: Batch | Manifest, stages: Stages, shelf: Shelf
+    stage: Stage, upstream: Batch | Manifest, stages: Stages, cache: ShardCache
 ) -> tuple[Manifest, Sequence[Candidate]]:
     if stages.closed.is_set():
         raise RunEnding("the run is ending; its resume does this batch")
@@ -103,12 +103,12 @@ def _made(
         candidates = stages.start(upstream, earlier)
     else:
         candidates = stages.steps[stage](read_shard(upstream.path), upstream)
-    key = shelf.key(stage, upstream)
+    key = cache.key(stage, upstream)
     if stage is Stage.LLM and not _is_final(upstream, candidates):
         # An outage is not an answer: the shard gets a name by which only this run, once the batch is
         # settled, finds it again.
-        key += f"-{shelf.run_id}"
-    return write_shard(shelf.shard(stage, key), candidates, **_place(stage, upstream)), candidates
+        key += f"-{cache.run_id}"
+    return write_shard(cache.shard(stage, key), candidates, **_place(stage, upstream)), candidates
 
 
 def _place(stage: Stage, upstream: Batch | Manifest) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _is_final(upstream: Batch | Manifest, answered: Sequence[Candidate]) -> bool
     return isinstance(upstream, Manifest) and len(answered) == upstream.total and not errors
 
 
-def _may_pass(state: State[Any]) -> bool:
+def _is_transient(state: State[Any]) -> bool:
     """Whether what the task run met is of the kind that passes."""
     try:
         state.result()

@@ -23,7 +23,7 @@ _JUDGES = ("synth_core/validation", *_READERS)
 _SAMPLERS = ("synth_core/sampling", "synth_core/strategies.py", "synth_core/filtering")
 
 # Files, or folders with all that is below them. filter and persist belong to one run and need no more.
-_DECIDE: dict[Stage, tuple[str, ...]] = {
+_SOURCES: dict[Stage, tuple[str, ...]] = {
     Stage.SAMPLE: (*_SAMPLERS, *_PROMPTS, *_WRITERS),  # it writes the prompts of repairs, with a plan
     Stage.PROMPT: _PROMPTS,
     Stage.LLM: _WRITERS,
@@ -36,15 +36,15 @@ _DECIDE: dict[Stage, tuple[str, ...]] = {
 _TEXTS = (".py", ".j2", ".json", ".toml")
 
 
-def decides(stage: Stage) -> tuple[str, ...]:
+def sources_of(stage: Stage) -> tuple[str, ...]:
     """Files, and folders with all that is below them, whose change makes the stage's earlier work stale."""
-    return (*dict.fromkeys(_DECIDE[stage]), "synth_core/records.py")
+    return (*dict.fromkeys(_SOURCES[stage]), "synth_core/records.py")
 
 
 @cache
 def stage_version(stage: Stage) -> str:
     """Eight hexadecimal digits."""
-    paths = [_path(name) for name in decides(stage)]
+    paths = [_path(name) for name in sources_of(stage)]
     sources = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     return sha256("\0".join(file.read_text("utf-8") for file in sources if file.suffix in _TEXTS))[:8]
 
@@ -54,7 +54,7 @@ def torch_release() -> str:
     return version("torch").partition("+")[0]
 
 
-def judged_by() -> dict[str, str]:
+def validation_versions() -> dict[str, str]:
     """The versions here of what both sides of a hand-over must have alike; the keys are made of them."""
     return {"torch": torch_release(), **{stage.value: stage_version(stage) for stage in VALIDATION}}
 

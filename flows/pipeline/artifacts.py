@@ -16,7 +16,7 @@ from prefect.artifacts import (
 )
 from prefect.events import emit_event
 
-from flows.pipeline.progress import Tally
+from flows.pipeline.progress import ProgressTracker
 from synth_core.records import Stage
 from synth_core.store import Run
 
@@ -31,22 +31,22 @@ class ProgressBar:
         self._id = cast(UUID, made)
         self._told = time.monotonic()
 
-    def show(self, tally: Tally, *, at_once: bool = False) -> None:
+    def show(self, tracker: ProgressTracker, *, at_once: bool = False) -> None:
         now = time.monotonic()
         if not at_once and now - self._told < _SECONDS_BETWEEN_UPDATES:
             return
         self._told = now
-        share = 100 * tally.attempted / tally.planned if tally.planned else 0.0
-        text = f"{tally.accepted} accepted of {tally.attempted} attempts, {tally.planned} planned"
+        share = 100 * tracker.attempted / tracker.planned if tracker.planned else 0.0
+        text = f"{tracker.accepted} accepted of {tracker.attempted} attempts, {tracker.planned} planned"
         update_progress_artifact(self._id, share, description=text)
 
 
-def show_tables(tally: Tally) -> None:
+def show_tables(tracker: ProgressTracker) -> None:
     """Yield per stage, and how often each stage dropped for which reason."""
     yields = []
-    before = tally.attempted
+    before = tracker.attempted
     for stage in Stage:
-        alive = tally.alive[stage]
+        alive = tracker.alive[stage]
         share = f"{alive / before:.1%}" if before else "-"
         yields.append({"stage": stage.value, "in": before, "alive": alive, "passed": share})
         before = alive
@@ -54,7 +54,7 @@ def show_tables(tally: Tally) -> None:
     failures = [
         {"stage": stage.value, "category": category, "attempts": count}
         for stage in Stage
-        for category, count in tally.failed[stage].most_common()
+        for category, count in tracker.failed[stage].most_common()
     ]
     create_table_artifact(failures, key="failures", description="Why attempts were dropped, by stage")
 
@@ -72,14 +72,19 @@ class YieldAlarm:
         self._run = run
         self._given = False
 
-    def judge(self, tally: Tally) -> None:
-        if not self._given and tally.accepted < self._run.settings.yield_floor * tally.attempted:
+    def judge(self, tracker: ProgressTracker) -> None:
+        if not self._given and tracker.accepted < self._run.settings.yield_floor * tracker.attempted:
             self._given = True
-            alarm("yield-under-floor", self._run, tally)
+            alarm("yield-under-floor", self._run, tracker)
 
 
-def alarm(name: str, run: Run, tally: Tally, **more: str) -> None:
+def alarm(name: str, run: Run, tracker: ProgressTracker, **more: str) -> None:
     """An event that an automation can act on (docs/deploying.md)."""
     resource = {"prefect.resource.id": f"synth.run.{run.run_id}", "prefect.resource.name": run.run_id}
-    payload = {"accepted": tally.accepted, "attempted": tally.attempted, "rejected": tally.rejected, **more}
+    payload = {
+        "accepted": tracker.accepted,
+        "attempted": tracker.attempted,
+        "rejected": tracker.rejected,
+        **more,
+    }
     emit_event(f"synth.run.{name}", resource=resource, payload=payload)

@@ -35,7 +35,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Conveyor:
+class BatchPipeline:
     """`tasks` of one run; at most `window` batches in flight, entering `wave` at a time.
 
     seen: told of each manifest as its task run ends, from whatever thread; of all those of a batch before

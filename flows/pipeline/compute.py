@@ -32,11 +32,11 @@ def open_compute(settings: Settings, admit: Admit = list) -> Iterator[dict[Stage
         with open_validation(settings) as steps:
             yield steps
         return
-    from flows.pipeline.dask_workers import spread
+    from flows.pipeline.dask_workers import open_on_dask
 
     writes_here = find_provider(settings.model_name).writes_here
     stages = (*VALIDATION, *([Stage.LLM] if writes_here else []))
-    with spread(settings, stages, open_on_worker) as steps:
+    with open_on_dask(settings, stages, open_on_worker) as steps:
         if write := steps.get(Stage.LLM):
             steps[Stage.LLM] = lambda candidates, place: write(admit(candidates), place)
         yield steps
@@ -49,8 +49,8 @@ def open_validation(settings: Settings) -> Iterator[dict[Stage, Step]]:
 
     with Engine(settings.validation, settings.num_worker, cache_dir=settings.cache_dir) as engine:
         yield {
-            Stage.VALIDATE_EAGER: plain(engine.validate_eager),
-            Stage.VALIDATE_COMPILE: plain(engine.validate_compile),
+            Stage.VALIDATE_EAGER: as_step(engine.validate_eager),
+            Stage.VALIDATE_COMPILE: as_step(engine.validate_compile),
         }
 
 
@@ -60,9 +60,9 @@ def open_on_worker(settings: Settings) -> Iterator[dict[Stage, Step]]:
     from synth_core.providers.dispatch import Dispatcher
 
     with open_validation(settings) as steps, Dispatcher(settings) as dispatcher:
-        yield {**steps, Stage.LLM: plain(dispatcher.complete)}
+        yield {**steps, Stage.LLM: as_step(dispatcher.complete)}
 
 
-def plain(function: Callable[[Sequence[Candidate]], list[Candidate]]) -> Step:
+def as_step(function: Callable[[Sequence[Candidate]], list[Candidate]]) -> Step:
     """A stage that asks nothing of the manifest."""
     return lambda candidates, _: function(candidates)

@@ -38,7 +38,7 @@ _LOOK_SECONDS = 5.0  # how often, while a batch is away, its workers are looked 
 
 
 @dataclass(frozen=True)
-class _Order:
+class _WorkerSetup:
     """What workers are to open for one run: stages with what they keep warm, one set a process."""
 
     id: str
@@ -47,23 +47,25 @@ class _Order:
 
 
 @contextlib.contextmanager
-def spread(settings: Settings, stages: Sequence[Stage], open_steps: OpenSteps) -> Iterator[dict[Stage, Step]]:
+def open_on_dask(
+    settings: Settings, stages: Sequence[Stage], open_steps: OpenSteps
+) -> Iterator[dict[Stage, Step]]:
     """The named stages, carried out by workers that open them with `open_steps`, once each.
 
     Connects to `settings.dask_address`, or starts a cluster here with a process for each of `num_worker`.
     Raises `EnvironmentFault` where no scheduler answers, none of its workers does, or none survives.
     """
-    order = _Order(uuid.uuid4().hex, open_steps, _for_workers(settings).model_dump_json())
+    setup = _WorkerSetup(uuid.uuid4().hex, open_steps, _for_workers(settings).model_dump_json())
     with _client(settings) as client:
         _await_worker(client)
         # Engines start while the first candidates are being written; later workers start their own.
         starting = [
-            client.submit(_start, order, workers=[worker], pure=False)
+            client.submit(_start, setup, workers=[worker], pure=False)
             for worker in client.nthreads()  # type: ignore[no-untyped-call]
         ]
 
         def step(stage: Stage) -> Step:
-            return lambda candidates, _: _scatter(client, stage, order, candidates)
+            return lambda candidates, _: _run_chunks(client, stage, setup, candidates)
 
         try:
             yield {stage: step(stage) for stage in stages}
@@ -71,7 +73,7 @@ def spread(settings: Settings, stages: Sequence[Stage], open_steps: OpenSteps) -
             del starting  # kept till here: Dask forgets work whose future nobody holds
             if settings.dask_address:  # workers that outlive this run
                 with contextlib.suppress(OSError):
-                    _close_everywhere(client, order)
+                    _close_everywhere(client, setup)
 
 
 def _for_workers(settings: Settings) -> Settings:
@@ -123,13 +125,13 @@ def _await_worker(client: distributed.Client) -> None:
         raise EnvironmentFault(f"{what} (start one: dask worker {address})") from None
 
 
-def _scatter(
-    client: distributed.Client, stage: Stage, order: _Order, candidates: Sequence[Candidate]
+def _run_chunks(
+    client: distributed.Client, stage: Stage, setup: _WorkerSetup, candidates: Sequence[Candidate]
 ) -> list[Candidate]:
     """The alive candidates in chunks to whatever worker is free; all of them back, in order."""
     records = [candidate.model_dump_json() for candidate in candidates if candidate.alive]
     chunks = [records[i : i + _CHUNK] for i in range(0, len(records), _CHUNK)]
-    futures = [client.submit(_work, order, stage, chunk, pure=False) for chunk in chunks]
+    futures = [client.submit(_work, setup, stage, chunk, pure=False) for chunk in chunks]
     try:
         worked = iter([record for future in futures for record in _result(client, future)])
     except (KilledWorker, CommClosedError, FutureCancelledError) as error:
@@ -152,30 +154,30 @@ def _result(client: distributed.Client, future: distributed.Future[list[str]]) -
                 _await_worker(client)
 
 
-def _close_everywhere(client: distributed.Client, order: _Order) -> None:
+def _close_everywhere(client: distributed.Client, setup: _WorkerSetup) -> None:
     """Nobody waits for it: a worker may be in the middle of work that is not wanted any more."""
     for worker in client.nthreads():  # type: ignore[no-untyped-call]
-        closing = client.submit(_close, order.id, workers=[worker], pure=False)
+        closing = client.submit(_close, setup.id, workers=[worker], pure=False)
         distributed.fire_and_forget(closing)  # type: ignore[no-untyped-call]
 
 
-def _start(order: _Order) -> None:
+def _start(setup: _WorkerSetup) -> None:
     """On the worker: open the stages before there is work for them."""
-    _steps(order)
+    _opened_steps(setup)
 
 
-def _work(order: _Order, stage: Stage, records: Sequence[str]) -> list[str]:
+def _work(setup: _WorkerSetup, stage: Stage, records: Sequence[str]) -> list[str]:
     """On the worker: the stage's function, with the engine that this process keeps warm."""
-    step = _steps(order)[stage]
+    step = _opened_steps(setup)[stage]
     candidates = [Candidate.model_validate_json(record) for record in records]
     place = Manifest(path="", digest="", stage=stage, total=len(candidates), alive=len(candidates))
     return [candidate.model_dump_json() for candidate in step(candidates, place)]
 
 
-def _close(order_id: str) -> None:
+def _close(setup_id: str) -> None:
     """On the worker: end what it keeps for a run that is over."""
     with _OPENING:
-        _, stack = _OPENED.pop(order_id, ({}, contextlib.ExitStack()))
+        _, stack = _OPENED.pop(setup_id, ({}, contextlib.ExitStack()))
         stack.close()
 
 
@@ -183,12 +185,12 @@ _OPENED: dict[str, tuple[dict[Stage, Step], contextlib.ExitStack]] = {}
 _OPENING = threading.Lock()
 
 
-def _steps(order: _Order) -> dict[Stage, Step]:
+def _opened_steps(setup: _WorkerSetup) -> dict[Stage, Step]:
     with _OPENING:
-        if order.id not in _OPENED:
+        if setup.id not in _OPENED:
             stack = contextlib.ExitStack()
-            atexit.register(_close, order.id)
+            atexit.register(_close, setup.id)
             threads = distributed.get_worker().state.nthreads
-            own = Settings.model_validate_json(order.settings).model_copy(update={"num_worker": threads})
-            _OPENED[order.id] = stack.enter_context(order.open_steps(own.resolved())), stack
-        return _OPENED[order.id][0]
+            own = Settings.model_validate_json(setup.settings).model_copy(update={"num_worker": threads})
+            _OPENED[setup.id] = stack.enter_context(setup.open_steps(own.resolved())), stack
+        return _OPENED[setup.id][0]

@@ -33,10 +33,10 @@ from synth_core.records import Manifest, Stage, sha256
 from synth_core.settings import Settings
 from synth_core.store import Run, describe_shard, read_shard
 from synth_core.validation.engine import Engine
-from tasks.cache import Batch, Shelf
+from tasks.cache import Batch, ShardCache
 from tasks.stages import RunEnding
 from tasks.storage import fetch, send
-from tasks.versions import judged_by
+from tasks.versions import validation_versions
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -56,21 +56,21 @@ class GpuPool:
     """
 
     run: Run
-    shelf: Shelf
+    cache: ShardCache
     closed: threading.Event
     _given_up: bool = field(default=False)
 
     def task(self) -> Task[..., None]:
         """The Prefect task that hands a list of shards over and ends when they are back or given up."""
 
-        def hand_off(upstream: list[Manifest]) -> None:
-            self.hand_off(upstream)
+        def validate(upstream: list[Manifest]) -> None:
+            self.validate(upstream)
 
         first = "hand-off-r{upstream[0].round}-b{upstream[0].batch:04d}"
-        return task(name="hand-off", task_run_name=first, persist_result=False)(hand_off)
+        return task(name="hand-off", task_run_name=first, persist_result=False)(validate)
 
-    def hand_off(self, shards: Sequence[Manifest]) -> None:
-        """Returns when the results lie on the shelf, or when the work is left to this machine.
+    def validate(self, shards: Sequence[Manifest]) -> None:
+        """Returns when the results lie on the cache, or when the work is left to this machine.
 
         Raises `EnvironmentFault` where the pool could not do it, and `pool_fallback` is "fail" or programs
         run on a GPU that this machine lacks; `RunEnding` where the run ends meanwhile.
@@ -113,7 +113,7 @@ class GpuPool:
 
     def _collect(self, stage: Stage, upstream: Batch | Manifest) -> Path | None:
         """The stage's shard, brought here where it lies in the storage only."""
-        shard = self.shelf.shard(stage, self.shelf.key(stage, upstream))
+        shard = self.cache.shard(stage, self.cache.key(stage, upstream))
         storage = self.run.settings.validation.pool_storage
         return shard if shard.exists() or (storage and fetch(shard, storage)) else None
 
@@ -154,7 +154,7 @@ class GpuPool:
             "settings": _for_worker(self.run.settings).model_dump(mode="json"),
             "run_id": self.run.run_id,
             "shards": [shard.model_dump(mode="json") for shard in missing],
-            "versions": judged_by(),
+            "versions": validation_versions(),
         }
         key = sha256(json.dumps([self.run.run_id, *(shard.digest for shard in shards)]))
         attempt = 0

@@ -54,7 +54,7 @@ class RunSummary(Record):
 
 
 @dataclass
-class Tally:
+class ProgressTracker:
     """Adds up manifests from many threads and tells the observer.
 
     earlier_s: seconds for which earlier sessions of the run were at work.

@@ -44,7 +44,7 @@ def batch_size(settings: Settings) -> int:
     )
 
 
-def sized(settings: Settings) -> Settings:
+def with_batch_size(settings: Settings) -> Settings:
     """Resolved settings in which the batch size is decided, for the run's record.
 
     A run whose record leaves it open is older, and goes on by `batch_size` alone.
@@ -57,7 +57,7 @@ def sized(settings: Settings) -> Settings:
     return settings.model_copy(update={"batch_size": size})
 
 
-def go_through_rounds(
+def run_rounds(
     run: Run,
     carry: Callable[[Round], list[Finished]],
     spent: Callable[[], object] = lambda: False,
@@ -72,24 +72,28 @@ def go_through_rounds(
     settings, strategies = run.settings, run.planned()
     size = batch_size(settings)
     first = accepted = attempted = 0
-    lots: list[_Lot] = []
+    planned: list[_PlannedBatch] = []
     for number in itertools.count():
-        wanted = _how_many_first(settings, first, accepted, attempted, sum(lot.candidates for lot in lots))
-        lots += _first_attempts(strategies, first, wanted, size)
-        if not lots:
+        wanted = _count_first_attempts(
+            settings, first, accepted, attempted, sum(each.candidates for each in planned)
+        )
+        planned += _first_attempts(strategies, first, wanted, size)
+        if not planned:
             return
-        batches = (lot.batch.model_copy(update={"round": number, "batch": i}) for i, lot in enumerate(lots))
-        this = Round(number, tuple(batches), sum(lot.candidates for lot in lots))
+        batches = (
+            each.batch.model_copy(update={"round": number, "batch": i}) for i, each in enumerate(planned)
+        )
+        this = Round(number, tuple(batches), sum(each.candidates for each in planned))
         finished = carry(this)
         first, attempted = first + wanted, attempted + this.candidates
         accepted += sum(done.manifest.alive for done in finished)
         if spent() or (settings.num_accepted and accepted >= settings.num_accepted):
             return
-        lots = list(_further_attempts(settings, finished, [lot.attempt for lot in lots], size))
+        planned = list(_retries(settings, finished, [each.attempt for each in planned], size))
 
 
 @dataclass(frozen=True)
-class _Lot:
+class _PlannedBatch:
     """A batch before it has its place in a round."""
 
     batch: Batch
@@ -99,17 +103,17 @@ class _Lot:
 
 def _first_attempts(
     strategies: Sequence[tuple[Strategy, str]], first: int, wanted: int, size: int
-) -> Iterator[_Lot]:
+) -> Iterator[_PlannedBatch]:
     known = [strategy for strategy, _ in strategies]
     for strategy, indices in sample.plan(known, first, wanted):
         _, parameters = strategies[known.index(strategy)]  # equal ones have equal texts
         for start in range(indices.start, indices.stop, size):
             stop = min(start + size, indices.stop)
             batch = Batch(strategy=strategy.name, parameters=parameters, start=start, stop=stop)
-            yield _Lot(batch, attempt=0, candidates=stop - start)
+            yield _PlannedBatch(batch, attempt=0, candidates=stop - start)
 
 
-def _how_many_first(settings: Settings, first: int, accepted: int, attempted: int, pending: int) -> int:
+def _count_first_attempts(settings: Settings, first: int, accepted: int, attempted: int, pending: int) -> int:
     """How many first attempts the next round makes, `first` having been made and `pending` being retried."""
     left = settings.num_total_samples - first
     if not settings.num_accepted:
@@ -121,9 +125,9 @@ def _how_many_first(settings: Settings, first: int, accepted: int, attempted: in
     return max(0, min(math.ceil(missing / share), left))
 
 
-def _further_attempts(
+def _retries(
     settings: Settings, finished: Sequence[Finished], attempts: Sequence[int], size: int
-) -> Iterator[_Lot]:
+) -> Iterator[_PlannedBatch]:
     """Neighbouring batches of one strategy and attempt, joined until their failures fill a batch."""
     if settings.on_failure == "drop":
         return
@@ -141,11 +145,11 @@ def _further_attempts(
             sources.append(done.manifest)
             count += failures
             if count >= size:
-                yield _again(strategy, attempt, sources, count)
+                yield _retry(strategy, attempt, sources, count)
                 sources, count = [], 0
         if sources:
-            yield _again(strategy, attempt, sources, count)
+            yield _retry(strategy, attempt, sources, count)
 
 
-def _again(strategy: str, attempt: int, sources: Sequence[Manifest], count: int) -> _Lot:
-    return _Lot(Batch(strategy=strategy, sources=tuple(sources)), attempt + 1, count)
+def _retry(strategy: str, attempt: int, sources: Sequence[Manifest], count: int) -> _PlannedBatch:
+    return _PlannedBatch(Batch(strategy=strategy, sources=tuple(sources)), attempt + 1, count)

@@ -18,7 +18,7 @@ from typing import IO
 _LONGEST_LOG = 2**20  # bytes; a child that dies again and again fills no disk
 _SHORT_LIFE = 60.0
 _FIRST_PAUSE = 0.1
-PATIENCE = 20.0  # seconds from the end of standard input, and SIGTERM with it, to SIGKILL
+GRACE_SECONDS = 20.0  # seconds from the end of standard input, and SIGTERM with it, to SIGKILL
 
 
 def open_log(path: Path) -> IO[bytes]:
@@ -31,7 +31,7 @@ def open_log(path: Path) -> IO[bytes]:
     return path.open("ab")
 
 
-class Restarts:
+class RestartBackoff:
     """When a child that died is to start again: at once, but later and later if it keeps dying young.
 
     longest: most seconds to wait. in_a_row: lives of less than a minute without a longer one in between.
@@ -62,7 +62,7 @@ def last_line(log: Path) -> str:
 def _watch() -> None:
     os.read(0, 1)  # nothing is ever written: this returns at the end of the input
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(PATIENCE)
+    time.sleep(GRACE_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -55,7 +55,7 @@ _GONE = "Its process is gone."
 _PAGE, _MOST_PAGES = 200, 50  # rows; the server gives no more at once. A look must end, whatever it does.
 
 
-def crash_zombies(silence: timedelta = SILENCE) -> None:
+def mark_dead_runs(silence: timedelta = SILENCE) -> None:
     """Mark the flow runs of Synth that gave no sign for so long, and the task runs that ended ones left open.
 
     A state or heartbeat from further ahead than that is no sign either: a clock was set back since. What the
@@ -69,18 +69,20 @@ def crash_zombies(silence: timedelta = SILENCE) -> None:
             run for run in _at_work(client) if run.state and abs(now - run.state.timestamp) >= silence
         ]
         alive = _with_heartbeat(client, unchanged, now - silence, now + silence)
-        _crash(client, [run for run in unchanged if run.id not in alive], _GONE)
+        _mark_runs_crashed(client, [run for run in unchanged if run.id not in alive], _GONE)
         for end in ends:
-            _crash_task_runs(client, FlowRunFilter(end_time=end))
+            _mark_task_runs_crashed(client, FlowRunFilter(end_time=end))
 
 
-def crash_flow_run(flow_run_id: str, reason: str) -> None:
+def mark_crashed(flow_run_id: str, reason: str) -> None:
     """Mark it and its sub-flow runs, unless they have ended or are of another server's history."""
     with contextlib.suppress(ObjectNotFound, ValueError), get_client(sync_client=True) as client:
         run = client.read_flow_run(UUID(flow_run_id))
         parent = FlowRunFilterParentFlowRunId(any_=[run.id])
         parts = client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent))
-        _crash(client, [each for each in (*parts, run) if each.state and not each.state.is_final()], reason)
+        _mark_runs_crashed(
+            client, [each for each in (*parts, run) if each.state and not each.state.is_final()], reason
+        )
 
 
 def _at_work(client: SyncPrefectClient) -> list[FlowRun]:
@@ -117,16 +119,16 @@ def _with_heartbeat(
     return alive
 
 
-def _crash(client: SyncPrefectClient, runs: Iterable[FlowRun], reason: str) -> None:
+def _mark_runs_crashed(client: SyncPrefectClient, runs: Iterable[FlowRun], reason: str) -> None:
     """The flow runs, and the task runs that their processes left unfinished."""
     for run in runs:
         now = client.read_flow_run(run.id).state
         if now and run.state and now.id == run.state.id:  # else it came to life or to its end meanwhile
             client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
-            _crash_task_runs(client, FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+            _mark_task_runs_crashed(client, FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
 
 
-def _crash_task_runs(client: SyncPrefectClient, of: FlowRunFilter) -> None:
+def _mark_task_runs_crashed(client: SyncPrefectClient, of: FlowRunFilter) -> None:
     for _ in range(_MOST_PAGES):
         runs = client.read_task_runs(
             flow_filter=_filter(*FLOWS), flow_run_filter=of, task_run_filter=TASK_RUNS_AT_WORK, limit=_PAGE

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from flows.prefect_server.children import Restarts, last_line, open_log
+from flows.prefect_server.children import RestartBackoff, last_line, open_log
 from flows.prefect_server.locks import try_lock
 from synth_core.errors import EnvironmentFault, SynthError, UsageError
 
@@ -134,7 +134,7 @@ class Server:
 
     def _keep_alive(self) -> None:
         """A server that dies is started again: the run goes on, its clients wait in the backlog."""
-        restarts, broken = Restarts(_LONGEST_PAUSE), 0
+        restarts, broken = RestartBackoff(_LONGEST_PAUSE), 0
         while True:
             code = self._child.wait()
             if self._closing.is_set():

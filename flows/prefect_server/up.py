@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 4200
 POOLS = ("cpu", "gpu")
-_LOOKS_EVERY = 60.0  # seconds
+_CHECK_INTERVAL = 60.0  # seconds
 _ADDRESS = "address"  # file of the server's folder that tells the API it serves
 # A deployment that runs once at a time holds a lease. Kept in the server's memory, Prefect's default, it dies
 # with the server: then a run under way is ended, and the place of one that had not yet begun stays taken.
@@ -75,7 +75,7 @@ def up(
                 say("no GPU here, so the pool gpu has no worker; docs/deploying.md says how to add a machine")
             say("to stop:    Ctrl-C; a run that is cut short goes on with the next one, or by `synth resume`")
             with connected(options):
-                _tend(server, workers, say)
+                _supervise(server, workers, say)
         except KeyboardInterrupt:
             say("stopping")
         finally:
@@ -149,9 +149,9 @@ def prefect_file() -> Path:
     raise UsageError("there is no prefect.yaml here; run `synth up` in a checkout of Synth")
 
 
-def _tend(server: Server, workers: Sequence[PoolWorker], say: Callable[[str], None]) -> None:
+def _supervise(server: Server, workers: Sequence[PoolWorker], say: Callable[[str], None]) -> None:
     """See to it that all keep running; ends only by a signal, or where the server can't be kept alive."""
-    told, look = 0, _Lookout()
+    told, monitor = 0, _DeadRunMonitor()
     while True:
         time.sleep(1.0)
         server.check()
@@ -159,11 +159,11 @@ def _tend(server: Server, workers: Sequence[PoolWorker], say: Callable[[str], No
             told = server.deaths
             say(f"the Prefect server died and is started again; {server.log} says why")
         for worker in workers:
-            worker.tend(say)
-        look.tend()
+            worker.restart_if_dead(say)
+        monitor.look_if_due()
 
 
-class _Lookout:
+class _DeadRunMonitor:
     """Looks for dead runs each minute, beside all else, for a server that hangs may keep it waiting.
 
     Not before runs could be heard again that outlived an earlier server or, with this machine, a sleep.
@@ -174,15 +174,15 @@ class _Lookout:
         self._wait()
         self._looking = threading.Thread()
 
-    def tend(self) -> None:
-        from flows.prefect_server.dead_runs import crash_zombies
+    def look_if_due(self) -> None:
+        from flows.prefect_server.dead_runs import mark_dead_runs
 
-        if abs(time.time() - time.monotonic() - self._clock) > _LOOKS_EVERY:
+        if abs(time.time() - time.monotonic() - self._clock) > _CHECK_INTERVAL:
             self._wait()
         if time.monotonic() >= self._due and not self._looking.is_alive():
-            self._due = time.monotonic() + _LOOKS_EVERY
+            self._due = time.monotonic() + _CHECK_INTERVAL
             within = contextvars.copy_context()  # which server Prefect talks to
-            self._looking = threading.Thread(target=within.run, args=(crash_zombies,), daemon=True)
+            self._looking = threading.Thread(target=within.run, args=(mark_dead_runs,), daemon=True)
             self._looking.start()
 
     def _wait(self) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from flows.prefect_server.children import PATIENCE, Restarts, open_log
+from flows.prefect_server.children import GRACE_SECONDS, RestartBackoff, open_log
 
 _DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
 _LONGEST_PAUSE = 60.0  # seconds between two lives of a worker that dies young
@@ -67,7 +67,7 @@ class PoolWorker:
     ) -> None:
         self.log = folder / f"worker-{name or pool}.log"
         self._pool, self._options, self._limit, self._cores = pool, options, limit, cores
-        self._restarts = Restarts(_LONGEST_PAUSE)
+        self._restarts = RestartBackoff(_LONGEST_PAUSE)
         self._due: float | None = None  # when a dead one is started again
         self._child = self._start()
 
@@ -75,7 +75,7 @@ class PoolWorker:
     def pid(self) -> int:
         return self._child.pid
 
-    def tend(self, say: Callable[[str], None]) -> None:
+    def restart_if_dead(self, say: Callable[[str], None]) -> None:
         """To be called every second or so: starts it again when it died, and says so."""
         if self._child.poll() is None:
             return
@@ -100,7 +100,7 @@ class PoolWorker:
     def wait(self) -> None:
         """Until it has ended, in order or by force."""
         try:
-            self._child.wait(PATIENCE + 5)
+            self._child.wait(GRACE_SECONDS + 5)
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()

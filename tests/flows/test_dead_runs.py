@@ -23,9 +23,9 @@ from simulated import Runner
 
 from flows.prefect_server import dead_runs
 from flows.prefect_server.connection import connected
-from flows.prefect_server.dead_runs import crash_zombies
+from flows.prefect_server.dead_runs import mark_dead_runs
 from flows.prefect_server.server import Server
-from flows.prefect_server.up import _Lookout, _tend
+from flows.prefect_server.up import _DeadRunMonitor, _supervise
 from flows.prefect_server.workers import PoolWorker
 from flows.synth import synth
 
@@ -82,7 +82,7 @@ def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(
     while not client.read_events(beat, limit=1).events:
         time.sleep(0.1)
     new = begin(client, Running())
-    crash_zombies(SILENCE)
+    mark_dead_runs(SILENCE)
 
     def state_of(run: UUID) -> str:
         state = client.read_flow_run(run).state
@@ -101,16 +101,16 @@ def test_task_runs_that_an_ended_flow_run_left_open_are_closed(client: SyncPrefe
     open_task = client.create_task_run(work, flow_run_id=run, dynamic_key="0", state=Running())
     done = client.create_task_run(work, flow_run_id=run, dynamic_key="1", state=Completed())
     client.set_flow_run_state(run, Completed(), force=True)
-    crash_zombies(timedelta(hours=1))
+    mark_dead_runs(timedelta(hours=1))
     assert client.read_task_run(open_task.id).state_name == "Running"  # its last word may be under way
-    crash_zombies(timedelta())
+    mark_dead_runs(timedelta())
     assert client.read_task_run(open_task.id).state_name == "Crashed"
     assert client.read_task_run(done.id).state_name == "Completed"
 
 
 def test_a_flow_run_that_was_taken_for_dead_and_lives_has_the_last_word(client: SyncPrefectClient) -> None:
     run = begin(client, Running())
-    crash_zombies(timedelta())
+    mark_dead_runs(timedelta())
     client.set_flow_run_state(run, Completed())
     state = client.read_flow_run(run).state
     assert state
@@ -123,7 +123,7 @@ class Watch(PoolWorker):
     def __init__(self, client: SyncPrefectClient, runs: int) -> None:
         self.client, self.left, self.run = client, runs, begin(client, Running())
 
-    def tend(self, say: Callable[[str], None]) -> None:
+    def restart_if_dead(self, say: Callable[[str], None]) -> None:
         state = self.client.read_flow_run(self.run).state
         if state and state.is_crashed():
             self.left -= 1
@@ -136,10 +136,10 @@ def test_up_looks_again_and_again(
     client: SyncPrefectClient, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_runs, "SILENCE", timedelta())
-    monkeypatch.setattr(dead_runs, "crash_zombies", functools.partial(crash_zombies, timedelta()))
-    monkeypatch.setattr("flows.prefect_server.up._LOOKS_EVERY", 0.0)
+    monkeypatch.setattr(dead_runs, "mark_dead_runs", functools.partial(mark_dead_runs, timedelta()))
+    monkeypatch.setattr("flows.prefect_server.up._CHECK_INTERVAL", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        _tend(server, [Watch(client, 2)], print)
+        _supervise(server, [Watch(client, 2)], print)
 
 
 @pytest.mark.parametrize(("slept", "looks"), [(0.0, 1), (3600.0, 0)])
@@ -148,12 +148,12 @@ def test_up_waits_again_when_the_machine_has_slept(
 ) -> None:
     """A run that slept with it has been silent for as long."""
     looked = threading.Semaphore(0)
-    monkeypatch.setattr(dead_runs, "crash_zombies", looked.release)
+    monkeypatch.setattr(dead_runs, "mark_dead_runs", looked.release)
     monkeypatch.setattr(dead_runs, "SILENCE", timedelta())
-    lookout, real = _Lookout(), time.time
+    monitor, real = _DeadRunMonitor(), time.time
     monkeypatch.setattr(dead_runs, "SILENCE", timedelta(hours=1))
     monkeypatch.setattr(time, "time", lambda: real() + slept)
-    lookout.tend()
+    monitor.look_if_due()
     assert looked.acquire(timeout=5.0 if looks else 0.5) is bool(looks)
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from flows.pipeline.batches import Finished
-from flows.pipeline.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds, sized
+from flows.pipeline.rounds import JOBS_AT_ONCE, Round, batch_size, run_rounds, with_batch_size
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
 from synth_core.store import Run
@@ -38,7 +38,7 @@ def play(settings: Settings, accept: Callable[[int], int], category: str = "CRAS
         return done
 
     run = Run(run_id="run", settings=settings.resolved(), versions={}, started=datetime.now(UTC))
-    go_through_rounds(run, carry)
+    run_rounds(run, carry)
     return rounds
 
 
@@ -50,7 +50,7 @@ def test_batches_grow_with_the_run(total: int, size: int) -> None:
 @pytest.mark.parametrize(("total", "size"), [(1, 64), (1000, 64), (100_000, 256)])
 def test_a_pool_is_not_fed_by_small_batches(total: int, size: int) -> None:
     settings = Settings(num_total_samples=total, validation={"pool": "gpu"})
-    assert sized(settings).batch_size == size
+    assert with_batch_size(settings).batch_size == size
     assert batch_size(settings) == batch_size(Settings(num_total_samples=total)), "older runs keep theirs"
 
 

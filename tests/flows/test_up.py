@@ -205,13 +205,13 @@ def test_a_worker_that_dies_is_started_again_and_told_of(server: Server, tmp_pat
     first = worker.pid
     os.kill(first, signal.SIGKILL)
     while worker.pid == first:
-        worker.tend(said.append)
+        worker.restart_if_dead(said.append)
         time.sleep(0.1)
     assert len(said) == 1
     assert "exit code -9" in said[0]
     while "started" not in worker.log.read_text():
         time.sleep(0.1)
-    worker.tend(said.append)
+    worker.restart_if_dead(said.append)
     assert len(said) == 1
     worker.end()
     worker.wait()
