@@ -141,20 +141,23 @@ def nothing_runs(url: str, home: Path) -> bool:
     dead runs when it starts, and `synth up` each minute. This looks once, as the next run would.
     """
     with connected({"PREFECT_API_URL": url, "PREFECT_HOME": str(home)}):
-        print(f"flow runs left to the next run: {', '.join(at_work()) or 'none'}", flush=True)
-        time.sleep(SILENCE.total_seconds())
-        dead_runs.mark_dead_runs(SILENCE)
-        names = at_work(task_runs=True)
+        print(f"flow runs left to the next run: {', '.join(unfinished()) or 'none'}", flush=True)
+        if names := unfinished(task_runs=True):
+            time.sleep(SILENCE.total_seconds())
+            dead_runs.mark_dead_runs(SILENCE)
+            names = unfinished(task_runs=True)
     print(f"runs that never ended: {', '.join(names) or 'none'}")
     return not names
 
 
-def at_work(*, task_runs: bool = False) -> list[str]:
+def unfinished(*, task_runs: bool = False) -> list[str]:
     """Names of the flow runs, and of the task runs too if asked, that have no final state."""
     with get_client(sync_client=True) as client:
-        runs: list[FlowRun | TaskRun] = [*client.read_flow_runs(flow_run_filter=dead_runs.FLOW_RUNS_AT_WORK)]
+        runs: list[FlowRun | TaskRun] = [
+            *client.read_flow_runs(flow_run_filter=dead_runs.UNFINISHED_FLOW_RUNS)
+        ]
         if task_runs:
-            runs += client.read_task_runs(task_run_filter=dead_runs.TASK_RUNS_AT_WORK)
+            runs += client.read_task_runs(task_run_filter=dead_runs.UNFINISHED_TASK_RUNS)
     return [run.name for run in runs]
 
 

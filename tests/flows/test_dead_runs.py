@@ -1,8 +1,10 @@
-"""A run whose process is gone is shown as Crashed, and no other, whatever the server's automation missed."""
+"""A run whose process is gone is marked as Crashed, and no other run is."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import subprocess
 import sys
 import threading
@@ -96,7 +98,7 @@ def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(
 
 
 def test_task_runs_that_an_ended_flow_run_left_open_are_closed(client: SyncPrefectClient) -> None:
-    """As the automation leaves them, which marks flow runs alone."""
+    """A process may die after its flow run ended and before the states of its task runs were sent."""
     run = begin(client, Running())
     open_task = client.create_task_run(work, flow_run_id=run, dynamic_key="0", state=Running())
     done = client.create_task_run(work, flow_run_id=run, dynamic_key="1", state=Completed())
@@ -155,6 +157,58 @@ def test_up_waits_again_when_the_machine_has_slept(
     monkeypatch.setattr(time, "time", lambda: real() + slept)
     monitor.look_if_due()
     assert looked.acquire(timeout=5.0 if looks else 0.5) is bool(looks)
+
+
+# A real run whose first stage never ends. Its heartbeat comes every 30 s, as often as Prefect allows.
+ENDLESS = """
+import sys, time
+from pathlib import Path
+from simulated import Bench, Runner
+
+Runner(Path(sys.argv[1]), Bench(disturb=lambda *_: time.sleep(600)))(num_total_samples=1)
+"""
+
+
+@contextlib.contextmanager
+def running(folder: Path, server: Server) -> Iterator[subprocess.Popen[bytes]]:
+    variables = {
+        "PREFECT_API_URL": server.url,
+        "PREFECT_HOME": str(folder),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        "PATH": "/usr/bin:/bin",
+    }
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(folder)], env=variables)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_of_two_real_runs_the_killed_one_is_marked(tmp_path: Path) -> None:
+    """The other one is told apart by the heartbeats that Prefect itself sends."""
+    with (
+        Server(tmp_path / "server", options={}) as server,
+        connected({"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path / "client")}),
+        get_client(sync_client=True) as client,
+        running(tmp_path / "killed", server) as killed,
+    ):
+
+        def states() -> list[str]:
+            return sorted(run.state.name for run in client.read_flow_runs() if run.state)
+
+        while states() != ["Running"]:
+            time.sleep(1)
+        with running(tmp_path / "alive", server):
+            while states() != ["Running", "Running"]:
+                time.sleep(1)
+            killed.kill()
+            while states().count("Crashed") < 1:
+                time.sleep(5)
+                mark_dead_runs(timedelta(seconds=75))
+            assert states() == ["Crashed", "Running"]
 
 
 # Killed between the start of its flow run and its record, so that nothing else tells of that flow run.

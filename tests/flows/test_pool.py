@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from threaded_worker import Worker, await_held, complete, hold
 
 from flows.pipeline.gpu_pool import POOL, GpuPool
 from flows.prefect_server.connection import connected
+from flows.prefect_server.dead_runs import mark_if_dead
 from flows.validate import validate
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Candidate, Manifest, Stage
@@ -145,6 +148,21 @@ def test_a_flow_run_that_nobody_takes_is_given_up(runner: Runner, monkeypatch: p
         with pytest.raises(EnvironmentFault, match="no worker of the pool 'gpu' takes validate/gpu"):
             runner(num_total_samples=4, validation=FAIL)
         assert client.read_flow_run(worker.taken[0]).state.is_cancelled()
+
+
+def test_a_flow_run_whose_machine_died_is_not_waited_for(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.pipeline.gpu_pool.SILENCE", timedelta(seconds=2))
+    monkeypatch.setattr("flows.pipeline.gpu_pool._CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(
+        "flows.pipeline.gpu_pool.mark_if_dead", functools.partial(mark_if_dead, silence=timedelta(seconds=2))
+    )
+    with (
+        Worker(hold).online(),
+        pytest.raises(EnvironmentFault, match=r"validate/gpu ended as Crashed .* process is gone"),
+    ):
+        runner(num_total_samples=4, validation={**FAIL, "pool_wait": 10_000})
 
 
 def interrupt() -> None:
