@@ -13,7 +13,7 @@ from prefect.context import TagsContext
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.pipeline import artifacts
-from flows.pipeline.batches import BatchPipeline, Finished
+from flows.pipeline.batches import BatchPipeline, FinishedBatch
 from flows.pipeline.gpu_pool import GpuPool
 from flows.pipeline.progress import Progress, ProgressTracker, RunSummary
 from flows.pipeline.recovery import flow_run_id, record_outcome, resume_interrupted_runs, resume_run
@@ -109,7 +109,7 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
         cache = ShardCache(run.settings, run.run_id, run_stages.texts, settled=settled)
         progress, yield_alarm = artifacts.ProgressBar(run), artifacts.YieldAlarm(run)
 
-        def left(batch: Batch, manifests: Sequence[Manifest]) -> None:
+        def on_finished(batch: Batch, manifests: Sequence[Manifest]) -> None:
             cache.settle(batch, manifests)
             progress.show(tracker)
 
@@ -123,18 +123,18 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
             tracker.add,
             window=window,
             wave=wave,
-            hand_off=pool,
-            spent=run_stages.budget_spent,
-            left=left,
+            pool_task=pool,
+            is_spent=run_stages.budget_spent,
+            on_finished=on_finished,
         )
 
-        def carry(this: Round) -> list[Finished]:
+        def run_round(this: Round) -> list[FinishedBatch]:
             tracker.plan(this.candidates, round=this.number)
-            finished = list(_carry_round(pipeline, this))
+            finished = list(_run_round(pipeline, this))
             yield_alarm.judge(tracker)
             return finished
 
-        run_rounds(run, carry, run_stages.budget_spent)
+        run_rounds(run, run_round, run_stages.budget_spent)
         progress.show(tracker, at_once=True)
         budget_spent = run_stages.budget_spent()
         if budget_spent:
@@ -153,31 +153,33 @@ def _in_flight(settings: Settings) -> tuple[int, int]:
     return wave, window
 
 
-def _carry_round(pipeline: BatchPipeline, this: Round) -> Iterator[Finished]:
+def _run_round(pipeline: BatchPipeline, this: Round) -> Iterator[FinishedBatch]:
     """The round's batches, in sub-flows where one flow run would become too large."""
     per_batch = max(1, this.candidates // len(this.batches))
     most = max(1, _MOST_CANDIDATES_A_FLOW // per_batch)
     if len(this.batches) <= most:
-        yield from pipeline.carry(this.batches)
+        yield from pipeline.run(this.batches)
         return
     for start in range(0, len(this.batches), most):
-        if pipeline.spent():
+        if pipeline.is_spent():
             return
         part = this.batches[start : start + most]
         yield from _sub_flow(pipeline, part)(this.number, part[0].batch, part[-1].batch)
 
 
-def _sub_flow(pipeline: BatchPipeline, part: Sequence[Batch]) -> Callable[[int, int, int], list[Finished]]:
+def _sub_flow(
+    pipeline: BatchPipeline, part: Sequence[Batch]
+) -> Callable[[int, int, int], list[FinishedBatch]]:
     @flow(
         name="synth-part",
         flow_run_name="part-r{round}-b{first_batch:04d}",
         task_runner=ThreadPoolTaskRunner(),  # type: ignore[arg-type]
         persist_result=False,
     )
-    def carry(round: int, first_batch: int, last_batch: int) -> list[Finished]:  # noqa: A002
-        return list(pipeline.carry(part))
+    def run_part(round: int, first_batch: int, last_batch: int) -> list[FinishedBatch]:  # noqa: A002
+        return list(pipeline.run(part))
 
-    return carry
+    return run_part
 
 
 def _summary(run: Run, tracker: ProgressTracker, budget_spent: str) -> RunSummary:

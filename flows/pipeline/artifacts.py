@@ -1,4 +1,4 @@
-"""What the Prefect UI shows of a run beside its task runs: live progress, tables, the report, alarms."""
+"""What the Prefect UI shows of a run besides its task runs: progress, tables, the report, and events."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ _SECONDS_BETWEEN_UPDATES = 5.0
 
 
 class ProgressBar:
-    """The progress bar of one run; told often, it speaks seldom."""
+    """The progress bar of one run. It is called often and updates the server seldom."""
 
     def __init__(self, run: Run) -> None:
         made = create_progress_artifact(0.0, key="progress", description=f"run {run.run_id}")
         self._id = cast(UUID, made)
-        self._told = time.monotonic()
+        self._updated = time.monotonic()
 
     def show(self, tracker: ProgressTracker, *, at_once: bool = False) -> None:
         now = time.monotonic()
-        if not at_once and now - self._told < _SECONDS_BETWEEN_UPDATES:
+        if not at_once and now - self._updated < _SECONDS_BETWEEN_UPDATES:
             return
-        self._told = now
+        self._updated = now
         share = 100 * tracker.attempted / tracker.planned if tracker.planned else 0.0
         text = f"{tracker.accepted} accepted of {tracker.attempted} attempts, {tracker.planned} planned"
         update_progress_artifact(self._id, share, description=text)
 
 
 def show_tables(tracker: ProgressTracker) -> None:
-    """Yield per stage, and how often each stage dropped for which reason."""
+    """Show how many attempts each stage let through, and why each stage dropped the others."""
     yields = []
     before = tracker.attempted
     for stage in Stage:
@@ -60,26 +60,26 @@ def show_tables(tracker: ProgressTracker) -> None:
 
 
 def show_report(report: Path) -> None:
-    """Where the page lies: as text, since a browser follows no link from Prefect's page to a file."""
+    """Show the path of the report as text: browsers do not follow links from a web page to a file."""
     text = f"On `{socket.gethostname()}`:\n\n```\n{report}\n```\n"
     create_markdown_artifact(text, key="report", description="The run's report, an HTML page")
 
 
 class YieldAlarm:
-    """Speaks once a run: after the first round that leaves its yield under the floor."""
+    """Emits an event once per run, after the first round that leaves the yield below `yield_floor`."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._given = False
+        self._emitted = False
 
     def judge(self, tracker: ProgressTracker) -> None:
-        if not self._given and tracker.accepted < self._run.settings.yield_floor * tracker.attempted:
-            self._given = True
+        if not self._emitted and tracker.accepted < self._run.settings.yield_floor * tracker.attempted:
+            self._emitted = True
             alarm("yield-under-floor", self._run, tracker)
 
 
 def alarm(name: str, run: Run, tracker: ProgressTracker, **more: str) -> None:
-    """An event that an automation can act on (docs/deploying.md)."""
+    """Emit an event that an automation of the user's can act on (docs/deploying.md)."""
     resource = {"prefect.resource.id": f"synth.run.{run.run_id}", "prefect.resource.name": run.run_id}
     payload = {
         "accepted": tracker.accepted,

@@ -1,6 +1,6 @@
-"""The stages that take CPU time: here by one engine, or spread over Dask workers with one engine each.
+"""Open the stages that need CPU time: one engine in this process, or one in each Dask worker.
 
-Imports no Prefect, so that a Dask worker needs none.
+This imports no Prefect, so a Dask worker does not need it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Admit = Callable[[Sequence[Candidate]], list[Candidate]]
 
 @contextlib.contextmanager
 def open_compute(settings: Settings, admit: Admit = list) -> Iterator[dict[Stage, Step]]:
-    """The validation stages and, with Dask, a provider that writes on this machine as the stage `llm`.
+    """Open the validation stages and, with Dask, the stage `llm` of a provider that writes without an LLM.
 
-    Calls of an LLM never go to workers: one dispatcher makes them all, so that its limits hold.
+    LLM calls never go to workers. One dispatcher makes them all, so that its limits hold.
 
-    admit: which of the candidates that a worker is to write the run's budgets leave room for.
+    admit: returns those candidates that the budget still covers, before workers write them.
     """
     if settings.runner == "thread":
         with open_validation(settings) as steps:
@@ -44,7 +44,7 @@ def open_compute(settings: Settings, admit: Admit = list) -> Iterator[dict[Stage
 
 @contextlib.contextmanager
 def open_validation(settings: Settings) -> Iterator[dict[Stage, Step]]:
-    """The two validation stages, by one engine of this process."""
+    """Open the two validation stages with one engine in this process."""
     from synth_core.validation.engine import Engine
 
     with Engine(settings.validation, settings.num_worker, cache_dir=settings.cache_dir) as engine:
@@ -56,7 +56,7 @@ def open_validation(settings: Settings) -> Iterator[dict[Stage, Step]]:
 
 @contextlib.contextmanager
 def open_on_worker(settings: Settings) -> Iterator[dict[Stage, Step]]:
-    """What a Dask worker does."""
+    """Open the stages that a Dask worker carries out."""
     from synth_core.providers.dispatch import Dispatcher
 
     with open_validation(settings) as steps, Dispatcher(settings) as dispatcher:
@@ -64,5 +64,5 @@ def open_on_worker(settings: Settings) -> Iterator[dict[Stage, Step]]:
 
 
 def as_step(function: Callable[[Sequence[Candidate]], list[Candidate]]) -> Step:
-    """A stage that asks nothing of the manifest."""
+    """Turn a function of the candidates into a step, which is also given the manifest."""
     return lambda candidates, _: function(candidates)

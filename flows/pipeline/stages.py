@@ -1,4 +1,4 @@
-"""The real stages of a run, with what they share: one dispatcher, one validation engine, one filter."""
+"""The real stages of a run and what they share: one dispatcher, one validation engine, one filter."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tasks.stages import Stages, Step
 
 @dataclass(frozen=True)
 class RunStages:
-    """The stages of one run; `spend` is what the provider's calls came to so far, `budget_spent` says which
-    budget left no room for a call, and is empty while there is room.
+    """The stages of one run.
 
-    texts: what else a stage's output depends on, for the cache key: prompt templates of the user's own.
+    spend: returns the calls, tokens and cost so far. budget_spent: returns which budget is used up; empty if
+    none is. texts: what else a stage's output depends on, for its cache key: the user's own prompt templates.
     """
 
     stages: Stages
@@ -41,7 +41,7 @@ OpenStages = Callable[[Run], contextlib.AbstractContextManager[RunStages]]
 
 @contextlib.contextmanager
 def open_stages(run: Run) -> Iterator[RunStages]:
-    """Start what the run needs and end it in order, also when the run is interrupted."""
+    """Start what the run needs. End it in order, even if the run is interrupted."""
     from synth_core.extraction import extract_programs
     from synth_core.filtering import Filter
     from synth_core.prompting import render_prompts
@@ -69,7 +69,7 @@ def open_stages(run: Run) -> Iterator[RunStages]:
 
 
 def drop_unasked(completed: Sequence[Candidate]) -> list[Candidate]:
-    """Without those that no budget was left for: they have not failed, and a resumed run asks them."""
+    """Drop the candidates that the budget did not cover. They have not failed: a resumed run asks them."""
     return [c for c in completed if not c.completion or c.completion.outcome is not Outcome.OVER_BUDGET]
 
 
@@ -82,9 +82,9 @@ def _templates(run: Run) -> dict[Stage, str]:
 def sample_batch(
     run: Run, batch: Batch, earlier: Sequence[Candidate], seen: Callable[[], Seen] = Seen
 ) -> list[Candidate]:
-    """The candidates of a batch: first attempts, or further ones at what failed in `earlier`.
+    """Return the candidates of a batch: first attempts, or retries of those that failed in `earlier`.
 
-    seen: what the folder holds by now, which only the sampler `coverage` asks for.
+    seen: returns what the folder holds by now. Only the sampler `coverage` needs it.
     """
     settings = run.settings
     if batch.sources:
@@ -97,7 +97,7 @@ def sample_batch(
 
 
 def _watch(run: Run) -> Callable[[], Seen]:
-    """What the folder's ledgers hold, this run's included: read when first asked, then only what is new."""
+    """Return a function that reads the folder's ledgers: all rows at the first call, then only new ones."""
     attempts, seen, lock = Attempts(run.output_dir), Seen(), threading.Lock()
 
     def follow() -> Seen:
@@ -110,7 +110,7 @@ def _watch(run: Run) -> Callable[[], Seen]:
 
 
 def persist_batch(run: Run, candidates: Sequence[Candidate], manifest: Manifest) -> list[Candidate]:
-    """Write the programs, then the ledger: an accepted program is on disk before any record says so."""
+    """Write the programs, then the ledger, so that a program is on disk before the ledger names it."""
     kept = persist(candidates, run)
     append_ledger(run, kept, round=manifest.round, batch=manifest.batch)
     return kept

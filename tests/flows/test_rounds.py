@@ -1,4 +1,4 @@
-"""Which batches a run is made of; `carry` here decides by a rule what is accepted."""
+"""Which batches a run is made of; `run_round` here decides by a rule what is accepted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows.pipeline.batches import Finished
+from flows.pipeline.batches import FinishedBatch
 from flows.pipeline.rounds import JOBS_AT_ONCE, Round, batch_size, run_rounds, with_batch_size
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
@@ -20,7 +20,7 @@ def play(settings: Settings, accept: Callable[[int], int], category: str = "CRAS
     """The rounds of a run where `accept(n)` of a batch of n are accepted and the rest drop by `category`."""
     rounds: list[Round] = []
 
-    def carry(this: Round) -> list[Finished]:
+    def run_round(this: Round) -> list[FinishedBatch]:
         rounds.append(this)
         done = []
         for batch in this.batches:
@@ -34,11 +34,11 @@ def play(settings: Settings, accept: Callable[[int], int], category: str = "CRAS
                 total=total,
                 alive=alive,
             )
-            done.append(Finished(batch, manifest, Counter({category: total - alive})))
+            done.append(FinishedBatch(batch, manifest, Counter({category: total - alive})))
         return done
 
     run = Run(run_id="run", settings=settings.resolved(), versions={}, started=datetime.now(UTC))
-    run_rounds(run, carry)
+    run_rounds(run, run_round)
     return rounds
 
 
