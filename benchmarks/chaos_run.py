@@ -81,10 +81,10 @@ def open_simulated(settings: Settings, _: object = None) -> Iterator[dict[Stage,
         return
     import chaos_run  # the workers import it by this name
 
-    from flows.pipeline.dask_workers import spread
+    from flows.pipeline.dask_workers import open_on_dask
 
     stages = (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE)
-    with spread(settings, stages, chaos_run.open_on_worker) as steps:
+    with open_on_dask(settings, stages, chaos_run.open_on_worker) as steps:
         yield steps
 
 

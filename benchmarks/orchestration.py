@@ -108,7 +108,7 @@ def spread_over_dask(candidates: int) -> None:
 
 def _run(candidates: int, folder: Path, simulation: Simulation | None, **more: Any) -> RunSummary:
     settings = Settings(num_total_samples=candidates, seed=7, max_retries=0, output_dir=str(folder), **more)
-    return run_synth(settings, open_workshop=simulation.open if simulation else None)
+    return run_synth(settings, open_stages=simulation.open if simulation else None)
 
 
 @contextmanager

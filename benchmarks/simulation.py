@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from flows.pipeline.dask_workers import spread
-from flows.pipeline.stages import Workshop, keep, start
+from flows.pipeline.dask_workers import open_on_dask
+from flows.pipeline.stages import RunStages, persist_batch, sample_batch
 from synth_core.records import (
     Candidate,
     Category,
@@ -48,7 +48,7 @@ class Simulation:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
-    def open(self, run: Run) -> Iterator[Workshop]:
+    def open(self, run: Run) -> Iterator[RunStages]:
         with contextlib.ExitStack() as stack:
             calls = stack.enter_context(ThreadPoolExecutor(self.concurrency))
             workers = stack.enter_context(ThreadPoolExecutor(self.workers))
@@ -57,14 +57,16 @@ class Simulation:
             steps[Stage.EXTRACT] = lambda candidates, _: [_extract(c) for c in candidates]
             steps[Stage.VALIDATE_EAGER] = lambda candidates, _: list(workers.map(self._validate, candidates))
             if run.settings.runner == "dask":
-                steps |= stack.enter_context(spread(run.settings, [Stage.VALIDATE_EAGER], open_on_worker))
-            steps[Stage.PERSIST] = functools.partial(keep, run)
+                steps |= stack.enter_context(
+                    open_on_dask(run.settings, [Stage.VALIDATE_EAGER], open_on_worker)
+                )
+            steps[Stage.PERSIST] = functools.partial(persist_batch, run)
             timed = {stage: self._timed(stage, step) for stage, step in steps.items()}
 
             def sample(batch: Batch, earlier: Sequence[Candidate]) -> list[Candidate]:
-                return self._measured(Stage.SAMPLE, lambda: start(run, batch, earlier))
+                return self._measured(Stage.SAMPLE, lambda: sample_batch(run, batch, earlier))
 
-            yield Workshop(Stages(sample, timed))
+            yield RunStages(Stages(sample, timed))
 
     def _timed(self, stage: Stage, step: Step) -> Step:
         return lambda candidates, manifest: self._measured(stage, lambda: step(candidates, manifest))

@@ -25,11 +25,11 @@ _LONGEST = (
     "test_local_llm.py",
     "test_up.py",
     "test_engine.py",
-    "test_automations.py",
     "test_corpus.py",
     "test_keys_in_a_run.py",
     "test_engine_pool.py",
     "test_chaos.py",
+    "test_dead_runs.py",
     "test_synth.py",
     "test_dask_workers.py",
 )
