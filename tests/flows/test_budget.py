@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from simulated import Bench, Runner
 
-from flows.pipeline.compute import plain
+from flows.pipeline.compute import as_step
 from flows.pipeline.stages import RunStages, drop_unasked
 from synth_core.prompting import render_prompts
 from synth_core.providers.call import Reply, Request
@@ -34,7 +34,7 @@ class Paying(Bench):
     def open(self, run: Run) -> Iterator[RunStages]:
         with Dispatcher(run.settings, run_dir=run.folder) as dispatcher, super().open(run) as run_stages:
             steps = run_stages.stages.steps
-            steps[Stage.PROMPT] = plain(render_prompts)
+            steps[Stage.PROMPT] = as_step(render_prompts)
             steps[Stage.LLM] = lambda candidates, _: drop_unasked(dispatcher.complete(candidates))
             yield replace(run_stages, spend=dispatcher.snapshot, budget_spent=lambda: dispatcher.budget_spent)
 

@@ -33,6 +33,7 @@ from flows.prefect_server.workers import PoolWorker
 from flows.synth import synth
 
 SILENCE = timedelta(seconds=10)
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 @task
@@ -178,7 +179,7 @@ def running(folder: Path, server: Server) -> Iterator[subprocess.Popen[bytes]]:
         "PREFECT_API_URL": server.url,
         "PREFECT_HOME": str(folder),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")]),
         "PATH": "/usr/bin:/bin",
     }
     process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(folder)], env=variables)
@@ -200,7 +201,7 @@ def test_of_two_real_runs_the_killed_one_is_marked(tmp_path: Path) -> None:
     ):
 
         def states() -> list[str]:
-            return sorted(run.state.name for run in client.read_flow_runs() if run.state)
+            return sorted(str(run.state.name) for run in client.read_flow_runs() if run.state)
 
         while states() != ["Running"]:
             time.sleep(1)
@@ -231,7 +232,7 @@ def test_the_history_of_a_folder_shows_no_run_at_work_that_was_killed_in_its_fir
 ) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "his"))  # names no server, so a private one
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "helpers"))
+    monkeypatch.setenv("PYTHONPATH", str(HELPERS))
     subprocess.run([sys.executable, "-c", CUT_SHORT, str(tmp_path / "out")], check=False)
     home = tmp_path / "out" / ".synth" / "prefect"
     assert states(home) == ["Running"]
