@@ -200,7 +200,7 @@ def test_of_two_real_runs_the_killed_one_is_marked(tmp_path: Path) -> None:
     ):
 
         def states() -> list[str]:
-            return sorted(run.state.name for run in client.read_flow_runs() if run.state)
+            return sorted(str(run.state.name) for run in client.read_flow_runs() if run.state)
 
         while states() != ["Running"]:
             time.sleep(1)
@@ -221,7 +221,7 @@ from pathlib import Path
 import flows.synth
 from simulated import Runner
 
-flows.synth.plan_run = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+flows.synth.begin_run = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 Runner(Path(sys.argv[1]))(num_total_samples=1)
 """
 
