@@ -20,7 +20,7 @@ from typing import Self
 from chaos_llm import Llm
 from chaos_postgres import Postgres
 
-from synth_core.store import scan_ledger
+from synth_core.store import RunState, load_run, run_ids, scan_ledger
 
 DISK_MIB = 256
 LONGEST_JUMP = 40 * 86_400  # seconds, forward or backward
@@ -118,8 +118,14 @@ class Trial:
         return {path.name: path.read_text() for path in self.out.glob("*.py")}
 
     def ledger(self) -> set[tuple[str, ...]]:
-        """The result of each attempt of the folder's first run."""
-        first = min((path.parent for path in self.out.glob(".synth/runs/*/run.json")), key=_oldest_file)
+        """What became of each attempt of the folder's first run that completed.
+
+        A deployment's run first resumes the folder's interrupted run, then makes its own. If the resume meets
+        a full disk, that run is left to the run after, and the deployment's own run has the same seed here.
+        """
+        runs = [load_run(self.out, run_id) for run_id in run_ids(self.out)]
+        completed = [run.folder for run in runs if run.state is RunState.COMPLETED]
+        first = min(completed, key=_oldest_file)
         rows = scan_ledger(self.out, first.name).select("candidate_id", "stage", "category", "program_name")
         return {tuple(str(value) for value in row) for row in rows.collect().iter_rows()}
 
