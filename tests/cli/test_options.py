@@ -41,7 +41,7 @@ def test_a_folder_is_found_wherever_it_is_named(
     else:
         tokens.append("--output-dir=~/programs")
     assert run(tokens) == 2
-    assert capsys.readouterr().err.startswith(f"synth: {Path.home()}/programs holds no")
+    assert capsys.readouterr().err.startswith(f"synth: {Path.home()}/programs contains no")
 
 
 @pytest.mark.parametrize("command", ["resume", "report", "export"])
