@@ -50,7 +50,7 @@ def test_a_strategy_that_a_command_has_no_use_for_does_not_stop_it(
 ) -> None:
     monkeypatch.setenv("SYNTH_STRATEGY", "gone.toml")
     assert run([command, "--output-dir", "programs"]) == 2
-    assert "programs holds no" in capsys.readouterr().err
+    assert "programs contains no" in capsys.readouterr().err
 
 
 def test_the_settings_file_of_the_readme_says_what_its_comments_say(
