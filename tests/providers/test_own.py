@@ -34,7 +34,7 @@ _SLIPS = {
     "raised=0": "raised is 0",
     "usage=Usage(output_tokens=-5)": "usage.output_tokens is -5",
     "usage={'input_tokens': 3}": "usage is {'input_tokens': 3}, not of type Usage",
-    "text='\\ud800'": "text holds half a surrogate pair",
+    "text='\\ud800'": "text holds a lone surrogate",
 }
 _MODULE = """
 from synth_core.providers.call import Reply
@@ -73,7 +73,7 @@ def test_a_slip_in_a_reply_is_told_and_never_kept(
 
 
 def test_every_field_of_a_reply_is_looked_at() -> None:
-    assert set(own._KINDS) == {field.name for field in fields(Reply)}
+    assert set(own._FIELD_TYPES) == {field.name for field in fields(Reply)}
 
 
 async def spent(request: Request) -> Reply:

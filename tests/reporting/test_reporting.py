@@ -182,7 +182,7 @@ def test_spend_is_what_the_calls_cost_and_not_what_the_rows_say(run: Run, tmp_pa
     assert {row.name: row.cost_usd for row in report.strategies} == {"a": 0.5, "b": 0.125}
     out = io.StringIO()
     print_report(report, Console(file=out, width=300))
-    said = "4 calls (2 failed for $0.1250, 1 lost at a kill, up to $0.2500 more that no answer told)"
+    said = "4 calls (2 failed for $0.1250, 1 lost at a kill, up to $0.2500 more of unknown usage)"
     assert f"{said}, $0.6250" in out.getvalue()
     assert said in write_html(report, tmp_path / "r.html").read_text()
     _called(save_run(plan_run(run.settings)), ("0000000.0", Outcome.OK, None))
@@ -304,7 +304,7 @@ def test_the_terminal_says_it_too(report: Report) -> None:
     text = out.getvalue()
     for needle in (
         "2 programs accepted of 5 attempts (40.0%)",
-        "of 4 candidates 25.0% at the first attempt, 50.0% with further attempts",
+        "of 4 candidates, 25.0% at the first attempt, 50.0% with further attempts",
         "SHAPE_ERROR",
         "4x8 and 9x2",
     ):

@@ -90,7 +90,7 @@ def test_the_newest_unfinished_run_is_offered_for_resume(run: Run) -> None:
 def test_mistakes_get_one_clear_line(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"no run 'x'.*{run.run_id}"):
         load_run(run.output_dir, "x")
-    with pytest.raises(UsageError, match="holds no run"):
+    with pytest.raises(UsageError, match="contains no run"):
         latest_run(tmp_path / "empty")
     (tmp_path / "file").write_text("")
     for place in ("file", "file/below"):
