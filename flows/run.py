@@ -31,7 +31,7 @@ from synth_core.store import Run, latest_run, latest_unfinished_run, load_run, r
 from synth_core.store.runs import check_writable, room
 
 if TYPE_CHECKING:
-    from flows.pipeline.stages import OpenWorkshop
+    from flows.pipeline.stages import OpenStages
 
 
 _LEAST_FREE_MIB = 64
@@ -43,7 +43,7 @@ def run_synth(
     observer: Callable[[Progress], None] | None = None,
     started: Callable[[Run], None] = lambda run: None,
     resume: str | None = None,
-    open_workshop: OpenWorkshop | None = None,
+    open_stages: OpenStages | None = None,
 ) -> RunSummary:
     """Make a run, or go on with one, and return what it came to.
 
@@ -51,7 +51,7 @@ def run_synth(
     started: told of the run as soon as it can be resumed.
     resume: id of a run in `settings.output_dir`, or "" as for `run_to_resume`; that run's settings hold then,
         but for the budgets that `settings` give.
-    open_workshop: stages other than the real ones, for benchmarks and tests.
+    open_stages: stages other than the real ones, for benchmarks and tests.
 
     The Prefect server is the one that PREFECT_API_URL or the active profile names, else a private one that
     lives as long as the call. Raises `UsageError`, `EnvironmentFault` and `KeyboardInterrupt`; what was
@@ -67,8 +67,8 @@ def run_synth(
         from flows.synth import SESSION, Session, synth
 
         session = Session(earlier, observer, started=started)
-        if open_workshop:
-            session = replace(session, open_workshop=open_workshop)
+        if open_stages:
+            session = replace(session, open_stages=open_stages)
         token = SESSION.set(session)
         try:
             return synth(earlier.settings if earlier else settings.resolved())
@@ -121,17 +121,19 @@ def _server(output_dir: Path) -> Iterator[None]:
     logging.raiseExceptions = False  # a server that can't keep our logs is told of once, by what fails
     if server_is_configured():
         with connected(quiet), _users_server():
-            from flows.prefect_server.dead_runs import crash_zombies
+            from flows.prefect_server.dead_runs import mark_dead_runs
 
-            crash_zombies()
+            mark_dead_runs()
             yield
         return
     with private_server(output_dir) as server:
         own = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(server.home)}
         with environment(quiet), connected(own):
-            from flows.prefect_server.dead_runs import crash_zombies
+            from flows.prefect_server.dead_runs import mark_dead_runs
 
-            crash_zombies(timedelta())  # whose runs were this server's has ended, for it ends with its parent
+            mark_dead_runs(
+                timedelta()
+            )  # whose runs were this server's has ended, for it ends with its parent
             yield
 
 

@@ -1,4 +1,4 @@
-"""Which batches a run is made of: first attempts by strategy, then rounds of further attempts."""
+"""Plan the batches of a run: first attempts by strategy, then rounds of retries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from flows.pipeline.batches import Finished
+from flows.pipeline.batches import FinishedBatch
 from synth_core.records import Manifest
 from synth_core.sampling import sample
 from synth_core.settings import Settings
@@ -15,18 +15,18 @@ from synth_core.store import Run
 from synth_core.strategies import Strategy
 from tasks.cache import Batch
 
-# A job of a provider's batch mode takes up to a day, so they must not wait for each other; Gemini takes no
-# more than a hundred at once.
+# A job of a provider's batch mode takes up to a day, so jobs must not wait for each other. Gemini accepts
+# at most a hundred at once.
 JOBS_AT_ONCE = 80
-# Each batch in flight keeps its task runs' threads waiting; a pool is handed so many candidates at once that
-# small batches would be threads by the thousand.
+# Each task run in flight keeps a thread. A run that validates in a pool has many candidates in flight, so
+# small batches would need thousands of threads.
 _SMALLEST, _SMALLEST_FOR_A_POOL, _LARGEST = 16, 64, 256
-_LOWEST_YIELD = 0.05  # what is assumed when nothing was accepted yet; keeps a round finite
+_LOWEST_YIELD = 0.05  # assumed if nothing has been accepted yet; it keeps a round finite
 
 
 @dataclass(frozen=True)
 class Round:
-    """One pass: its batches, and how many candidates they hold together."""
+    """One pass over a list of batches, with their number of candidates in total."""
 
     number: int
     batches: tuple[Batch, ...]
@@ -34,9 +34,9 @@ class Round:
 
 
 def batch_size(settings: Settings) -> int:
-    """Candidates a task run handles: enough that orchestration stays cheap, few enough to overlap.
+    """Return the candidates per batch: enough to keep orchestration cheap, few enough for batches to overlap.
 
-    In a provider's batch mode a batch is a job, and all of a run are to be under way at once.
+    In a provider's batch mode a batch is a job, and all jobs of a run should be submitted at once.
     """
     batches = JOBS_AT_ONCE if settings.provider.batch else 200
     return settings.batch_size or min(
@@ -44,10 +44,10 @@ def batch_size(settings: Settings) -> int:
     )
 
 
-def sized(settings: Settings) -> Settings:
-    """Resolved settings in which the batch size is decided, for the run's record.
+def with_batch_size(settings: Settings) -> Settings:
+    """Return the settings, resolved and with a batch size, for the run's record.
 
-    A run whose record leaves it open is older, and goes on by `batch_size` alone.
+    Older records have no batch size; such a run resumes with `batch_size`.
     """
     settings = settings.resolved()
     size = settings.batch_size
@@ -57,40 +57,45 @@ def sized(settings: Settings) -> Settings:
     return settings.model_copy(update={"batch_size": size})
 
 
-def go_through_rounds(
+def run_rounds(
     run: Run,
-    carry: Callable[[Round], list[Finished]],
-    spent: Callable[[], object] = lambda: False,
+    run_round: Callable[[Round], list[FinishedBatch]],
+    is_spent: Callable[[], object] = lambda: False,
 ) -> None:
-    """Plan each round from what became of the one before; `carry` runs it and gives its batches in order
-    (all of them, unless the budget ends it).
+    """Plan and run one round after the other, each from the results of the one before.
 
-    Without `num_accepted` a run is `num_total_samples` first attempts and the further attempts that follow
-    from them. With it, rounds go on until that many are accepted or the first attempts are used up. No round
-    follows once `spent` says that the budget is.
+    Without `num_accepted`, a run has `num_total_samples` first attempts and their retries. With it, the run
+    ends when that many programs are accepted, or when no first attempt is left. It also ends once `is_spent`
+    returns something true.
+
+    run_round: runs a round and returns its batches in order, all of them unless the budget ends it.
     """
     settings, strategies = run.settings, run.planned()
     size = batch_size(settings)
     first = accepted = attempted = 0
-    lots: list[_Lot] = []
+    planned: list[_PlannedBatch] = []
     for number in itertools.count():
-        wanted = _how_many_first(settings, first, accepted, attempted, sum(lot.candidates for lot in lots))
-        lots += _first_attempts(strategies, first, wanted, size)
-        if not lots:
+        wanted = _count_first_attempts(
+            settings, first, accepted, attempted, sum(each.candidates for each in planned)
+        )
+        planned += _first_attempts(strategies, first, wanted, size)
+        if not planned:
             return
-        batches = (lot.batch.model_copy(update={"round": number, "batch": i}) for i, lot in enumerate(lots))
-        this = Round(number, tuple(batches), sum(lot.candidates for lot in lots))
-        finished = carry(this)
+        batches = (
+            each.batch.model_copy(update={"round": number, "batch": i}) for i, each in enumerate(planned)
+        )
+        this = Round(number, tuple(batches), sum(each.candidates for each in planned))
+        finished = run_round(this)
         first, attempted = first + wanted, attempted + this.candidates
         accepted += sum(done.manifest.alive for done in finished)
-        if spent() or (settings.num_accepted and accepted >= settings.num_accepted):
+        if is_spent() or (settings.num_accepted and accepted >= settings.num_accepted):
             return
-        lots = list(_further_attempts(settings, finished, [lot.attempt for lot in lots], size))
+        planned = list(_retries(settings, finished, [each.attempt for each in planned], size))
 
 
 @dataclass(frozen=True)
-class _Lot:
-    """A batch before it has its place in a round."""
+class _PlannedBatch:
+    """A batch that has no number in a round yet."""
 
     batch: Batch
     attempt: int
@@ -99,18 +104,18 @@ class _Lot:
 
 def _first_attempts(
     strategies: Sequence[tuple[Strategy, str]], first: int, wanted: int, size: int
-) -> Iterator[_Lot]:
+) -> Iterator[_PlannedBatch]:
     known = [strategy for strategy, _ in strategies]
     for strategy, indices in sample.plan(known, first, wanted):
-        _, parameters = strategies[known.index(strategy)]  # equal ones have equal texts
+        _, parameters = strategies[known.index(strategy)]  # equal strategies have equal texts
         for start in range(indices.start, indices.stop, size):
             stop = min(start + size, indices.stop)
             batch = Batch(strategy=strategy.name, parameters=parameters, start=start, stop=stop)
-            yield _Lot(batch, attempt=0, candidates=stop - start)
+            yield _PlannedBatch(batch, attempt=0, candidates=stop - start)
 
 
-def _how_many_first(settings: Settings, first: int, accepted: int, attempted: int, pending: int) -> int:
-    """How many first attempts the next round makes, `first` having been made and `pending` being retried."""
+def _count_first_attempts(settings: Settings, first: int, accepted: int, attempted: int, pending: int) -> int:
+    """Return how many first attempts the next round makes. `first` were made, `pending` are being retried."""
     left = settings.num_total_samples - first
     if not settings.num_accepted:
         return left
@@ -121,10 +126,10 @@ def _how_many_first(settings: Settings, first: int, accepted: int, attempted: in
     return max(0, min(math.ceil(missing / share), left))
 
 
-def _further_attempts(
-    settings: Settings, finished: Sequence[Finished], attempts: Sequence[int], size: int
-) -> Iterator[_Lot]:
-    """Neighbouring batches of one strategy and attempt, joined until their failures fill a batch."""
+def _retries(
+    settings: Settings, finished: Sequence[FinishedBatch], attempts: Sequence[int], size: int
+) -> Iterator[_PlannedBatch]:
+    """Join the failures of neighbouring batches of one strategy and attempt until they fill a batch."""
     if settings.on_failure == "drop":
         return
     again = [
@@ -141,11 +146,11 @@ def _further_attempts(
             sources.append(done.manifest)
             count += failures
             if count >= size:
-                yield _again(strategy, attempt, sources, count)
+                yield _retry(strategy, attempt, sources, count)
                 sources, count = [], 0
         if sources:
-            yield _again(strategy, attempt, sources, count)
+            yield _retry(strategy, attempt, sources, count)
 
 
-def _again(strategy: str, attempt: int, sources: Sequence[Manifest], count: int) -> _Lot:
-    return _Lot(Batch(strategy=strategy, sources=tuple(sources)), attempt + 1, count)
+def _retry(strategy: str, attempt: int, sources: Sequence[Manifest], count: int) -> _PlannedBatch:
+    return _PlannedBatch(Batch(strategy=strategy, sources=tuple(sources)), attempt + 1, count)

@@ -11,7 +11,7 @@ import pytest
 from simulated import Bench, Runner
 
 from flows.pipeline.compute import plain
-from flows.pipeline.stages import Workshop, only_asked
+from flows.pipeline.stages import RunStages, drop_unasked
 from synth_core.prompting import render_prompts
 from synth_core.providers.call import Reply, Request
 from synth_core.providers.cost_ledger import read_totals
@@ -31,12 +31,12 @@ class Paying(Bench):
     """The real prompts and the real dispatcher between simulated stages."""
 
     @contextlib.contextmanager
-    def open(self, run: Run) -> Iterator[Workshop]:
-        with Dispatcher(run.settings, run_dir=run.folder) as dispatcher, super().open(run) as workshop:
-            steps = workshop.stages.steps
+    def open(self, run: Run) -> Iterator[RunStages]:
+        with Dispatcher(run.settings, run_dir=run.folder) as dispatcher, super().open(run) as run_stages:
+            steps = run_stages.stages.steps
             steps[Stage.PROMPT] = plain(render_prompts)
-            steps[Stage.LLM] = lambda candidates, _: only_asked(dispatcher.complete(candidates))
-            yield replace(workshop, spend=dispatcher.snapshot, budget_spent=lambda: dispatcher.budget_spent)
+            steps[Stage.LLM] = lambda candidates, _: drop_unasked(dispatcher.complete(candidates))
+            yield replace(run_stages, spend=dispatcher.snapshot, budget_spent=lambda: dispatcher.budget_spent)
 
 
 def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(

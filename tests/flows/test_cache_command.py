@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import app as cli
-from flows.pipeline.recovery import go_on
+from flows.pipeline.recovery import resume_run
 from flows.prefect_server.locks import lock_run
 from flows.run import run_to_resume
 from synth_core.errors import UsageError
@@ -115,7 +115,7 @@ def test_a_resume_that_a_prune_came_before_changes_nothing(cache: Path, out: Pat
     read_before = ended_run(out, RunState.COMPLETED, 90)
     prune(cache, "--output-dir", str(out))
     with pytest.raises(UsageError, match="its shards were dropped"):
-        go_on(read_before, lambda run: None)
+        resume_run(read_before, lambda run: None)
     assert load_run(out, read_before.run_id).pruned
 
 

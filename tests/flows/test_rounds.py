@@ -1,4 +1,4 @@
-"""Which batches a run is made of; `carry` here decides by a rule what is accepted."""
+"""Which batches a run is made of; `run_round` here decides by a rule what is accepted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows.pipeline.batches import Finished
-from flows.pipeline.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds, sized
+from flows.pipeline.batches import FinishedBatch
+from flows.pipeline.rounds import JOBS_AT_ONCE, Round, batch_size, run_rounds, with_batch_size
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings, ValidationSettings
 from synth_core.store import Run
@@ -20,7 +20,7 @@ def play(settings: Settings, accept: Callable[[int], int], category: str = "CRAS
     """The rounds of a run where `accept(n)` of a batch of n are accepted and the rest drop by `category`."""
     rounds: list[Round] = []
 
-    def carry(this: Round) -> list[Finished]:
+    def run_round(this: Round) -> list[FinishedBatch]:
         rounds.append(this)
         done = []
         for batch in this.batches:
@@ -34,11 +34,11 @@ def play(settings: Settings, accept: Callable[[int], int], category: str = "CRAS
                 total=total,
                 alive=alive,
             )
-            done.append(Finished(batch, manifest, Counter({category: total - alive})))
+            done.append(FinishedBatch(batch, manifest, Counter({category: total - alive})))
         return done
 
     run = Run(run_id="run", settings=settings.resolved(), versions={}, started=datetime.now(UTC))
-    go_through_rounds(run, carry)
+    run_rounds(run, run_round)
     return rounds
 
 
@@ -50,7 +50,7 @@ def test_batches_grow_with_the_run(total: int, size: int) -> None:
 @pytest.mark.parametrize(("total", "size"), [(1, 64), (1000, 64), (100_000, 256)])
 def test_a_pool_is_not_fed_by_small_batches(total: int, size: int) -> None:
     settings = Settings(num_total_samples=total, validation=ValidationSettings(pool="gpu"))
-    assert sized(settings).batch_size == size
+    assert with_batch_size(settings).batch_size == size
     assert batch_size(settings) == batch_size(Settings(num_total_samples=total)), "older runs keep theirs"
 
 
