@@ -24,6 +24,7 @@ from typing import Any
 
 from simulation import Simulation
 
+from flows.pipeline.plan import plan_new
 from flows.pipeline.progress import RunSummary
 from flows.prefect_server.server import Server
 from flows.run import run_synth
@@ -108,7 +109,7 @@ def spread_over_dask(candidates: int) -> None:
 
 def _run(candidates: int, folder: Path, simulation: Simulation | None, **more: Any) -> RunSummary:
     settings = Settings(num_total_samples=candidates, seed=7, max_retries=0, output_dir=str(folder), **more)
-    return run_synth(settings, open_stages=simulation.open if simulation else None)
+    return run_synth(plan_new(settings), open_stages=simulation.open if simulation else None)
 
 
 @contextmanager

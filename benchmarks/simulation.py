@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from flows.pipeline.dask_workers import open_on_dask
+from flows.pipeline.plan import Plan
 from flows.pipeline.stages import RunStages, persist_batch, sample_batch
 from synth_core.records import (
     Candidate,
@@ -24,7 +25,6 @@ from synth_core.records import (
     sha256,
 )
 from synth_core.settings import Settings
-from synth_core.store import Run
 from tasks.cache import Batch
 from tasks.stages import Stages, Step
 
@@ -48,7 +48,8 @@ class Simulation:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
-    def open(self, run: Run) -> Iterator[RunStages]:
+    def open(self, plan: Plan) -> Iterator[RunStages]:
+        run = plan.run
         with contextlib.ExitStack() as stack:
             calls = stack.enter_context(ThreadPoolExecutor(self.concurrency))
             workers = stack.enter_context(ThreadPoolExecutor(self.workers))

@@ -1,12 +1,11 @@
-"""The flow `synth`: settings in, accepted programs and their ledger out."""
+"""The flow `synth`: from settings to accepted programs and their ledger."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect import flow, get_run_logger
 from prefect.context import TagsContext
@@ -15,39 +14,45 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.pipeline import artifacts
 from flows.pipeline.batches import BatchPipeline, FinishedBatch
 from flows.pipeline.gpu_pool import GpuPool
+from flows.pipeline.plan import JOBS_AT_ONCE, Plan, batch_size, plan_new, plan_of
 from flows.pipeline.progress import Progress, ProgressTracker, RunSummary
-from flows.pipeline.recovery import flow_run_id, record_outcome, resume_interrupted_runs, resume_run
-from flows.pipeline.rounds import JOBS_AT_ONCE, Round, batch_size, run_rounds, with_batch_size
+from flows.pipeline.recovery import flow_run_id, record_outcome, resume_interrupted_runs, take_over
+from flows.pipeline.rounds import Round, run_rounds
 from flows.pipeline.stages import OpenStages, open_stages
 from flows.prefect_server.dead_runs import mark_dead_runs
 from flows.prefect_server.locks import lock_run
+from flows.prefect_server.secret_block import load_key
 from synth_core.providers.cost_ledger import read_totals
 from synth_core.records import Manifest
 from synth_core.settings import Settings
-from synth_core.store import Run, RunState, finish_run, plan_run, read_settled, save_run
-from synth_core.strategies import with_provider
+from synth_core.store import Run, RunState, begin_run, finish_run, read_settled
+from synth_core.store.runs import check_writable
 from tasks.cache import Batch, ShardCache
 from tasks.stages import stage_tasks
 
-# More task runs than this in one flow run unsettle a server; larger runs are split into sub-flows.
+# A server becomes unreliable with more task runs in one flow run, so larger runs are split into sub-flows.
 _MOST_CANDIDATES_A_FLOW = 20_000
-# Starting a flow run of the pool takes up to a minute on a busy server, so many batches go at once: about as
-# many candidates as an H100 validates in three minutes (benchmarks/validate_cuda.txt). So many GPUs can work.
+# A flow run of the pool takes up to a minute to start on a busy server, so many batches are handed over at
+# once: about as many candidates as an H100 validates in three minutes (benchmarks/validate_cuda.txt). This
+# many GPUs can work at the same time.
 _CANDIDATES_PER_POOL_RUN = 512
 _POOL_RUNS_AT_ONCE = 8
-_WAVE, _WINDOW = 4, 16  # batches that enter together, and in flight, where all is done here
+_WAVE, _WINDOW = 4, 16  # batches that enter together, and batches in flight, if all work is done here
 
 
 @dataclass(frozen=True)
 class Session:
-    """What a caller in the same process adds to the flow; a deployment's run has none of it.
+    """What a caller in the same process hands to the flow beside its parameter.
 
-    resume: the run to go on with. observer: told of progress. open_stages: other stages than the real ones.
-    resume_interrupted: first go on with what was cut short in the same folder, as a deployment's run does.
-    started: told of each run as soon as its record names this flow run.
+    Attributes:
+        plan: What to do. None: the flow makes a plan from its parameter, as a deployment's run does.
+        observer: Gets the progress.
+        open_stages: Opens other stages than the real ones.
+        resume_interrupted: Whether to finish interrupted runs of the same folder first, as a deployment does.
+        started: Gets each run as soon as the run's record names this flow run.
     """
 
-    resume: Run | None = None
+    plan: Plan | None = None
     observer: Callable[[Progress], None] | None = None
     open_stages: OpenStages = open_stages
     resume_interrupted: bool = False
@@ -61,45 +66,51 @@ SESSION: ContextVar[Session] = ContextVar("synth_session", default=_ALONE)
 @flow(
     name="synth",
     flow_run_name="synth-{settings.strategy}-{settings.num_total_samples}",
-    task_runner=ThreadPoolTaskRunner(),  # type: ignore[arg-type]  # threads wait; the window bounds them
+    task_runner=ThreadPoolTaskRunner(),  # type: ignore[arg-type]  # threads only wait, and the window limits them
     persist_result=False,
 )
 def synth(settings: Settings) -> RunSummary:
-    """Write synthetic PyTorch programs, prove each one sound, keep the good, say why the others fell.
+    """Write synthetic PyTorch programs, check each one, keep the sound ones, and record why others failed.
 
-    A run by a deployment first goes on with what was cut short in the same folder.
+    A deployment's run first finishes interrupted runs of the same folder.
 
     Args:
-        settings: All options of the run. What is left out has the default shown; a field without a value
-            takes the strategy's.
+        settings: All options of the run. An option that is left out has the default shown. A field without
+            a value takes the strategy's value.
 
     Returns:
-        What the run came to: attempts, accepted programs, rejections by category, cost, the report's path.
+        The summary of the run: attempts, accepted programs, rejections by category, cost, path of the report.
     """
     session = SESSION.get()
-    work_on = functools.partial(_work_on, session)
-    if session.resume:
-        return resume_run(session.resume, work_on)
     if session.resume_interrupted:
         mark_dead_runs()
-        resume_interrupted_runs(settings.resolved().output_dir, work_on)
-    run = plan_run(with_batch_size(with_provider(settings)), flow_run_id=flow_run_id())
-    with lock_run(run.folder):  # before there is a record, by which another flow could take it for dead
-        return work_on(save_run(run))
+        resume_interrupted_runs(
+            settings.output_dir, lambda run: _work_on(session, run, lambda: plan_of(run, load_key))
+        )
+    plan = session.plan or plan_new(settings, load_key)
+    if plan.resumed:  # whoever made the plan holds the run's lock
+        run = take_over(plan.run)
+        return _work_on(session, run, lambda: replace(plan, run=run))
+    check_writable(plan.run.output_dir)
+    # Lock the run before its record exists. Another flow takes a run with a record and no lock for dead.
+    with lock_run(plan.run.folder):
+        run = begin_run(plan.run, flow_run_id=flow_run_id())
+        return _work_on(session, run, lambda: replace(plan, run=run))
 
 
-def _work_on(session: Session, run: Run) -> RunSummary:
-    """Carry out a run whose lock the caller holds; its record says how it ended."""
+def _work_on(session: Session, run: Run, plan: Callable[[], Plan]) -> RunSummary:
+    """Carry out a run whose lock the caller holds. The run's record says how it ended."""
     with record_outcome(run):
         session.started(run)
-        return _carry_out(run, session)
+        return _carry_out(plan(), session)
 
 
-def _carry_out(run: Run, session: Session) -> RunSummary:
+def _carry_out(plan: Plan, session: Session) -> RunSummary:
+    run = plan.run
     get_run_logger().info("run=%s output_dir=%s seed=%s", run.run_id, run.output_dir, run.settings.seed)
-    # A task run with tags asks the server for a concurrency slot each time; so a deployment's tags end here.
+    # A task run with tags asks the server for a concurrency slot, so task runs get no deployment's tags.
     with contextlib.ExitStack() as stack:
-        run_stages = stack.enter_context(session.open_stages(run))
+        run_stages = stack.enter_context(session.open_stages(plan))
         stack.callback(run_stages.stages.closed.set)
         stack.enter_context(TagsContext(current_tags=set()))
         tracker = ProgressTracker(
@@ -134,7 +145,7 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
             yield_alarm.judge(tracker)
             return finished
 
-        run_rounds(run, run_round, run_stages.budget_spent)
+        run_rounds(run.settings, plan.strategies, run_round, run_stages.budget_spent)
         progress.show(tracker, at_once=True)
         budget_spent = run_stages.budget_spent()
         if budget_spent:
@@ -143,7 +154,7 @@ def _carry_out(run: Run, session: Session) -> RunSummary:
 
 
 def _in_flight(settings: Settings) -> tuple[int, int]:
-    """How many batches enter together, and how many may be under way at once."""
+    """How many batches enter together, and how many can be in flight at once."""
     wave, window = _WAVE, _WINDOW
     if settings.validation.pool != "local":
         wave = max(1, _CANDIDATES_PER_POOL_RUN // batch_size(settings))
@@ -154,7 +165,7 @@ def _in_flight(settings: Settings) -> tuple[int, int]:
 
 
 def _run_round(pipeline: BatchPipeline, this: Round) -> Iterator[FinishedBatch]:
-    """The round's batches, in sub-flows where one flow run would become too large."""
+    """Carry the batches of a round, in sub-flows if one flow run would become too large."""
     per_batch = max(1, this.candidates // len(this.batches))
     most = max(1, _MOST_CANDIDATES_A_FLOW // per_batch)
     if len(this.batches) <= most:
@@ -185,7 +196,7 @@ def _sub_flow(
 def _summary(run: Run, tracker: ProgressTracker, budget_spent: str) -> RunSummary:
     from synth_core.reporting import write_report
 
-    # Before the report, which says when the run ended.
+    # First, because the report says when the run ended.
     finish_run(run, RunState.BUDGET_SPENT if budget_spent else RunState.COMPLETED)
     _, report = write_report(run.output_dir, run.run_id)
     artifacts.show_tables(tracker)

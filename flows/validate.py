@@ -1,4 +1,4 @@
-"""The flow `validate`: the two validation stages for shards that a run hands over to another machine."""
+"""The flow `validate`: the two validation stages, for shards that a run hands to another machine."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from tasks.versions import validation_versions
     persist_result=False,
 )
 def validate(settings: Settings, run_id: str, shards: list[Manifest], versions: dict[str, str]) -> int:
-    """Prove the programs of a run's shards sound; the run that handed them over collects the results.
+    """Validate the programs in a run's shards. The run that handed them over collects the results.
 
     Args:
-        settings: The settings of that run; what depends on the machine is left open. Where
-            `validation.pool_storage` names a folder or URL, shards travel through it; else this machine
-            must reach `output_dir`.
+        settings: The settings of that run, without values that depend on the machine. If
+            `validation.pool_storage` names a folder or URL, shards are copied through it. Otherwise this
+            machine must reach `output_dir`.
         run_id: The id of that run, for names and logs.
-        shards: What the stage `extract` made of each batch.
-        versions: What that run takes for the versions of these two stages and for the release of torch.
-            Where this machine has others the flow fails: the run would not find the results.
+        shards: The shards that the stage `extract` made, one per batch.
+        versions: The versions of these two stages and the release of torch on that run's machine. If this
+            machine has others the flow fails, because the run would not find the results.
 
     Returns:
-        How many candidates are alive in the end.
+        The number of candidates that are still alive at the end.
     """
     get_run_logger().info("run=%s shards=%d", run_id, len(shards))
     _check(versions)
@@ -74,7 +74,7 @@ def _check(versions: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _shard_cache(settings: Settings, run_id: str) -> Iterator[ShardCache]:
-    """The run's own cache where it can be reached, else a temporary one with the same keys."""
+    """The run's own shelf if this machine reaches it, else a temporary one with the same keys."""
     if not settings.validation.pool_storage:
         yield ShardCache(settings, run_id)
         return
@@ -88,7 +88,7 @@ def _local(shard: Manifest, cache: ShardCache) -> Manifest:
         return shard
     path, storage = cache.shard(shard.stage, Path(shard.path).stem), cache.settings.validation.pool_storage
     if not fetch(path, storage):
-        raise EnvironmentFault(f"{storage} does not hold the shard {path.name} that was handed over")
+        raise EnvironmentFault(f"{storage} does not contain the shard {path.name} that was handed over")
     return shard.model_copy(update={"path": str(path)})
 
 

@@ -1,29 +1,29 @@
-"""Exceptions: our own faults and the user's mistakes.
+"""The exceptions that Synth raises on purpose.
 
-A bad program is never an exception; it is a `Verdict` in the ledger.
+A bad program is never an exception. It is a `Verdict` in the ledger.
 
     SynthError
-    ├── UsageError        the user's mistake: one line says what and how to mend it; exit 2
-    └── EnvironmentFault  the machine fails us (disk full, no sandbox, server gone); exit 1
-        └── HopelessProvider  every further call would fail alike (bad key, quota, unknown model)
+    ├── UsageError        the user's mistake: one line says what is wrong and how to fix it; exit code 2
+    └── EnvironmentFault  the machine cannot do the work (disk full, no sandbox, no server); exit code 1
+        └── HopelessProvider  every further call would fail in the same way (bad key, quota, unknown model)
 """
 
 
 class SynthError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of all exceptions that this package raises on purpose."""
 
     exit_code = 1
 
 
 class UsageError(SynthError):
-    """A mistake in options, files or environment that the user can mend; its text is one line."""
+    """A mistake in options, files or environment that the user can fix. Its text is one line."""
 
     exit_code = 2
 
 
 class EnvironmentFault(SynthError):
-    """The machine or a service it needs is unusable; nothing accepted so far is lost."""
+    """The machine, or a service that it needs, cannot be used. No accepted program is lost."""
 
 
 class HopelessProvider(EnvironmentFault):
-    """The provider answered in a way that no retry mends; the text counts what was seen."""
+    """The provider answered in a way that no retry can fix. The text counts the answers."""

@@ -20,36 +20,12 @@ from prefect.context import TaskRunContext
 
 from synth_core.records import Manifest, Record, Stage, sha256
 from synth_core.settings import Settings
+from synth_core.settings.option import settings_of
 from synth_core.store import note_settled
 from tasks.versions import VALIDATION, stage_version, torch_release
 
-_HOW_TO_VALIDATE = tuple(
-    f"validation.{name}"
-    for name in (
-        "timeout",
-        "memory_mb",
-        "device",
-        "skip_checks",
-        "reject_rules",
-        "warn_rules",
-        "allow_unsandboxed",
-        "rejudge_share",
-    )
-)
-
-# Which settings can change what a stage makes of the same input.
-MATTERS: dict[Stage, tuple[str, ...]] = {
-    Stage.SAMPLE: (),
-    Stage.PROMPT: ("model_name",),
-    Stage.LLM: tuple(
-        f"provider.{name}" for name in ("model_id", "base_url", "api", "max_tokens", "sizes", "shape_sets")
-    ),
-    Stage.EXTRACT: (),
-    Stage.VALIDATE_EAGER: _HOW_TO_VALIDATE,
-    Stage.VALIDATE_COMPILE: _HOW_TO_VALIDATE,
-    Stage.FILTER: (),
-    Stage.PERSIST: (),
-}
+# The settings that can change what a stage makes of the same input. Each field declares its stages itself.
+MATTERS: dict[Stage, tuple[str, ...]] = {stage: settings_of(stage, Settings) for stage in Stage}
 
 # These stages read the shared folder, so their key includes the run id. The candidates that `sample` makes
 # do not depend on the run, so the key of `prompt` does not include it.

@@ -1,1 +1,1 @@
-"""The `synth` command: one module for each subcommand. Modules are imported when their command runs."""
+"""The `synth` command, with one module for each subcommand. A module is imported when its command runs."""

@@ -1,6 +1,6 @@
-"""The `synth` command: parse, call, print, and answer with the right exit code.
+"""The `synth` command: parse the command line, call one function, and return the exit code.
 
-Start-up stays light: a command imports what it needs when it runs, so that `synth --help` answers at once.
+A command imports what it needs when it runs, so that `synth --help` answers at once.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ DONE, OUR_FAULT, BAD_INPUT, FELL_SHORT, INTERRUPTED = 0, 1, 2, 3, 130
 
 Json = Annotated[
     bool,
-    Parameter(
-        name="--json", negative="", show_default=False, help="Print machine-readable output on stdout only"
-    ),
+    Parameter(name="--json", negative="", show_default=False, help="Print JSON on stdout"),
 ]
 
 
 def _run_option(text: str) -> Parameter:
-    return Parameter(name="--run", show_default=False, help=text)
+    return Parameter(name="--run", metavar="ID", show_default=False, help=text)
 
 
 app = App(
     name="synth",
     version=__version__,
-    suppress_keyboard_interrupt=False,  # `run` answers it, with the command that goes on
-    help="Write synthetic PyTorch programs, prove each one sound, keep what is left with its provenance.",
+    suppress_keyboard_interrupt=False,  # `run` handles it, and prints the command that resumes
+    help="Write synthetic PyTorch programs, check each one, and keep the sound ones with their provenance.",
 )
 
 
 @app.command
 @settings_options()
 def generate(settings: Settings, *, as_json: Json = False) -> int:
-    """Write programs until the asked number is tried or, with --num-accepted, accepted."""
+    """Write programs and check them, until the given number is tried.
+
+    With --num-accepted, continue until that number is accepted.
+    """
     from flows.cli.generate import generate as run_generate
 
     return FELL_SHORT if run_generate(settings, as_json=as_json).short else DONE
@@ -54,11 +55,13 @@ def generate(settings: Settings, *, as_json: Json = False) -> int:
 def resume(
     settings: Settings,
     *,
-    run_id: Annotated[str, _run_option("Id of the run; empty: the newest that did not complete")] = "",
+    run_id: Annotated[str, _run_option("Id of the run; default: the newest incomplete run")] = "",
     as_json: Json = False,
 ) -> int:
-    """Go on with a run that was interrupted or killed, or ended by a budget, which may be raised here; only
-    what is missing is done and paid for."""
+    """Continue a run that was interrupted, was killed, or spent its budget.
+
+    Finished work is not done or paid for again. Give a larger budget here if the old one is spent.
+    """
     from flows.cli.generate import resume as run_resume
 
     return FELL_SHORT if run_resume(settings, run_id, as_json=as_json).short else DONE
@@ -67,7 +70,7 @@ def resume(
 @app.command
 @settings_options(omit=("num_total_samples", "num_accepted", "batch_size", "output_dir"))
 def debug(settings: Settings, *, as_json: Json = False) -> int:
-    """Make one candidate and show all of it: operators, prompt, answer, code, each verdict."""
+    """Make one candidate and show everything about it: operators, prompt, answer, code and verdicts."""
     from flows.cli.debug import debug as run_debug
 
     return DONE if run_debug(settings, as_json=as_json) else FELL_SHORT
@@ -78,10 +81,10 @@ def debug(settings: Settings, *, as_json: Json = False) -> int:
 def preview(
     settings: Settings,
     *,
-    count: Annotated[int, Parameter(name=("--count", "-n"), help="Candidates to try")] = 5,
+    count: Annotated[int, Parameter(name=("--count", "-n"), help="Number of candidates to try")] = 5,
     as_json: Json = False,
 ) -> int:
-    """Try a few candidates and estimate yield, time and cost of the whole run; writes nothing."""
+    """Try a few candidates, and estimate the yield, time and cost of the whole run. Writes no program."""
     from flows.cli.preview import preview as run_preview
 
     if count < 1:
@@ -94,10 +97,10 @@ def preview(
 @settings_options(groups=("validation",), only=("num_worker", "cache_dir"))
 def validate(
     settings: Settings,
-    *paths: Annotated[Path, Parameter(help="Files, or folders whose *.py lie flat in them")],
+    *paths: Annotated[Path, Parameter(help="Python files, or folders; a folder means its own *.py files")],
     as_json: Json = False,
 ) -> int:
-    """Prove files sound that exist already, from here or from anywhere."""
+    """Check existing programs, from Synth or from any other source."""
     from flows.cli.validate import judge_files
 
     return DONE if judge_files(paths, settings, as_json=as_json) else FELL_SHORT
@@ -107,11 +110,11 @@ def validate(
 def operators(
     *,
     group: Annotated[
-        Literal["core", "compound", "supporting", "motif"] | None, Parameter(help="Only this group")
+        Literal["core", "compound", "supporting", "motif"] | None, Parameter(help="Show only this group")
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """List the catalog: what programs are made of."""
+    """List the operators that programs are made of."""
     from flows.cli.listings import show_operators
 
     show_operators(group, as_json=as_json)
@@ -120,7 +123,7 @@ def operators(
 
 @app.command
 def checks(*, as_json: Json = False) -> int:
-    """List what is proved of a program: checks, rules and filters, with the option that takes each name."""
+    """List all checks, rules and filters, with the option that switches each one off or on."""
     from flows.cli.listings import show_checks
 
     show_checks(as_json=as_json)
@@ -132,10 +135,12 @@ def checks(*, as_json: Json = False) -> int:
 def report(
     settings: Settings,
     *,
-    run_id: Annotated[str, _run_option("Id of the run; empty: the newest; `all`: all of the folder")] = "",
+    run_id: Annotated[
+        str, _run_option("Id of the run; default: the newest; `all`: all runs of the folder")
+    ] = "",
     as_json: Json = False,
 ) -> int:
-    """Show how a run went: yield, failures by stage and category, success by operator."""
+    """Show the result of a run: yield, failures by stage and category, success by operator."""
     from flows.cli.report import report as run_report
 
     run_report(settings.output_dir, run_id, as_json=as_json)
@@ -145,7 +150,7 @@ def report(
 @app.command
 @settings_options(groups=("provider", "validation"), only=("model_name", "output_dir", "cache_dir"))
 def check(settings: Settings, *, as_json: Json = False) -> int:
-    """Say whether this machine can do the work, and what is amiss where it cannot."""
+    """Check whether this machine can run Synth, and say what is missing."""
     from flows.cli.check import check as run_check
     from flows.cli.findings import show_findings
 
@@ -156,18 +161,27 @@ def check(settings: Settings, *, as_json: Json = False) -> int:
 def up(
     *,
     port: Annotated[
-        int | None, Parameter(help="Port of the server, on 127.0.0.1 only; default: 4200")
+        int | None, Parameter(help="Port of the server, on 127.0.0.1 only [default: 4200]")
     ] = None,
-    home: Annotated[Path | None, Parameter(help="Folder of its database and logs")] = None,
+    home: Annotated[
+        Path | None, Parameter(metavar="FOLDER", help="Folder of the server's database and logs")
+    ] = None,
     gpu: Annotated[
-        bool | None, Parameter(help="Start workers of the pool gpu, one a GPU; default: if there is a GPU")
+        bool | None,
+        Parameter(help="Start one worker of the pool gpu per GPU [default: if this machine has a GPU]"),
     ] = None,
     only_check: Annotated[
-        bool, Parameter(name="--check", negative="", help="Start nothing; say what is amiss with a set-up")
+        bool,
+        Parameter(
+            name="--check",
+            negative="",
+            show_default=False,
+            help="Start nothing; check the server, pools and deployments that exist",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Start a Prefect server with all deployments and workers on this machine; Ctrl-C stops it."""
+    """Start a Prefect server with all deployments and workers on this machine. Ctrl-C stops them."""
     from flows.cli.findings import show_findings
     from flows.prefect_server import up as set_up
 
@@ -182,17 +196,17 @@ def up(
     return DONE
 
 
-cache = App(name="cache", help="What is kept to save work, and how to make room.")
+cache = App(name="cache", help="Show cached answers, verdicts and shards, or delete old ones.")
 app.command(cache)
 
 
 @cache.command(name="list")
 @settings_options(groups=(), only=("cache_dir", "output_dir"))
 def list_cache(settings: Settings, *, as_json: Json = False) -> int:
-    """List kept answers by provider and model, and the size of the verdicts and of the folder's shards."""
-    from flows.cli import cache as kept
+    """List cached answers by provider and model, the size of cached verdicts, and the size of shards."""
+    from flows.cli import cache as caches
 
-    kept.show(settings, as_json=as_json)
+    caches.show(settings, as_json=as_json)
     return DONE
 
 
@@ -201,36 +215,44 @@ def list_cache(settings: Settings, *, as_json: Json = False) -> int:
 def prune(
     settings: Settings,
     *,
-    older_than_days: Annotated[float, Parameter(help="Least age of what is forgotten, in days")] = 30.0,
-    model: Annotated[str, Parameter(help="Forget answers of this model only; all else stays")] = "",
+    older_than_days: Annotated[
+        float, Parameter(metavar="DAYS", help="Delete what was not used for this many days")
+    ] = 30.0,
+    model: Annotated[
+        str,
+        Parameter(metavar="NAME", show_default=False, help="Delete only answers of this model, nothing else"),
+    ] = "",
 ) -> int:
-    """Forget what has not been of use for a while; what is asked again is paid again.
+    """Delete cached answers and verdicts that were not used for a while. A deleted answer must be paid again.
 
-    Where a folder is named (--output-dir, or SYNTH_OUTPUT_DIR and the like), also the shards of its runs, but
-    for those that can still be resumed.
+    If a folder is named (--output-dir, SYNTH_OUTPUT_DIR or a settings file), delete old shards of its runs,
+    too. Shards of a run that can still be resumed are kept.
     """
-    from flows.cli import cache as kept
+    from flows.cli import cache as caches
 
-    if not older_than_days >= 0:  # nan is not, either
+    if not older_than_days >= 0:  # true for nan, too
         raise UsageError(f"--older-than-days must be 0 or more, got {older_than_days:g}")
-    kept.prune(settings, older_than_days, model)
+    caches.prune(settings, older_than_days, model)
     return DONE
 
 
-contamination = App(name="contamination", help="Compare programs with a benchmark they must not resemble.")
+contamination = App(
+    name="contamination",
+    help="Find programs that resemble a benchmark.",
+)
 app.command(contamination)
 
 
 @contamination.command
 def scan(
-    *paths: Annotated[Path, Parameter(help="Files or folders of programs; none of them is run")],
+    *paths: Annotated[Path, Parameter(help="Files or folders of programs; they are read and never run")],
     compare: Annotated[
         list[Path] | None,
-        Parameter(negative="", help="Files or folders of your own held-out programs, instead of KernelBench"),
+        Parameter(negative="", help="Compare with these files or folders instead of KernelBench"),
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Look through programs, ours or anyone's, for what is like a KernelBench problem."""
+    """Compare programs, from Synth or any other source, with the problems of KernelBench."""
     from flows.cli.contamination import scan_folders
 
     return FELL_SHORT if scan_folders(paths, compare or [], as_json=as_json) else DONE
@@ -241,12 +263,12 @@ def scan(
 def export(
     settings: Settings,
     *,
-    to: Annotated[Path, Parameter(help="The dataset to write: a .parquet or a .jsonl file")] = Path(
-        "synth-output.parquet"
-    ),
-    run_id: Annotated[str, _run_option("Only this run; empty: all")] = "",
+    to: Annotated[
+        Path, Parameter(metavar="FILE", help="The dataset to write: a .parquet or .jsonl file")
+    ] = Path("synth-output.parquet"),
+    run_id: Annotated[str, _run_option("Export only the run with this id; default: all runs")] = "",
 ) -> int:
-    """Write all accepted programs of a folder into one dataset file, with where each came from."""
+    """Write all accepted programs of a folder, with their provenance, into one dataset file."""
     from flows.cli.export import export as run_export
 
     run_export(settings.output_dir, to, run_id)
@@ -259,7 +281,7 @@ def main() -> None:
 
 
 def run(tokens: list[str]) -> int:
-    """Run one command line and return its exit code. Every failure but our own is a single line."""
+    """Run one command line and return its exit code. A failure prints one line; a bug prints a traceback."""
     try:
         result: Any = app(
             normalise(tokens), exit_on_error=False, print_error=False, result_action="return_value"
@@ -271,12 +293,12 @@ def run(tokens: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         return _complain(str(interrupt) or "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader is gone; Python would complain once more at exit
+        sys.stderr.close()  # the reader is gone, and Python would print a second error at exit
         return DONE
     except OSError as error:
         if error.errno == errno.ENOSPC:
             where = f" while writing {error.filename}" if error.filename else ""
-            return _complain(f"the disk is full{where}; everything accepted so far is intact", OUR_FAULT)
+            return _complain(f"the disk is full{where}; all programs accepted so far are intact", OUR_FAULT)
         return _admit()
     except Exception:
         return _admit()
@@ -290,4 +312,4 @@ def _complain(message: str, code: int) -> int:
 
 def _admit() -> int:
     traceback.print_exc()
-    return _complain("this is a fault of Synth itself; please report it with the lines above", OUR_FAULT)
+    return _complain("this is a bug in Synth; please report it with the lines above", OUR_FAULT)

@@ -1,4 +1,4 @@
-"""`synth cache`: what the caches, and the shards of a folder, hold, and how to make room."""
+"""`synth cache`: show what the caches and the shards of a folder take up, or delete old entries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DAY = 86_400.0
 
 
 def show(settings: Settings, *, as_json: bool) -> None:
-    """List the kept answers by provider and model, the size of verdicts, and that of the folder's shards."""
+    """List the cached answers by provider and model, the size of the verdicts, and the size of the shards."""
     folder = Path(settings.resolved().cache_dir)
     store = AnswerStore(folder)
     rows = [vars(row) for row in store.list()]
@@ -43,35 +43,37 @@ def show(settings: Settings, *, as_json: bool) -> None:
     table.add_row("shards", "", "", str(shards.files), f"{shards.bytes / 2**20:.1f}", "")
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"in {folder}; shards in {settings.output_dir}", soft_wrap=True)
+    console.print(f"answers and verdicts in {folder}; shards in {settings.output_dir}", soft_wrap=True)
 
 
 def prune(settings: Settings, older_than_days: float, model: str) -> None:
-    """Forget what is older than an age: answers (of one model, if named) and, with no model named, verdicts
-    and, where the settings name a folder, the shards that none of its runs needs any more."""
+    """Delete old entries: answers, verdicts, and shards that no run of the folder needs any more.
+
+    If a model is named, delete only answers of that model. Shards go only if the settings name a folder.
+    """
     folder, age = Path(settings.resolved().cache_dir), older_than_days * _DAY
     with_shards = "output_dir" in settings.model_fields_set and not model
     if with_shards and not run_ids(settings.output_dir):
-        raise UsageError(f"{settings.output_dir} holds no run")
+        raise UsageError(f"{settings.output_dir} contains no run")
     store = AnswerStore(folder)
     answers = store.prune(older_than_s=age, model=model)
     store.close()
-    verdicts = 0 if model else _forget_verdicts(folder, time.time() - age)
+    verdicts = 0 if model else _delete_verdicts(folder, time.time() - age)
     console = Console(highlight=False)
-    console.print(f"forgot {answers} answers and {verdicts} verdicts")
+    console.print(f"deleted {answers} answers and {verdicts} verdicts")
     if with_shards:
         dropped, unfinished = drop_shards(settings.output_dir, age, lock_run)
-        console.print(f"dropped {dropped.files} shards and results, {dropped.bytes / 2**20:.1f} MiB")
+        console.print(f"deleted {dropped.files} shards and results, {dropped.bytes / 2**20:.1f} MiB")
         if unfinished:
-            kept = f"kept those of runs that `synth resume` can go on with: {', '.join(unfinished)}"
+            kept = f"kept the shards of runs that `synth resume` can continue: {', '.join(unfinished)}"
             console.print(kept, soft_wrap=True)
 
 
-def _forget_verdicts(folder: Path, limit: float) -> int:
-    """How many, not counting what a kill or a full disk left half written."""
+def _delete_verdicts(folder: Path, limit: float) -> int:
+    """Delete old verdicts and return their number. Half-written files, left by a kill, do not count."""
     verdicts = 0
     for path in folder.glob("verdicts/*/*"):
-        with contextlib.suppress(FileNotFoundError):  # another prune
+        with contextlib.suppress(FileNotFoundError):  # another prune was faster
             if path.stat().st_mtime <= limit:
                 path.unlink()
                 verdicts += path.suffix == ".json"

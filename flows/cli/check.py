@@ -1,4 +1,4 @@
-"""`synth check`: can this machine do the work, and if not, what is amiss."""
+"""`synth check`: can this machine run Synth, and if not, what is missing."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from synth_core.providers.preflight import configured, probe
 from synth_core.records import Tier
 from synth_core.settings import Settings
 from synth_core.store.runs import hidden_folder, room
+from synth_core.strategies import load_strategy, with_provider
 from synth_core.validation.engine import Engine
 
 _LEAST_FREE_MIB = 2048
@@ -31,8 +32,8 @@ _TIERS = {
 
 
 def check(settings: Settings) -> Iterator[Finding]:
-    """Look at everything a run needs, one finding at a time, each as soon as it is known."""
-    settings = settings.resolved()
+    """Check everything that a run needs. Each finding is yielded as soon as it is known."""
+    settings = with_provider(settings, load_strategy(settings.strategy)).resolved()
     probes: list[Callable[[Settings], Iterator[Finding]]] = [
         _python,
         _compiler,
@@ -52,7 +53,9 @@ def _python(_: Settings) -> Iterator[Finding]:
 def _compiler(_: Settings) -> Iterator[Finding]:
     name = os.environ.get("CXX", "g++")
     path = shutil.which(name)
-    yield Finding("compiler", path is not None, path or f"no {name}: install g++, torch.compile needs it")
+    yield Finding(
+        "compiler", path is not None, path or f"{name} not found: install g++, which torch.compile needs"
+    )
 
 
 def _sandbox(settings: Settings) -> Iterator[Finding]:
@@ -71,15 +74,15 @@ def _sandbox(settings: Settings) -> Iterator[Finding]:
 def _prefect(_: Settings) -> Iterator[Finding]:
     ours = f"prefect {version('prefect')}"
     if not server_is_configured():
-        yield Finding("prefect", True, f"{ours}, a private server for each run")
+        yield Finding("prefect", True, f"{ours}; each run starts a private server")
         return
     with connected({**SILENT, **MUTED}):
         fault = server_fault()
-    yield Finding("prefect", not fault, fault or f"{ours}, the server you set up answers")
+    yield Finding("prefect", not fault, fault or f"{ours}; your server answers")
 
 
 def _providers(settings: Settings) -> Iterator[Finding]:
-    """One tiny call to the provider the settings name and to every other that has a key."""
+    """Make one tiny call to the provider that the settings name, and to every other one that has a key."""
     for provider in configured(settings):
         named = provider.name == settings.model_name
         try:
@@ -97,16 +100,16 @@ def _folders(settings: Settings) -> Iterator[Finding]:
 
 
 def _folder(name: str, folder: Path) -> Finding:
-    """Whether the folder, or the nearest parent that exists, can be written to and has room."""
+    """Whether the folder, or its nearest existing parent, can be written to and has enough space."""
     existing, free = room(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         return Finding(name, False, f"{existing} cannot be written to")
     held = sum(_sizes(folder if name == "cache_dir" else hidden_folder(folder))) / 2**20
-    detail = f"{folder}: {free / 1024:.0f} GiB free" + (f", holds {held:.0f} MiB" if held else "")
+    detail = f"{folder}: {free / 1024:.0f} GiB free" + (f", {held:.0f} MiB used" if held else "")
     return Finding(name, free >= _LEAST_FREE_MIB, detail)
 
 
 def _sizes(folder: Path) -> Iterator[int]:
     for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # another run may prune while we look
+        with contextlib.suppress(OSError):  # another process may prune at the same time
             yield path.stat().st_size

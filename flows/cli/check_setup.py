@@ -1,4 +1,4 @@
-"""`synth up --check`: what a set-up of server, pools and deployments lacks."""
+"""`synth up --check`: which servers, pools or deployments are missing or not ready."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 def up_check(api_url: str = "", *, gpu: bool | None = None) -> Iterator[Finding]:
-    """What is amiss with a set-up, this machine's or a team's.
+    """Check a Prefect set-up, on this machine or a team's.
 
-    api_url: the server's API; empty: the one that Prefect is set to, else the default of `synth up`.
-    gpu: whether the pool `gpu` is to have a worker; None: if this machine has a GPU.
+    Args:
+        api_url: The server's API. Empty: the one that Prefect is set to, else the default of `synth up`.
+        gpu: Whether the pool `gpu` needs a worker. None: only if this machine has a GPU.
     """
     if not api_url and not server_is_configured():
         api_url = api_of(DEFAULT_PORT, None)
@@ -30,7 +31,7 @@ def up_check(api_url: str = "", *, gpu: bool | None = None) -> Iterator[Finding]
         with get_client(sync_client=True) as client:
             where, error = PREFECT_API_URL.value(), client.api_healthcheck()
             if error:
-                yield Finding("server", False, f"{where} does not answer; start one with `synth up`")
+                yield Finding("server", False, f"{where} does not answer; start a server with `synth up`")
                 return
             yield Finding("server", True, f"{where}, prefect {client.api_version()}")
             yield from _check_pools(client, serves_gpu(gpu))
@@ -52,9 +53,7 @@ def _check_pools(client: SyncPrefectClient, gpu_expected: bool) -> Iterator[Find
         if online:
             yield Finding(f"pool {pool}", True, f"{online} workers online")
         elif pool == "gpu" and not gpu_expected:
-            yield Finding(
-                f"pool {pool}", True, "no worker is online; none is expected of a machine without GPU"
-            )
+            yield Finding(f"pool {pool}", True, "no worker is online; a machine without a GPU needs none")
         else:
             start = f"prefect worker start --pool {pool}" + (" --limit 1" if pool == "gpu" else "")
             yield Finding(f"pool {pool}", False, f"no worker is online: {start}")

@@ -1,4 +1,4 @@
-"""`synth contamination scan`: which programs are like a benchmark's, a line for each that is."""
+"""`synth contamination scan`: find programs that resemble a benchmark problem."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from synth_core.filtering.contamination import reference_of, scan
 
 
 def scan_folders(paths: Sequence[Path], compare: Sequence[Path], *, as_json: bool) -> int:
-    """Print what was found and return how many programs are contaminated.
+    """Print one line for each contaminated program, and return their number.
 
-    compare: files or folders of held-out programs to compare with; empty: KernelBench.
+    Args:
+        paths: Files or folders of programs.
+        compare: Files or folders of held-out programs to compare with; empty: KernelBench.
+        as_json: Whether to print one JSON object for every program instead.
     """
     if not paths:
         raise UsageError("name at least one PATH: a file or a folder")

@@ -1,6 +1,6 @@
-"""One candidate walked through the stages by hand, with everything it carries shown on the way.
+"""`synth debug`: take one candidate through the stages and show what each stage adds.
 
-No Prefect here: the stages are plain functions, and a person who looks at one candidate wants it at once.
+The stages are plain functions and run here without Prefect, so that the result comes quickly.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.syntax import Syntax
 
-from flows.cli.preflight import check_settings
+from flows.cli.preflight import check_plan
 from flows.cli.without_prefect import first_candidates, steps
+from flows.pipeline.plan import plan_new
 from synth_core.records import Candidate, Verdict
 from synth_core.settings import Settings
 
 
 def debug(settings: Settings, *, as_json: bool = False) -> bool:
-    """Run one candidate from specification to verdict; True when it would have been accepted.
+    """Run one candidate from specification to verdict. True if a run would accept it, before the filter.
 
-    Prints a page for people, or with `as_json` the finished candidate as one JSON object on stdout.
+    Prints text for people. With `as_json`, stdout gets the finished candidate as one JSON object.
     """
     console = Console(stderr=as_json, highlight=False)
-    check_settings(settings)
-    settings = settings.resolved()
-    candidates = first_candidates(settings, 1)
-    console.print(Rule(f"candidate of strategy {candidates[0].specification.strategy}, seed {settings.seed}"))
+    plan = plan_new(settings)
+    check_plan(plan)
+    candidates = first_candidates(plan, 1)
+    strategy, seed = candidates[0].specification.strategy, plan.settings.seed
+    console.print(Rule(f"candidate of strategy {strategy}, seed {seed}"))
     console.print("operators  " + ", ".join(candidates[0].specification.operators))
-    with steps(settings) as stages:
+    with steps(plan) as stages:
         for step in stages:
             before = candidates[0]
             candidates = step(candidates)
@@ -44,7 +46,7 @@ def debug(settings: Settings, *, as_json: bool = False) -> bool:
 
 
 def _show(console: Console, before: Candidate, now: Candidate) -> None:
-    """Print what one stage added."""
+    """Print what one stage has added."""
     if now.prompt and not before.prompt:
         console.print(Panel(escape(f"{now.prompt.system}\n\n{now.prompt.text}".strip()), title="prompt"))
     if now.completion and not before.completion:

@@ -8,7 +8,7 @@ from synth_core.store.export import export_dataset
 
 
 def export(output_dir: str, to: Path, run_id: str) -> None:
-    """Write the dataset (.parquet or .jsonl, by the ending of `to`) and print how many programs it holds."""
+    """Write the dataset and print its number of programs. The ending of `to` says .parquet or .jsonl."""
     to = to.expanduser()
     count = export_dataset(output_dir, to, run_id=run_id or None)
     print(f"{count} programs in {to}")

@@ -1,4 +1,4 @@
-"""What `synth check` and `synth up --check` find: one fact at a time, for people or as JSON lines."""
+"""Print what `synth check` and `synth up --check` find, for people or as JSON lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 
 
 class Finding(NamedTuple):
-    """One fact about the set-up; `detail` says what to do where it is not ok."""
+    """One fact about the set-up. If it is not ok, `detail` says what to do."""
 
     name: str
     ok: bool
@@ -19,7 +19,7 @@ class Finding(NamedTuple):
 
 
 def show_findings(findings: Iterable[Finding], *, as_json: bool) -> bool:
-    """Print facts as they are found; True when all are as they should be."""
+    """Print each finding as it comes. True if all are ok."""
     console = Console(highlight=False)
     sound = True
     for finding in findings:
@@ -27,6 +27,6 @@ def show_findings(findings: Iterable[Finding], *, as_json: bool) -> bool:
         if as_json:
             print(json.dumps(finding._asdict()), flush=True)
         else:
-            mark = "[green]ok[/]     " if finding.ok else "[red]amiss[/]  "
+            mark = "[green]ok[/]     " if finding.ok else "[red]failed[/] "
             console.print(f"{mark}{finding.name:<13} {escape(finding.detail)}", soft_wrap=True)
     return sound

@@ -1,4 +1,4 @@
-"""`synth operators` and `synth checks`: the names that options take, with what each means."""
+"""`synth operators` and `synth checks`: the names that options accept, and their meaning."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synth_core.validation.contract import ONE_GRAPH, RULES
 
 
 def show_operators(group: str | None, *, as_json: bool) -> None:
-    """Print the catalog, or one group of it."""
+    """Print the catalog of operators, or one group of it."""
     rows = [row for row in CATALOG if group in (None, row.group)]
     if as_json:
         for row in rows:
@@ -29,7 +29,7 @@ def show_operators(group: str | None, *, as_json: bool) -> None:
 
 
 def show_checks(*, as_json: bool) -> None:
-    """Print checks, rules of the downstream contract and filters, with the option that takes each name."""
+    """Print all checks, rules of the downstream contract and filters, with the option for each."""
     rows = list(_checks())
     if as_json:
         for name, option, proves in rows:
@@ -43,11 +43,13 @@ def show_checks(*, as_json: bool) -> None:
         table.add_row(name, option or "always on", escape(proves))
     console = Console(highlight=False)
     console.print(table)
-    console.print("What does not hold drops the program; of the rules that --reject-rule takes, it warns.")
+    console.print(
+        "A program that fails one of these is rejected. A rule listed with --reject-rule only warns."
+    )
 
 
 def _checks() -> Iterator[tuple[str, str, str]]:
-    """(name, option that changes what comes of it, what it proves); no option for what nothing switches."""
+    """Name, option and meaning of each. The option is empty if nothing can switch it off."""
     for check in CHECKS:
         yield check.name, "--skip-check" if check.skippable else "", check.proves
     for rule in RULES:

@@ -1,47 +1,28 @@
-"""The settings model as command-line options: one table, so that every command spells them alike."""
+"""The options of commands, made from the settings model. Every command spells an option the same way."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import Group, Parameter
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from synth_core.settings import Settings
+from synth_core.settings.option import Declared, Keys, declared_options
 from synth_core.settings.sources import load_settings
-from synth_core.strategies import with_provider
+from synth_core.strategies import Strategy
 
-# Options of the groups whose own name would be unclear, or is fixed by the seed system.
-_SPELLINGS: dict[tuple[str, ...], str] = {
-    ("skip_filters",): "skip_filter",
-    ("provider", "timeout"): "provider_timeout",
-    ("provider", "retries"): "provider_retries",
-    ("provider", "concurrency"): "provider_concurrency",
-    ("provider", "batch"): "provider_batch",
-    ("validation", "timeout"): "validation_timeout",
-    ("validation", "skip_checks"): "skip_check",
-    ("validation", "reject_rules"): "reject_rule",
-    ("validation", "warn_rules"): "warn_rule",
-    ("validation", "pool"): "validation_pool",
-    ("validation", "pool_wait"): "validation_pool_wait",
-    ("validation", "pool_fallback"): "validation_pool_fallback",
-    ("budget", "usd"): "budget_usd",
-    ("budget", "tokens"): "budget_tokens",
-    ("budget", "calls"): "budget_calls",
-    ("budget", "wall_s"): "budget_wall_s",
-}
 _HEADINGS = {"": "Run", "provider": "Provider", "validation": "Validation", "budget": "Budget"}
 _GROUPS = {key: Group(title, sort_key=i + 1) for i, (key, title) in enumerate(_HEADINGS.items())}
 
 Config = Annotated[
     Path | None,
     Parameter(
-        help="TOML file of options; those under Provider, Validation and Budget stand in a table of that "
-        "name: `[validation]`, `timeout = 90`"
+        metavar="FILE",
+        help="Read options from this TOML file. Provider, validation and budget options go into the tables"
+        " `[provider]`, `[validation]` and `[budget]`",
     ),
 ]
 
@@ -49,35 +30,32 @@ Config = Annotated[
 def settings_options(
     *, omit: Sequence[str] = (), groups: Sequence[str] | None = None, only: Sequence[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate `command(settings, ...)` so that it takes the options of `Settings` on the command line.
+    """Decorate `command(settings, ...)`, so that it takes the options of `Settings` on the command line.
 
-    All of them but those in `omit`; or, where `groups` is given, the groups named there and those in `only`.
+    Without `groups` it takes all options except those in `omit`. With `groups` it takes the options of these
+    groups and those in `only`.
     """
 
-    def wanted(name: str, path: tuple[str, ...]) -> bool:
+    def wanted(option: Declared) -> bool:
         if groups is None:
-            return name not in omit
-        return name in only or path[0] in groups
+            return option.dotted not in omit
+        return option.dotted in only or option.keys[0] in groups
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        table = {name: (path, field) for name, path, field in _walk() if wanted(name, path)}
-        own = [
-            p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"
-        ]
+        table = {"_".join(option.keys): option for option in declared_options(Settings) if wanted(option)}
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for parameter in signature.parameters.values() if parameter.name != "settings"]
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            given = {name: kwargs.pop(name) for name in [*table] if name in kwargs}
+            given = {table[name].keys: kwargs.pop(name) for name in table if name in kwargs}
             config = kwargs.pop("config", None)
-            nested = _nest({table[name][0]: value for name, value in given.items() if value is not None})
-            settings = load_settings(nested, config, _spell)
-            if "model_name" in table:  # else no strategy is of concern, be its file there or not
-                settings = with_provider(settings)
-            return command(settings, *args, **kwargs)
+            nested = _nest({keys: value for keys, value in given.items() if value is not None})
+            return command(load_settings(nested, config, _spell), *args, **kwargs)
 
         parameters = [
             *own,
             inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Config),
-            *(_parameter(name, path, field) for name, (path, field) in table.items()),
+            *(_parameter(name, option) for name, option in table.items()),
         ]
         wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
         wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -88,7 +66,7 @@ def settings_options(
 
 
 def normalise(tokens: list[str]) -> list[str]:
-    """`--p_value` means `--p-value`; only the option's name is touched, never its value."""
+    """Let `--p_value` mean `--p-value`. Only the option's name changes, never its value."""
     result = []
     for token in tokens:
         if token.startswith("--"):
@@ -98,55 +76,71 @@ def normalise(tokens: list[str]) -> list[str]:
     return result
 
 
-def _walk() -> Iterator[tuple[str, tuple[str, ...], FieldInfo]]:
-    """(option name, path in Settings, field) of every option."""
-    for name, field in Settings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            for inner, inner_field in field.annotation.model_fields.items():
-                yield _SPELLINGS.get((name, inner), inner), (name, inner), inner_field
-        else:
-            yield _SPELLINGS.get((name,), name), (name,), field
+def _spell(keys: Keys) -> str:
+    """An option as the command line spells it; anything else dotted."""
+    names = (each.option.name for each in declared_options(Settings) if each.keys == keys)
+    return next(names, "--" + ".".join(keys).replace("_", "-"))
 
 
-def _spell(keys: tuple[str, ...]) -> str:
-    """An option as the command line has it."""
-    names = (name for name, path, _ in _walk() if path == keys)
-    return "--" + next(names, ".".join(keys)).replace("_", "-")
-
-
-def _parameter(name: str, path: tuple[str, ...], field: FieldInfo) -> inspect.Parameter:
-    default = field.default
-    shown = "" if default in (None, "", ()) or isinstance(default, bool) else f" [default: {default}]"
-    group = _GROUPS[path[0] if len(path) > 1 else ""]
-    annotation: Any = Annotated[
-        _type_for(field) | None,
-        Parameter(help=f"{field.description}{shown}", group=group, negative="", show_default=False),
-    ]
+def _parameter(name: str, declared: Declared) -> inspect.Parameter:
+    keys, kind = declared.keys, _type_for(declared.field.annotation)
+    parameter = Parameter(
+        name=declared.option.name,
+        help=f"{declared.field.description}{_default(declared)}",
+        group=_GROUPS[keys[0] if len(keys) > 1 else ""],
+        metavar=declared.option.value_word or _value_word(declared.field.annotation),
+        negative="",
+        show_default=False,
+    )
+    annotation: Any = Annotated[kind | None, parameter]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _type_for(field: FieldInfo) -> Any:
-    """The type shown in --help; a range or a whole number stays text, since the settings model alone reads
-    it (the parser would round 1.5)."""
-    annotation = field.annotation
-    options = [part for part in get_args(annotation) if part is not type(None)]
-    for plain in (bool, float):
-        if annotation is plain or plain in options:
-            return plain
-    if get_origin(annotation) is Literal:
-        return annotation
-    if len(options) == 1 and get_origin(options[0]) is Literal:
-        return options[0]
-    if "..." in str(annotation) or Ellipsis in options:  # a tuple of any length: the option repeats
+def _default(declared: Declared) -> str:
+    """The default as the help shows it; empty where the description says what an empty value means."""
+    default = declared.field.default
+    if default is None and declared.keys[-1] in Strategy.model_fields:
+        return " [default: the strategy's]"
+    if default in (None, "", ()) or isinstance(default, bool):
+        return ""
+    return f" [default: {default:g}]" if isinstance(default, float) else f" [default: {default}]"
+
+
+def _type_for(annotation: Any) -> Any:
+    """The type that the parser reads.
+
+    Numbers and ranges stay text, because the settings model reads them. The parser would round 1.5 to a
+    whole number without a word.
+    """
+    plain = _without_none(annotation)
+    if plain is bool or get_origin(plain) is Literal:
+        return plain
+    if get_origin(plain) is tuple and Ellipsis in get_args(plain):  # the option can be repeated
         return list[str]
     return str
 
 
-def _nest(flat: dict[tuple[str, ...], Any]) -> dict[str, Any]:
+_WORDS: Mapping[Any, str] = {int: "INT", float: "FLOAT", tuple[int, int]: "MIN,MAX"}
+
+
+def _value_word(annotation: Any) -> str | None:
+    """What stands for the value in the help; None leaves it to the parser."""
+    return _WORDS.get(_without_none(annotation))
+
+
+def _without_none(annotation: Any) -> Any:
+    """The type itself, for `X | None` and for a type with constraints."""
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    is_optional = len(parts) == 1 and len(get_args(annotation)) == 2
+    plain = parts[0] if is_optional else annotation
+    return get_args(plain)[0] if get_origin(plain) is Annotated else plain
+
+
+def _nest(flat: dict[Keys, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
-    for path, value in flat.items():
+    for keys, value in flat.items():
         target = nested
-        for key in path[:-1]:
+        for key in keys[:-1]:
             target = target.setdefault(key, {})
-        target[path[-1]] = value
+        target[keys[-1]] = value
     return nested

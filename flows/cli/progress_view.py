@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar a stage at a terminal, a line a minute without one.
+"""The progress of a run: one bar per stage at a terminal, else one line per minute.
 
 Everything goes to stderr, so that stdout stays free for `--json`.
 """
@@ -27,7 +27,7 @@ _BEFORE = Progress(planned=0, done={}, alive={}, accepted=0, rejected={}, round=
 
 @contextlib.contextmanager
 def progress_view(target: int = 0) -> Iterator[Callable[[Progress], None]]:
-    """Yields the observer of a run; `target` is the number of accepted programs asked for, 0 for none."""
+    """Yield the observer of a run. `target` is the wanted number of accepted programs; 0: no target."""
     console = Console(stderr=True, highlight=False)
     latest = _Latest(target)
     with _bars(console, latest) if console.is_terminal else _lines(latest) as observe:
@@ -35,7 +35,7 @@ def progress_view(target: int = 0) -> Iterator[Callable[[Progress], None]]:
 
 
 class _Latest:
-    """The headline of what was told last, whose clock goes on between two batches."""
+    """The headline of the latest progress. Its clock also moves between two batches."""
 
     def __init__(self, target: int) -> None:
         self._target, self._told = target, (_BEFORE, time.monotonic())
@@ -77,7 +77,7 @@ def _bars(console: Console, latest: _Latest) -> Iterator[Callable[[Progress], No
 
 @contextlib.contextmanager
 def _lines(latest: _Latest) -> Iterator[Callable[[Progress], None]]:
-    """A line a minute, by a clock of its own: a batch may wait for hours."""
+    """One line per minute from a thread, because a batch can take hours."""
     ended = threading.Event()
 
     def speak() -> None:
@@ -94,7 +94,7 @@ def _lines(latest: _Latest) -> Iterator[Callable[[Progress], None]]:
 
 
 def headline(progress: Progress, target: int = 0) -> str:
-    """One line: attempts, accepted, running yield, spend, how long still."""
+    """One line: attempts, accepted programs, yield, cost, time passed and time left."""
     done = progress.done.get(Stage.PERSIST, 0)
     parts = [f"{done}/{progress.planned} attempts"]
     parts.append(f"{progress.accepted}/{target} accepted" if target else f"{progress.accepted} accepted")
@@ -103,7 +103,7 @@ def headline(progress: Progress, target: int = 0) -> str:
     if progress.round:
         parts.append(f"round {progress.round + 1}")
     parts += _spend(progress, target)
-    parts.append(f"{_clock(progress.seconds)} gone")
+    parts.append(f"{_clock(progress.seconds)} passed")
     share = _share(progress, target)
     if 0 < share < 1:
         parts.append(f"about {_clock(progress.seconds * (1 - share) / share)} left")
@@ -111,21 +111,21 @@ def headline(progress: Progress, target: int = 0) -> str:
 
 
 def _share(progress: Progress, target: int) -> float:
-    """How much of the run is done, by the last stage that takes long: those behind it wait for order."""
+    """The finished share of the run, by its last slow stage. Later stages wait for the order of batches."""
     if target:
         return progress.alive.get(Stage.VALIDATE_COMPILE, 0) / target
     return progress.done.get(Stage.VALIDATE_COMPILE, 0) / progress.planned if progress.planned else 0.0
 
 
 def _spend(progress: Progress, target: int) -> list[str]:
-    """Calls, how fast they go, and money: spent, and what the whole run will come to at that rate."""
+    """Calls, calls per minute, and cost: spent so far, and expected for the whole run."""
     spend = progress.spend
     if spend is None or not spend.calls:
         return []
     calls = f"{spend.calls} calls, {spend.calls_per_minute:.0f} a minute"
     if spend.cost_usd is None:
         return [calls, "unpriced"]
-    # In this session, in unfinished batches too; or in finished ones of all sessions.
+    # Answers of this session, or finished candidates of all sessions, whichever is more.
     asked = max(spend.answered, progress.done.get(Stage.LLM, 0))
     if not asked:
         return [calls, f"${spend.cost_usd:.2f}"]
@@ -134,7 +134,7 @@ def _spend(progress: Progress, target: int) -> list[str]:
 
 
 def _expected(progress: Progress, target: int) -> float:
-    """Attempts that the run will come to: with a target, as many as its yield so far asks for."""
+    """The expected number of attempts. With a target, the yield so far decides."""
     judged, alive = (each.get(Stage.VALIDATE_COMPILE, 0) for each in (progress.done, progress.alive))
     return max(progress.planned, target * judged / alive if alive else 0.0)
 

@@ -1,4 +1,4 @@
-"""`synth report`: print what a run came to, and write its page again."""
+"""`synth report`: print the result of a run, and write its HTML page again."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from synth_core.store import RunState
 
 
 def report(output_dir: str, run_id: str, *, as_json: bool) -> None:
-    """Print the report of a run, finished or not (empty: the newest), or of all; write its page anew.
+    """Print the report of a run, finished or not, and write its page again.
 
-    A folder that can't be written, such as one on a read-only mount, is read nevertheless.
+    An empty run id means the newest run; `all` means all runs. If the folder is read-only, only the page is
+    left out.
     """
     console = Console(highlight=False)
     try:
         summary, page = write_report(output_dir, run_id)
     except EnvironmentFault as fault:
         summary, page = summarise(output_dir, run_id or None), None
-        print(f"synth: {fault}; the page is left as it is", file=sys.stderr)
+        print(f"synth: {fault}; the page was not written", file=sys.stderr)
     if as_json:
         print(summary.model_dump_json())
         return
@@ -31,9 +32,9 @@ def report(output_dir: str, run_id: str, *, as_json: bool) -> None:
         console.print(f"page       {page}", soft_wrap=True)
     if summary.run_id and summary.state != RunState.COMPLETED:
         command = resume_command(summary.output_dir, summary.run_id)
-        console.print(f"unfinished ({summary.state}); go on with: {command}", soft_wrap=True)
+        console.print(f"unfinished ({summary.state}); resume it with: {command}", soft_wrap=True)
 
 
 def resume_command(output_dir: str, run_id: str) -> str:
-    """The command that continues a run, quoted for a shell."""
+    """The command that resumes a run, quoted for a shell."""
     return shlex.join(["synth", "resume", "--output-dir", output_dir, "--run", run_id])

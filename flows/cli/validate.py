@@ -1,4 +1,4 @@
-"""`synth validate`: a line for each file, as its verdict comes."""
+"""`synth validate`: check files, and print each result as it comes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from synth_core.validation.public import Validation, validate_files
 
 
 def judge_files(paths: Sequence[Path], settings: Settings, *, as_json: bool) -> bool:
-    """Validate files and folders; True when every program was accepted.
+    """Validate files and folders. True if every program is accepted.
 
-    With `as_json` prints one object a line on stdout, else a line a file and the reason where it fell.
+    Prints one line per file, and the reason for a rejection. With `as_json`, prints one JSON object per file.
     """
     if not paths:
         raise UsageError("name at least one PATH: a file, or a folder of *.py")
@@ -38,10 +38,10 @@ def judge_files(paths: Sequence[Path], settings: Settings, *, as_json: bool) -> 
 def _expand(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            # An editor leaves hidden entries, which may be links to nowhere, beside what it edits.
+            # Editors leave hidden files beside the ones they edit, and some are links to nowhere.
             inside = sorted(each for each in path.glob("[!.]*.py") if each.is_file())
             if not inside:
-                raise UsageError(f"{path} holds no *.py")
+                raise UsageError(f"{path} contains no *.py file")
             yield from inside
         elif path.exists():
             yield path

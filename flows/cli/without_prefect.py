@@ -5,38 +5,38 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from flows.prefect_server.secret_block import fetch_key
+from flows.pipeline.plan import Plan
 from synth_core.extraction import extract_programs
 from synth_core.prompting import render_prompts
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.records import Candidate
-from synth_core.sampling.sample import plan, sample
-from synth_core.settings import Settings
-from synth_core.strategies import effective_strategies
+from synth_core.sampling.sample import divide, sample
 from synth_core.validation.engine import Engine
 
 Step = Callable[[list[Candidate]], list[Candidate]]
 
 
-def first_candidates(settings: Settings, count: int) -> list[Candidate]:
-    """The first attempts that a run of `count` candidates with these settings would make."""
-    chunks = plan(effective_strategies(settings), 0, count)
-    return [candidate for strategy, indices in chunks for candidate in sample(settings, strategy, indices)]
+def first_candidates(plan: Plan, count: int) -> list[Candidate]:
+    """The first attempts that a run of `count` candidates by this plan would make."""
+    chunks = divide([strategy for strategy, _ in plan.strategies], 0, count)
+    return [
+        candidate for strategy, indices in chunks for candidate in sample(plan.settings, strategy, indices)
+    ]
 
 
 @contextlib.contextmanager
-def steps(settings: Settings) -> Iterator[list[Step]]:
-    """What happens to candidates after sampling and before the filter, in order.
+def steps(plan: Plan) -> Iterator[list[Step]]:
+    """The stages after `sample` and before `filter`, in order.
 
-    Never in a provider's batch mode: whoever looks at a few candidates doesn't wait a day for them.
+    A provider's batch mode is never used here: nobody wants to wait a day to see a few candidates.
     """
-    direct = settings.provider.model_copy(update={"batch": False})
-    settings = settings.model_copy(update={"provider": direct})
+    direct = plan.settings.provider.model_copy(update={"batch": False})
+    settings = plan.settings.model_copy(update={"provider": direct})
     with (
-        Dispatcher(settings, key=fetch_key(settings)) as dispatcher,
+        Dispatcher(settings, key=plan.key) as dispatcher,
         Engine(settings.validation, settings.num_worker, cache_dir=settings.cache_dir) as engine,
     ):
-        engine.probe()  # starts it here, so that no candidate's time holds the start
+        engine.probe()  # starts the engine now, so that the time of no candidate includes the start
         yield [
             render_prompts,
             dispatcher.complete,

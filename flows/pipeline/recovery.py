@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 from uuid import UUID
 
 from httpx import HTTPError
@@ -17,7 +16,7 @@ from flows.prefect_server.connection import is_outage
 from flows.prefect_server.dead_runs import mark_crashed
 from flows.prefect_server.locks import lock_run
 from synth_core.errors import EnvironmentFault, SynthError, UsageError
-from synth_core.store import Run, RunState, continue_run, finish_run, load_run, refuse_pruned, run_ids
+from synth_core.store import Run, RunState, continue_run, finish_run, load_run, run_ids
 
 # Errors that may pass by themselves, such as an outage, a full disk or an interrupt. The next scheduled run
 # resumes a run that ended like this, at most `_MAX_TAKEOVERS` times in a row. A mistake or a bug needs a
@@ -31,17 +30,6 @@ _TRANSIENT = (
 )
 _MAX_TAKEOVERS = 5
 _RESUMED = "Its process is gone; another flow run resumes the work."
-
-_Done = TypeVar("_Done")
-
-
-def resume_run(run: Run, work_on: Callable[[Run], _Done]) -> _Done:
-    """Finish a run. Raises `UsageError` if another process works on it, or if its shards were deleted."""
-    with lock_run(run.folder) as held:
-        if not held:
-            raise UsageError(f"another process works on run {run.run_id}; wait for it or stop it")
-        refuse_pruned(load_run(run.output_dir, run.run_id))
-        return work_on(_claim(run))
 
 
 def resume_interrupted_runs(output_dir: str, work_on: Callable[[Run], object]) -> None:
@@ -58,7 +46,7 @@ def resume_interrupted_runs(output_dir: str, work_on: Callable[[Run], object]) -
                 log.info("run=%s: another process works on it, or it has just ended", run_id)
                 continue
             try:
-                work_on(_claim(run, run.takeovers + 1))
+                work_on(take_over(run, run.takeovers + 1))
             except Exception as error:
                 if _is_cancelled():
                     raise
@@ -101,8 +89,8 @@ def _interrupted_run(output_dir: str, run_id: str) -> Run | None:
     return run
 
 
-def _claim(run: Run, takeovers: int = 0) -> Run:
-    """Record that this flow run now works on the run. `takeovers` counts automatic resumes in a row.
+def take_over(run: Run, takeovers: int = 0) -> Run:
+    """The run as this flow run's; `takeovers` counts how often in a row that came by itself.
 
     The run's lock was free, so the flow run that worked on it has ended or was killed. There is one
     exception: a flow run that resumed it automatically and recorded its end goes on with other work.

@@ -8,20 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flows.pipeline.batches import FinishedBatch
+from flows.pipeline.plan import batch_size
 from synth_core.records import Manifest
 from synth_core.sampling import sample
 from synth_core.settings import Settings
-from synth_core.store import Run
 from synth_core.strategies import Strategy
 from tasks.cache import Batch
 
-# A job of a provider's batch mode takes up to a day, so jobs must not wait for each other. Gemini accepts
-# at most a hundred at once.
-JOBS_AT_ONCE = 80
-# Each task run in flight keeps a thread. A run that validates in a pool has many candidates in flight, so
-# small batches would need thousands of threads.
-_SMALLEST, _SMALLEST_FOR_A_POOL, _LARGEST = 16, 64, 256
-_LOWEST_YIELD = 0.05  # assumed if nothing has been accepted yet; it keeps a round finite
+_LOWEST_YIELD = 0.05  # what is assumed when nothing was accepted yet; keeps a round finite
 
 
 @dataclass(frozen=True)
@@ -33,32 +27,9 @@ class Round:
     candidates: int
 
 
-def batch_size(settings: Settings) -> int:
-    """Return the candidates per batch: enough to keep orchestration cheap, few enough for batches to overlap.
-
-    In a provider's batch mode a batch is a job, and all jobs of a run should be submitted at once.
-    """
-    batches = JOBS_AT_ONCE if settings.provider.batch else 200
-    return settings.batch_size or min(
-        max(math.ceil(settings.num_total_samples / batches), _SMALLEST), _LARGEST
-    )
-
-
-def with_batch_size(settings: Settings) -> Settings:
-    """Return the settings, resolved and with a batch size, for the run's record.
-
-    Older records have no batch size; such a run resumes with `batch_size`.
-    """
-    settings = settings.resolved()
-    size = settings.batch_size
-    if not size:
-        smallest = _SMALLEST if settings.validation.pool == "local" else _SMALLEST_FOR_A_POOL
-        size = max(batch_size(settings), smallest)
-    return settings.model_copy(update={"batch_size": size})
-
-
 def run_rounds(
-    run: Run,
+    settings: Settings,
+    strategies: Sequence[tuple[Strategy, str]],
     run_round: Callable[[Round], list[FinishedBatch]],
     is_spent: Callable[[], object] = lambda: False,
 ) -> None:
@@ -70,7 +41,6 @@ def run_rounds(
 
     run_round: runs a round and returns its batches in order, all of them unless the budget ends it.
     """
-    settings, strategies = run.settings, run.planned()
     size = batch_size(settings)
     first = accepted = attempted = 0
     planned: list[_PlannedBatch] = []
@@ -106,8 +76,8 @@ def _first_attempts(
     strategies: Sequence[tuple[Strategy, str]], first: int, wanted: int, size: int
 ) -> Iterator[_PlannedBatch]:
     known = [strategy for strategy, _ in strategies]
-    for strategy, indices in sample.plan(known, first, wanted):
-        _, parameters = strategies[known.index(strategy)]  # equal strategies have equal texts
+    for strategy, indices in sample.divide(known, first, wanted):
+        _, parameters = strategies[known.index(strategy)]  # equal ones have equal texts
         for start in range(indices.start, indices.stop, size):
             stop = min(start + size, indices.stop)
             batch = Batch(strategy=strategy.name, parameters=parameters, start=start, stop=stop)

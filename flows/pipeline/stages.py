@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.pipeline.compute import as_step, open_compute
-from flows.prefect_server.secret_block import load_key
+from flows.pipeline.plan import Plan
 from synth_core.filtering import refuse_held
 from synth_core.prompting import own_text
 from synth_core.records import Candidate, Manifest, Outcome, Stage
@@ -36,20 +36,20 @@ class RunStages:
     texts: dict[Stage, str] = field(default_factory=dict)
 
 
-OpenStages = Callable[[Run], contextlib.AbstractContextManager[RunStages]]
+OpenStages = Callable[[Plan], contextlib.AbstractContextManager[RunStages]]
 
 
 @contextlib.contextmanager
-def open_stages(run: Run) -> Iterator[RunStages]:
-    """Start what the run needs. End it in order, even if the run is interrupted."""
+def open_stages(plan: Plan) -> Iterator[RunStages]:
+    """Start what the run needs and end it in order, also when the run is interrupted."""
     from synth_core.extraction import extract_programs
     from synth_core.filtering import Filter
     from synth_core.prompting import render_prompts
     from synth_core.providers.dispatch import Dispatcher
 
-    settings = run.settings
+    run, settings = plan.run, plan.settings
     with contextlib.ExitStack() as stack:
-        dispatcher = Dispatcher(settings, key=load_key(settings), run_dir=run.folder)
+        dispatcher = Dispatcher(settings, key=plan.key, run_dir=run.folder)
         stack.callback(dispatcher.close)
         filter_ = Filter(run.output_dir, run.run_id, settings.skip_filters)
         steps: dict[Stage, Step] = {
@@ -64,7 +64,7 @@ def open_stages(run: Run) -> Iterator[RunStages]:
             Stages(functools.partial(sample_batch, run, seen=_watch(run)), steps),
             dispatcher.snapshot,
             lambda: dispatcher.budget_spent,
-            _templates(run),
+            _templates(plan),
         )
 
 
@@ -73,9 +73,9 @@ def drop_unasked(completed: Sequence[Candidate]) -> list[Candidate]:
     return [c for c in completed if not c.completion or c.completion.outcome is not Outcome.OVER_BUDGET]
 
 
-def _templates(run: Run) -> dict[Stage, str]:
-    named = sorted({strategy.prompt for strategy, _ in run.planned()})
-    texts = (run.prompts.get(name) or own_text(name) for name in named)
+def _templates(plan: Plan) -> dict[Stage, str]:
+    named = sorted({strategy.prompt for strategy, _ in plan.strategies})
+    texts = (plan.run.prompts.get(name) or own_text(name) for name in named)
     return {Stage.PROMPT: "\0".join(filter(None, texts))}
 
 

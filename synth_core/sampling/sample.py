@@ -23,7 +23,7 @@ from synth_core.strategies import Strategy
 FINAL = frozenset({Category.DUPLICATE, Category.CONTAMINATED})
 
 
-def plan(strategies: Sequence[Strategy], first: int, count: int) -> list[tuple[Strategy, range]]:
+def divide(strategies: Sequence[Strategy], first: int, count: int) -> list[tuple[Strategy, range]]:
     """Divide the indices first … first+count-1 among the strategies by their shares (largest remainder)."""
     total = sum(strategy.share for strategy in strategies)
     exact = [count * strategy.share / total for strategy in strategies]

@@ -1,4 +1,4 @@
-"""Every option: what it means, which values it takes, and where its value comes from."""
+"""Every option: its meaning, the values it accepts, and where its value comes from."""
 
 from synth_core.settings.model import BudgetSettings, ProviderSettings, Settings, ValidationSettings
 

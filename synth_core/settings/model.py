@@ -1,8 +1,11 @@
 """Every option, once. `Settings` is plain data: the flow's parameter and the Prefect form.
 
-`load_settings` (settings_sources.py) builds it from the command line, the environment and files. Nothing
-else reads the environment, so a worker that is handed `Settings` behaves as the machine that resolved them.
-Keys of providers are never part of it.
+Each field declares its `Option`: how the command line spells it and which stages it affects. Everything else
+follows from the field.
+
+`load_settings` (sources.py) builds `Settings` from the command line, the environment and files. Nothing else
+reads the environment. So a worker that gets `Settings` behaves like the machine that resolved them.
+The keys of providers are never part of it.
 """
 
 from __future__ import annotations
@@ -15,15 +18,22 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from synth_core.errors import UsageError
-from synth_core.records import Record
-from synth_core.settings.values import Address, Folder, Names, Probability, Range, Scheduler, Storage
+from synth_core.records import Record, Stage
+from synth_core.settings.option import NO_STAGE, Option
+from synth_core.settings.values import Address, Folder, Names, Probability, Range, Sampler, Scheduler, Storage
 
-_MOST, _LONGEST = 10**9, 1e6  # candidates, seconds: what no run needs and a system call may not take
-_MOST_ATTEMPTS_AN_ACCEPTED = 20  # ceiling of a run that was asked for num_accepted alone
+_MOST, _LONGEST = 10**9, 1e6  # candidates; seconds. No run needs more, and system calls fail above it.
+_MOST_ATTEMPTS_AN_ACCEPTED = 20  # the limit on attempts, for each program asked for with num_accepted alone
+
+_SAMPLE = (Stage.SAMPLE,)
+_LLM = (Stage.LLM,)
+_VALIDATE = (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE)
+
+_Fallback = Literal["local", "fail"]
 
 
 class _Options(Record):
-    """No option takes `nan` or `inf`: neither survives the JSON that a run is recorded in."""
+    """No option can be `nan` or `inf`: the JSON that records a run has neither."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -31,186 +41,242 @@ class _Options(Record):
 class ProviderSettings(_Options):
     """How the LLM is called. Keys come from GEMINI_API_KEY and OPENAI_API_KEY, never from here."""
 
-    model_id: str = Field(default="", description="Model name at the provider; empty: the provider's default")
-    base_url: Address = Field(
-        default="", description="Address of an OpenAI-compatible server (local, openai)"
+    model_id: Annotated[str, Option("--model-id NAME", _LLM)] = Field(
+        default="", description="Model name at the provider; empty: the provider's default model"
     )
-    api: Literal["chat", "completions"] = Field(
-        default="chat", description="Which OpenAI-style endpoint to call"
+    base_url: Annotated[Address, Option("--base-url URL", _LLM)] = Field(
+        default="", description="Address of an OpenAI-compatible server (for local and openai)"
     )
-    max_tokens: int = Field(default=4096, ge=1, description="Longest answer, in tokens")
-    timeout: float = Field(
-        default=120.0, gt=0, le=_LONGEST, description="Hard deadline of one call, in seconds"
+    api: Annotated[Literal["chat", "completions"], Option("--api", _LLM)] = Field(
+        default="chat", description="OpenAI-style endpoint to call"
     )
-    retries: int = Field(
-        default=4, ge=0, description="Further tries of one call after a transient error; 0 means none"
+    max_tokens: Annotated[int, Option("--max-tokens", _LLM)] = Field(
+        default=4096, ge=1, description="Maximum length of an answer, in tokens"
     )
-    concurrency: int = Field(
-        default=64, ge=1, le=10_000, description="Most calls in flight at once; adapts below this by itself"
+    timeout: Annotated[float, Option("--provider-timeout SECONDS", NO_STAGE)] = Field(
+        default=120.0, gt=0, le=_LONGEST, description="Time limit of one call, in seconds"
     )
-    rpm: int = Field(default=0, ge=0, description="Requests a minute allowed; 0 means no limit of our own")
-    tpm: int = Field(default=0, ge=0, description="Tokens a minute allowed; 0 means no limit of our own")
-    ca_bundle: str = Field(default="", description="PEM file of the CA of a private server")
-    secret_block: str = Field(
-        default="", description="Name of the Prefect Secret block that holds the key; empty: environment"
+    retries: Annotated[int, Option("--provider-retries", NO_STAGE)] = Field(
+        default=4, ge=0, description="How often to repeat a call after a transient error; 0: never"
     )
-    batch: bool = Field(
-        default=False, description="Use the provider's half-price batch mode (gemini, openai); takes hours"
+    concurrency: Annotated[int, Option("--provider-concurrency", NO_STAGE)] = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="Maximum number of calls in flight; fewer if the provider slows down or refuses calls",
     )
-    sizes: Literal["small", "both"] = Field(
+    rpm: Annotated[int, Option("--rpm", NO_STAGE)] = Field(
+        default=0, ge=0, description="Maximum requests per minute; 0: only the provider's own limit"
+    )
+    tpm: Annotated[int, Option("--tpm", NO_STAGE)] = Field(
+        default=0, ge=0, description="Maximum tokens per minute; 0: only the provider's own limit"
+    )
+    ca_bundle: Annotated[str, Option("--ca-bundle FILE", NO_STAGE)] = Field(
+        default="", description="PEM file with the CA certificate of a private server"
+    )
+    secret_block: Annotated[str, Option("--secret-block NAME", NO_STAGE)] = Field(
+        default="",
+        description="Prefect Secret block that holds the key; empty: the key comes from the environment",
+    )
+    batch: Annotated[bool, Option("--provider-batch", NO_STAGE)] = Field(
+        default=False,
+        description="Use the provider's batch mode (gemini, openai): half the price, but it takes hours",
+    )
+    sizes: Annotated[Literal["small", "both"], Option("--sizes", _LLM)] = Field(
         default="small",
-        description="both: also find GPU sizes for each program, kept in ledger and export (constructive)",
+        description="both: also find GPU sizes for each program and put them into ledger and export"
+        " (constructive only)",
     )
-    shape_sets: int = Field(
-        default=0, ge=0, le=16, description="Further GPU shape sets to find for each program, with both sizes"
+    shape_sets: Annotated[int, Option("--shape-sets", _LLM)] = Field(
+        default=0, ge=0, le=16, description="Number of further GPU shape sets per program, with --sizes both"
     )
 
 
 class ValidationSettings(_Options):
-    """How programs are proved sound."""
+    """How programs are checked."""
 
-    timeout: float = Field(
-        default=60.0, gt=0, le=_LONGEST, description="Seconds one program may run, per stage"
+    timeout: Annotated[float, Option("--validation-timeout SECONDS", _VALIDATE)] = Field(
+        default=60.0, gt=0, le=_LONGEST, description="Time limit of one program in each stage, in seconds"
     )
-    memory_mb: int = Field(default=4096, ge=256, le=2**30, description="Memory one program may take, in MiB")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where programs run")
-    skip_checks: Names = Field(
-        default=(), description="Checks to switch off, by name; `synth checks` lists them"
+    memory_mb: Annotated[int, Option("--memory-mb MIB", _VALIDATE)] = Field(
+        default=4096, ge=256, le=2**30, description="Memory limit of one program, in MiB"
     )
-    reject_rules: Names = Field(
-        default=(), description="Downstream rules that reject a program where by default they only warn"
+    device: Annotated[Literal["cpu", "cuda"], Option("--device", _VALIDATE)] = Field(
+        default="cpu", description="Device that programs run on"
     )
-    warn_rules: Names = Field(
-        default=(), description="Downstream rules that only warn where by default they reject a program"
+    skip_checks: Annotated[Names, Option("--skip-check NAME...", _VALIDATE)] = Field(
+        default=(), description="Check to switch off (repeatable); `synth checks` lists the names"
     )
-    allow_unsandboxed: bool = Field(
-        default=False, description="Accept resource limits as the only isolation (tier C)"
+    reject_rules: Annotated[Names, Option("--reject-rule NAME...", _VALIDATE)] = Field(
+        default=(), description="Rule that now rejects a program; by default it only warns (repeatable)"
     )
-    rejudge_share: float = Field(
-        default=0.02, ge=0, le=1, description="Share of accepted programs that are judged again alone"
+    warn_rules: Annotated[Names, Option("--warn-rule NAME...", _VALIDATE)] = Field(
+        default=(), description="Rule that now only warns; by default it rejects a program (repeatable)"
     )
-    pool: Literal["local", "gpu"] = Field(
-        default="local", description="Validate here, or hand shards to the deployment validate/gpu"
+    allow_unsandboxed: Annotated[bool, Option("--allow-unsandboxed", _VALIDATE)] = Field(
+        default=False,
+        description="Run programs even if resource limits are the only isolation (tier C)",
     )
-    pool_wait: float = Field(
-        default=900.0, ge=0, le=_LONGEST, description="Seconds to wait for a worker of the pool"
+    rejudge_share: Annotated[float, Option("--rejudge-share SHARE", _VALIDATE)] = Field(
+        default=0.02, ge=0, le=1, description="Share of accepted programs that are validated again, alone"
     )
-    pool_storage: Storage = Field(
-        default="",
-        description="Folder or fsspec URL that the pool's workers reach too; empty: they share output_dir",
-    )
-    pool_fallback: Literal["local", "fail"] = Field(
+    pool: Annotated[Literal["local", "gpu"], Option("--validation-pool", NO_STAGE)] = Field(
         default="local",
-        description="When the pool can't do it: validate here (on cuda only with a GPU), or end the run",
+        description="local: validate on this machine; gpu: hand shards to the deployment validate/gpu",
+    )
+    pool_wait: Annotated[float, Option("--validation-pool-wait SECONDS", NO_STAGE)] = Field(
+        default=900.0, ge=0, le=_LONGEST, description="How long to wait for a worker of the pool, in seconds"
+    )
+    pool_storage: Annotated[Storage, Option("--pool-storage FOLDER|URL", NO_STAGE)] = Field(
+        default="",
+        description="Folder or fsspec URL that this machine and the pool's workers both reach; empty: they"
+        " share output_dir",
+    )
+    pool_fallback: Annotated[_Fallback, Option("--validation-pool-fallback", NO_STAGE)] = Field(
+        default="local",
+        description="What to do if the pool cannot validate. local: validate on this machine (cuda needs a"
+        " GPU here); fail: end the run",
     )
 
 
 class BudgetSettings(_Options):
-    """Hard limits of a whole run; 0 means none. Reserved before a call, settled after it."""
+    """Hard limits of a whole run; 0 means no limit. Reserved before a call, settled after it."""
 
-    usd: float = Field(default=0.0, ge=0, description="US dollars")
-    tokens: int = Field(default=0, ge=0, description="Input and output tokens together")
-    calls: int = Field(default=0, ge=0, description="Provider requests, failed ones included")
-    wall_s: float = Field(default=0.0, ge=0, description="Wall time of the run, in seconds")
+    usd: Annotated[float, Option("--budget-usd USD", NO_STAGE)] = Field(
+        default=0.0, ge=0, description="Maximum cost in US dollars; 0: no limit"
+    )
+    tokens: Annotated[int, Option("--budget-tokens", NO_STAGE)] = Field(
+        default=0, ge=0, description="Maximum input and output tokens together; 0: no limit"
+    )
+    calls: Annotated[int, Option("--budget-calls", NO_STAGE)] = Field(
+        default=0, ge=0, description="Maximum requests to the provider, with failed ones; 0: no limit"
+    )
+    wall_s: Annotated[float, Option("--budget-wall-s SECONDS", NO_STAGE)] = Field(
+        default=0.0, ge=0, description="Maximum wall time of the run, in seconds; 0: no limit"
+    )
 
 
 class Settings(_Options):
-    """All options of one run. Fields left at None take the strategy's value."""
+    """All options of one run. A field that is None takes the strategy's value."""
 
-    num_total_samples: int = Field(
+    num_total_samples: Annotated[int, Option("--num-total-samples", NO_STAGE)] = Field(
         default=100,
         ge=1,
         le=_MOST,
-        description="First attempts to make (with num_accepted: the ceiling, if given)",
+        description="Number of first attempts; with num_accepted: the most first attempts to make",
     )
-    num_accepted: int = Field(
-        default=0, ge=0, le=_MOST, description="Go on until this many programs are accepted; 0: no target"
+    num_accepted: Annotated[int, Option("--num-accepted", NO_STAGE)] = Field(
+        default=0,
+        ge=0,
+        le=_MOST,
+        description="Continue until this number of programs is accepted; 0: no such target",
     )
-    num_worker: int = Field(default=0, ge=0, le=4096, description="Programs validated at once; 0: one a core")
-    model_name: str = Field(
+    num_worker: Annotated[int, Option("--num-worker", NO_STAGE)] = Field(
+        default=0, ge=0, le=4096, description="Number of programs to validate at once; 0: one per CPU core"
+    )
+    model_name: Annotated[str, Option("--model-name PROVIDER", (*_SAMPLE, Stage.PROMPT, *_LLM))] = Field(
         default="constructive",
-        description="Provider: constructive, gemini, openai, local, or package.module:function of your own",
+        description="Provider: constructive, gemini, openai, local, or your own package.module:function",
     )
-    num_core_ops_range: Range | None = Field(default=None, description="Core operators a program, MIN,MAX")
-    num_compound_ops_range: Range | None = Field(
-        default=None, description="Compound operators a program, MIN,MAX"
+    num_core_ops_range: Annotated[Range | None, Option("--num-core-ops-range", _SAMPLE)] = Field(
+        default=None, description="Number of core operators in a program, from MIN to MAX"
     )
-    num_supporting_ops_range: Range | None = Field(
-        default=None, description="Supporting operators a program, MIN,MAX"
+    num_compound_ops_range: Annotated[Range | None, Option("--num-compound-ops-range", _SAMPLE)] = Field(
+        default=None, description="Number of compound operators in a program, from MIN to MAX"
     )
-    p_value: Probability | None = Field(
-        default=None, description="Chance to stop adding operators at each step; lower means more operators"
+    num_supporting_ops_range: Annotated[Range | None, Option("--num-supporting-ops-range", _SAMPLE)] = Field(
+        default=None, description="Number of supporting operators in a program, from MIN to MAX"
     )
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        default=None, description="Sampling temperature of the LLM"
+    p_value: Annotated[Probability | None, Option("--p-value PROBABILITY", _SAMPLE)] = Field(
+        default=None,
+        description="Probability to stop each time an operator is added; lower values give more operators",
     )
-    max_retries: int = Field(
-        default=1, ge=0, description="Further attempts at the same operators after a failed candidate"
+    temperature: Annotated[
+        Annotated[float, Field(ge=0, le=2)] | None, Option("--temperature FLOAT", _SAMPLE)
+    ] = Field(default=None, description="Sampling temperature of the LLM, from 0 to 2")
+    max_retries: Annotated[int, Option("--max-retries", _SAMPLE)] = Field(
+        default=1, ge=0, description="How often to try the same operators again after a candidate fails"
     )
-    on_failure: Literal["resample", "repair", "drop"] = Field(
-        default="resample", description="What a further attempt is: asked anew, or repaired"
+    on_failure: Annotated[Literal["resample", "repair", "drop"], Option("--on-failure", _SAMPLE)] = Field(
+        default="resample",
+        description="What to do after a failure. resample: ask again from scratch; repair: send the failed"
+        " program and its error; drop: nothing",
     )
-    yield_floor: float = Field(
-        default=0.3, ge=0, le=1, description="Share of attempts accepted below which a run raises an alarm"
+    yield_floor: Annotated[float, Option("--yield-floor SHARE", NO_STAGE)] = Field(
+        default=0.3, ge=0, le=1, description="Raise an alarm if a smaller share of attempts is accepted"
     )
-    skip_filters: Names = Field(
-        default=(), description="Filters to switch off, by name; `synth checks` lists them"
+    skip_filters: Annotated[Names, Option("--skip-filter NAME...", (Stage.SAMPLE, Stage.FILTER))] = Field(
+        default=(), description="Filter to switch off (repeatable); `synth checks` lists the names"
     )
-    output_dir: Folder = Field(default="synth-output", description="Folder of the accepted programs")
-    seed: int | None = Field(
-        default=None, ge=0, lt=2**63, description="Seed of the run; none: draw one and record it"
+    output_dir: Annotated[
+        Folder, Option("--output-dir FOLDER", (Stage.SAMPLE, Stage.FILTER, Stage.PERSIST))
+    ] = Field(default="synth-output", description="Folder of the accepted programs")
+    seed: Annotated[int | None, Option("--seed INT", _SAMPLE)] = Field(
+        default=None, ge=0, lt=2**63, description="Seed of the run; if not given: a random seed, recorded"
     )
-    strategy: str = Field(default="balanced", description="Name of a strategy, or path of a TOML file")
-    sampler: Literal["uniform", "coherent", "coverage"] | None = Field(
-        default=None, description="How operators are drawn"
+    strategy: Annotated[str, Option("--strategy NAME|FILE", _SAMPLE)] = Field(
+        default="balanced", description="How to sample and prompt: the name of a strategy, or a TOML file"
     )
-    prompt: str | None = Field(default=None, description="Prompt template: a name, or a file of your own")
-    batch_size: int = Field(
-        default=0, ge=0, description="Candidates a task run handles; 0: chosen from num_total_samples"
+    sampler: Annotated[Sampler | None, Option("--sampler", _SAMPLE)] = Field(
+        default=None,
+        description="How to draw operators. uniform: at random; coherent: operators that fit together;"
+        " coverage: operators, pairs and triples that the folder lacks",
     )
-    runner: Literal["thread", "dask"] = Field(
-        default="thread", description="Where validation and synthesis run"
+    prompt: Annotated[str | None, Option("--prompt NAME|FILE", _SAMPLE)] = Field(
+        default=None, description="Prompt template: a name, or a file of your own"
     )
-    dask_address: Scheduler = Field(default="", description="Scheduler address; empty: a local cluster")
-    cache_dir: str = Field(
-        default="", description="Folder of the answer and verdict caches; empty: the user's cache folder"
+    batch_size: Annotated[int, Option("--batch-size", NO_STAGE)] = Field(
+        default=0, ge=0, description="Number of candidates per task run; 0: chosen from num_total_samples"
+    )
+    runner: Annotated[Literal["thread", "dask"], Option("--runner", NO_STAGE)] = Field(
+        default="thread",
+        description="Where validation and synthesis run. thread: on this machine; dask: on Dask workers",
+    )
+    dask_address: Annotated[Scheduler, Option("--dask-address ADDRESS", NO_STAGE)] = Field(
+        default="", description="Address of the Dask scheduler; empty: start a cluster on this machine"
+    )
+    cache_dir: Annotated[str, Option("--cache-dir FOLDER", NO_STAGE)] = Field(
+        default="", description="Folder of cached answers and verdicts; empty: the user's cache folder"
     )
     provider: ProviderSettings = ProviderSettings()
     validation: ValidationSettings = ValidationSettings()
     budget: BudgetSettings = BudgetSettings()
 
     def resolved(self) -> Settings:
-        """The same settings with every value that depends on this machine or on chance filled in.
+        """The same settings with every open value decided: seed, number of cores, absolute paths.
 
-        Draws the seed, counts the cores and makes paths absolute, so that a worker elsewhere, or a
-        resumed run, does exactly what this one would. Raises `UsageError` for a folder that cannot be used.
+        A worker on another machine, or a resumed run, then does exactly what this machine would do. Raises
+        `UsageError` for a cache folder that cannot be used.
         """
-        ceiling = self.num_total_samples
+        limit = self.num_total_samples
         if self.num_accepted and "num_total_samples" not in self.model_fields_set:
-            ceiling = _MOST_ATTEMPTS_AN_ACCEPTED * self.num_accepted
+            limit = _MOST_ATTEMPTS_AN_ACCEPTED * self.num_accepted
         return self.model_copy(
             update={
-                "num_total_samples": ceiling,
+                "num_total_samples": limit,
                 "seed": secrets.randbelow(2**32) if self.seed is None else self.seed,
                 "num_worker": self.num_worker or len(os.sched_getaffinity(0)),
                 "output_dir": str(Path(self.output_dir).absolute()),
                 "cache_dir": str(_cache_folder(self.cache_dir)),
-                "strategy": _whole(self.strategy) if self.strategy.endswith(".toml") else self.strategy,
-                "provider": self.provider.model_copy(update={"ca_bundle": _whole(self.provider.ca_bundle)}),
+                "strategy": _absolute(self.strategy) if self.strategy.endswith(".toml") else self.strategy,
+                "provider": self.provider.model_copy(
+                    update={"ca_bundle": _absolute(self.provider.ca_bundle)}
+                ),
             }
         )
 
 
-def _whole(path: str) -> str:
+def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _cache_folder(given: str) -> Path:
     cache = given or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "synth")
-    if " " in cache:  # Inductor splits its compiler's command there
-        raise UsageError(f"cache_dir {cache!r} holds a space; name another (SYNTH_CACHE_DIR)")
+    mend = "name another folder (--cache-dir or SYNTH_CACHE_DIR)"
+    if " " in cache:  # Inductor splits its compiler's command at spaces
+        raise UsageError(f"cache_dir {cache!r} contains a space; {mend}")
     folder = Path(cache).expanduser().absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"cache_dir {cache!r} cannot be written to; name another (SYNTH_CACHE_DIR)")
+        raise UsageError(f"cache_dir {cache!r} cannot be written to; {mend}")
     return folder

@@ -1,5 +1,7 @@
-"""Where settings come from; strongest first: the command line, `SYNTH_*` in the environment, a `.env` file,
-a TOML file (`--config`), the defaults."""
+"""Where settings come from. Each source wins over the sources after it:
+
+the command line, `SYNTH_*` in the environment, a `.env` file, a TOML file (`--config`), the defaults.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from synth_core.errors import UsageError
 from synth_core.settings import Settings
 from synth_core.settings.mistakes import (
-    Keys,
     Spell,
     describe,
     first_keys,
@@ -27,19 +28,20 @@ from synth_core.settings.mistakes import (
     spell_in_file,
     suggest,
 )
+from synth_core.settings.option import Keys
 
 ENV_PREFIX = "SYNTH_"
 
 
 class _Sources(Settings, BaseSettings):
-    """Settings read from the environment and .env as well; exists only inside `load_settings`."""
+    """Settings that also read the environment and `.env`. Only `load_settings` uses this class."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
         env_nested_delimiter="__",
         env_file=".env",
         enable_decoding=False,
-        extra="ignore",  # a .env file holds other programs' variables too
+        extra="ignore",  # a .env file has variables of other programs, too
         frozen=True,
     )
 
@@ -47,12 +49,13 @@ class _Sources(Settings, BaseSettings):
 def load_settings(
     options: dict[str, Any] | None = None, config: Path | None = None, spell: Spell = spell_dotted
 ) -> Settings:
-    """Build `Settings` from all sources; raise `UsageError` with one line for the first mistake.
+    """Build `Settings` from all sources. Raises `UsageError` with one line for the first mistake.
 
-    options: what the command line said, nested like `Settings` (`{"validation": {"timeout": 5}}`); only
-        what was really given.
-    config: a TOML file with the same names; groups are tables (`[validation]`).
-    spell: how the command line spells an option, for messages.
+    Args:
+        options: The options given on the command line and no others, nested like `Settings`:
+            `{"validation": {"timeout": 5}}`.
+        config: A TOML file with the same names. Groups are tables: `[validation]`.
+        spell: How the command line spells an option, for messages.
     """
     in_dotenv = refuse_unknown_environment(Settings)
     file_values = read_toml(config) if config else {}
@@ -70,7 +73,7 @@ def load_settings(
 
 
 def overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Both together, group by group; what `above` says wins."""
+    """Both merged, group by group. A value in `above` wins."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
@@ -79,7 +82,7 @@ def overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A settings file's values; `UsageError` where it cannot be read."""
+    """The values of a settings file. Raises `UsageError` if it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -89,7 +92,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def refuse_unknown_environment(model: type[BaseModel]) -> set[str]:
-    """Refuse a mistyped SYNTH_ variable, which pydantic-settings passes over; returns those of .env."""
+    """Refuse a mistyped SYNTH_ variable, which pydantic-settings would ignore. Returns the names in .env."""
     try:
         in_dotenv = {name.upper() for name in dotenv_values(".env")}
     except (OSError, UnicodeDecodeError) as error:
@@ -100,7 +103,7 @@ def refuse_unknown_environment(model: type[BaseModel]) -> set[str]:
             option = name[len(ENV_PREFIX) :].lower().replace("__", ".")
             guess = suggest(option, option_names(model), _variable)
             place = _in_place(name, in_dotenv)
-            raise UsageError(f"{place}: no option has this name; {guess}")
+            raise UsageError(f"{place}: there is no such option; {guess}")
     return in_dotenv
 
 
@@ -109,7 +112,7 @@ def _variable(option: str) -> str:
 
 
 def holds(values: Any, keys: Keys) -> bool:
-    """Whether nested values say something of the option at `keys`, be it of the wrong kind."""
+    """Whether nested values set the option at `keys`, even to a value of the wrong type."""
     for key in keys:
         if not isinstance(values, dict) or key not in values:
             return not isinstance(values, dict)
@@ -118,7 +121,7 @@ def holds(values: Any, keys: Keys) -> bool:
 
 
 def spell_variable(in_dotenv: Collection[str], keys: Keys) -> str:
-    """The variable that an option was read from; the environment's goes before the file's."""
+    """The variable that an option was read from. The environment wins over the file."""
     return _in_place(_variable(spell_dotted(keys)), in_dotenv)
 
 

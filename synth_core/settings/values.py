@@ -1,10 +1,10 @@
-"""Kinds of values that options take, with what makes one of them a mistake."""
+"""The types of values that options accept, each with its check."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -36,7 +36,7 @@ Probability = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 def _split_names(value: Any) -> Any:
-    """A comma-separated text is a list of names; null, which a form may send, is none."""
+    """A text with commas is a list of names. Null, which a Prefect form can send, is an empty list."""
     if value is None:
         return ()
     if isinstance(value, str):
@@ -49,40 +49,41 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 
 def _check_folder(value: str) -> str:
     if not value.strip() or "\0" in value:
-        raise ValueError(f"{value!r} is no folder; name one")
+        raise ValueError(f"{value!r} is not a folder; name a folder")
     return os.path.expanduser(value)
 
 
-# Options are parameters of the flow, which Prefect stores and shows, and lie in run.json.
+# Options are parameters of the flow, so Prefect stores and shows them, and run.json records them.
 _LOGIN = re.compile(r"(^|//)[^/?#]*@")
-_PASSWORD = re.compile(r"//[^/@:]*:(?!\d+/)[^@]*@")  # also in a chain of fsspec's, or with a / in it
+_PASSWORD = re.compile(r"//[^/@:]*:(?!\d+/)[^@]*@")  # also inside an fsspec chain, or with a / in it
 
 
 def _check_address(value: str) -> str:
     if _LOGIN.search(value) or _PASSWORD.search(value):
-        raise ValueError("no user or password may stand in an address; a key comes from the environment")
+        raise ValueError("an address must not contain a user or a password; a key comes from the environment")
     try:
         parts = urlsplit(value)
         good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # the port is not a number
         good = False
     if value and not good:
-        raise ValueError(f"{value!r} is no address; write it as http://127.0.0.1:8000/v1")
+        raise ValueError(f"{value!r} is not an address; write it as http://127.0.0.1:8000/v1")
     return value
 
 
 def _check_storage(value: str) -> str:
-    if _PASSWORD.search(value):  # a user alone is part of some addresses: abfs://container@account…
-        raise ValueError("no password may stand in an address; set it in the environment of each machine")
+    if _PASSWORD.search(value):  # some addresses contain a user: abfs://container@account…
+        raise ValueError("an address must not contain a password; set it in the environment of each machine")
     return value
 
 
 def _check_scheduler(value: str) -> str:
     if value and not re.fullmatch(r"(\w+://)?[^\s/]+:\d+", value):
-        raise ValueError(f"{value!r} is no address; write it as tcp://127.0.0.1:8786")
+        raise ValueError(f"{value!r} is not an address; write it as tcp://127.0.0.1:8786")
     return value
 
 
+Sampler = Literal["uniform", "coherent", "coverage"]
 Folder = Annotated[str, AfterValidator(_check_folder)]
 Address = Annotated[str, AfterValidator(_check_address)]
 Storage = Annotated[str, AfterValidator(_check_storage)]

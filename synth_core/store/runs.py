@@ -6,7 +6,6 @@ always shows their origin, and `synth resume` needs only the folder.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import os
@@ -26,7 +25,7 @@ from synth_core.errors import UsageError
 from synth_core.prompting import own_text, whole_name
 from synth_core.records import Record
 from synth_core.settings import Settings
-from synth_core.strategies import Strategy, effective_strategies
+from synth_core.strategies import Strategy, choose_strategies, effective_strategies
 
 _PACKAGES = ("torch", "triton", "prefect", "polars", "openai", "google-genai")
 
@@ -90,16 +89,16 @@ def run_folder(output_dir: Path | str, run_id: str) -> Path:
     return hidden_folder(output_dir) / "runs" / run_id
 
 
-def plan_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None = None) -> Run:
-    """Plan a new run. Its record is not written yet.
+def plan_run(settings: Settings, *, now: datetime | None = None) -> Run:
+    """The record of a new run, with everything decided that its settings leave open; writes nothing.
 
     Run ids sort by time (UTC), for example `20261125-091157-3fa9c1`.
     Raises `UsageError` if output_dir is a file or cannot be written to.
     """
+    settings, chosen = choose_strategies(settings)
     settings = settings.resolved()
-    check_writable(Path(settings.output_dir))
     started = now or datetime.now(UTC)
-    strategies = tuple(_to_record(strategy) for strategy in effective_strategies(settings))
+    strategies = tuple(_to_record(strategy) for strategy in chosen)
     texts = {name: own_text(name) for name in {strategy["prompt"] for strategy in strategies}}
     return Run(
         run_id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
@@ -107,9 +106,13 @@ def plan_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None 
         strategies=strategies,
         prompts={name: text for name, text in texts.items() if text is not None},
         versions=_versions(),
-        flow_run_id=flow_run_id,
         started=started,
     )
+
+
+def begin_run(run: Run, *, flow_run_id: str = "") -> Run:
+    """Write the first record of a planned run; the caller holds the run's lock."""
+    return save_run(run.model_copy(update={"flow_run_id": flow_run_id, "started": datetime.now(UTC)}))
 
 
 def continue_run(run: Run, *, flow_run_id: str = "", takeovers: int = 0) -> Run:
@@ -169,19 +172,6 @@ def latest_run(output_dir: Path | str) -> Run:
             f"{output_dir} contains no run; `synth generate --output-dir {output_dir}` starts one"
         )
     return load_run(output_dir, ids[-1])
-
-
-def latest_unfinished_run(output_dir: Path | str) -> Run | None:
-    """The newest run that did not complete (it may have been killed), or None.
-
-    Runs that another version wrote and this one cannot read are skipped. Name them by id to get the error.
-    """
-    for run_id in reversed(run_ids(output_dir)):
-        with contextlib.suppress(UsageError):
-            run = load_run(output_dir, run_id)
-            if run.state is not RunState.COMPLETED:
-                return run
-    return None
 
 
 def save_run(run: Run) -> Run:

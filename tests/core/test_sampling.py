@@ -16,9 +16,9 @@ from synth_core.operators.catalog import find
 from synth_core.operators.operator import Group
 from synth_core.records import Candidate, Category, Stage, Verdict
 from synth_core.sampling.coverage import Seen
-from synth_core.sampling.sample import again, draw_count, plan, sample
+from synth_core.sampling.sample import again, divide, draw_count, sample
 from synth_core.settings import Settings
-from synth_core.strategies import effective_strategies, known_strategies, load_strategy, with_provider
+from synth_core.strategies import choose_strategies, effective_strategies, known_strategies, load_strategy
 
 
 def settings(**options: object) -> Settings:
@@ -89,7 +89,7 @@ def test_ranges_that_all_end_at_zero_are_a_mistake() -> None:
 def test_mixed_shares_are_kept_and_cover_every_index_once() -> None:
     parts = load_strategy("mixed")
     assert [part.p_value for part in parts] == [0.1, 0.3, 0.5]
-    chunks = plan(parts, first=40, count=100)
+    chunks = divide(parts, first=40, count=100)
     assert [i for _, indices in chunks for i in indices] == list(range(40, 140))
     assert sorted(len(indices) for _, indices in chunks) == [33, 33, 34]
 
@@ -125,8 +125,9 @@ def test_a_strategy_made_for_a_provider_chooses_it_unless_the_user_did(tmp_path:
     base = load_strategy("balanced")[0].model_dump(exclude={"name", "provider"})
     lines = [f"{k} = {list(v) if isinstance(v, tuple) else v!r}" for k, v in base.items()]
     path.write_text("\n".join([*lines, 'provider = "local"']))
-    assert with_provider(Settings(strategy=str(path))).model_name == "local"
-    assert with_provider(Settings(strategy=str(path), model_name="openai")).model_name == "openai"
+    unnamed, named = Settings(strategy=str(path)), Settings(strategy=str(path), model_name="openai")
+    assert choose_strategies(unnamed)[0].model_name == "local"
+    assert choose_strategies(named)[0].model_name == "openai"
 
 
 def fail(candidate: Candidate, category: Category) -> Candidate:

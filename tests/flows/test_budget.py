@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from simulated import Bench, Runner
 
-from flows.pipeline.compute import plain
+from flows.pipeline.compute import as_step
+from flows.pipeline.plan import Plan
 from flows.pipeline.stages import RunStages, drop_unasked
 from synth_core.prompting import render_prompts
 from synth_core.providers.call import Reply, Request
@@ -18,7 +19,7 @@ from synth_core.providers.cost_ledger import read_totals
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.records import Outcome, Stage, Usage, sha256
 from synth_core.reporting import summarise
-from synth_core.store import Run, RunState, latest_run, scan_ledger
+from synth_core.store import RunState, latest_run, scan_ledger
 
 
 async def ask(request: Request) -> Reply:
@@ -31,10 +32,11 @@ class Paying(Bench):
     """The real prompts and the real dispatcher between simulated stages."""
 
     @contextlib.contextmanager
-    def open(self, run: Run) -> Iterator[RunStages]:
-        with Dispatcher(run.settings, run_dir=run.folder) as dispatcher, super().open(run) as run_stages:
+    def open(self, plan: Plan) -> Iterator[RunStages]:
+        settings, folder = plan.settings, plan.run.folder
+        with Dispatcher(settings, run_dir=folder) as dispatcher, super().open(plan) as run_stages:
             steps = run_stages.stages.steps
-            steps[Stage.PROMPT] = plain(render_prompts)
+            steps[Stage.PROMPT] = as_step(render_prompts)
             steps[Stage.LLM] = lambda candidates, _: drop_unasked(dispatcher.complete(candidates))
             yield replace(run_stages, spend=dispatcher.snapshot, budget_spent=lambda: dispatcher.budget_spent)
 

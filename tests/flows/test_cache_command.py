@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from flows.cli import app as cli
-from flows.pipeline.recovery import resume_run
+from flows.pipeline.plan import plan_resume
 from flows.prefect_server.locks import lock_run
-from flows.run import run_to_resume
 from synth_core.errors import UsageError
 from synth_core.settings import Settings
 from synth_core.store import Run, RunState, load_run, note_settled, plan_run, save_run
@@ -86,12 +85,13 @@ def test_shards_go_with_their_completed_runs_and_stay_with_those_that_can_go_on(
     prune(cache, "--output-dir", str(out))
     assert files(out) == kept
     said = capsys.readouterr().out
-    assert "dropped 3 shards and results" in said
+    assert "deleted 3 shards and results" in said
     assert {failed.run_id, unreadable.run_id} <= set(said.replace(",", "").split())
     assert not {completed.run_id, recent.run_id} & set(said.replace(",", "").split())
-    with pytest.raises(UsageError, match="its shards were dropped"):
-        run_to_resume(out, completed.run_id)
-    assert run_to_resume(out, recent.run_id) == recent
+    with pytest.raises(UsageError, match="its shards were dropped"), plan_resume(out, completed.run_id):
+        pass
+    with plan_resume(out, recent.run_id) as plan:
+        assert plan.run == recent
     assert load_run(out, failed.run_id) == failed
 
 
@@ -111,12 +111,13 @@ def test_a_run_that_was_killed_keeps_its_own_and_no_later_shards(cache: Path, ou
     assert not later.exists()
 
 
-def test_a_resume_that_a_prune_came_before_changes_nothing(cache: Path, out: Path) -> None:
-    read_before = ended_run(out, RunState.COMPLETED, 90)
+def test_no_prune_comes_between_the_plan_of_a_resume_and_its_work(cache: Path, out: Path) -> None:
+    run = ended_run(out, RunState.COMPLETED, 90)
+    with plan_resume(out, run.run_id):
+        prune(cache, "--output-dir", str(out))
+    assert not load_run(out, run.run_id).pruned
     prune(cache, "--output-dir", str(out))
-    with pytest.raises(UsageError, match="its shards were dropped"):
-        resume_run(read_before, lambda run: None)
-    assert load_run(out, read_before.run_id).pruned
+    assert load_run(out, run.run_id).pruned
 
 
 def test_a_list_says_what_the_shards_of_a_folder_take(
@@ -156,4 +157,4 @@ def test_old_verdicts_go_with_what_was_left_half_written(
     young = used(cache / "verdicts/ab/young.json", 1)
     prune(cache)
     assert list(cache.glob("verdicts/*/*")) == [young]
-    assert "forgot 0 answers and 1 verdicts" in capsys.readouterr().out
+    assert "deleted 0 answers and 1 verdicts" in capsys.readouterr().out

@@ -43,7 +43,7 @@ def test_time_left_is_told_before_a_batch_has_come_through_in_order() -> None:
     assert "left" not in line(tracker)  # answers are quick; what they are worth takes the time
     tracker.add(manifest(Stage.VALIDATE_COMPILE, 20, 15))
     tracker.began += 100.0
-    assert "0/80 attempts · 0 accepted · 1:40 gone · about 5:00 left" in line(tracker)
+    assert "0/80 attempts · 0 accepted · 1:40 passed · about 5:00 left" in line(tracker)
 
 
 def test_with_a_target_the_accepted_count() -> None:
@@ -52,7 +52,7 @@ def test_with_a_target_the_accepted_count() -> None:
     tracker.add(manifest(Stage.VALIDATE_COMPILE, 30, 25))
     tracker.add(manifest(Stage.PERSIST, 30, 20))
     assert line(tracker, 50) == (
-        "30/60 attempts · 20/50 accepted · yield 67% · round 2 · 1:40 gone · about 1:40 left"
+        "30/60 attempts · 20/50 accepted · yield 67% · round 2 · 1:40 passed · about 1:40 left"
     )
 
 
@@ -101,4 +101,4 @@ def test_time_left_of_a_resumed_run_counts_what_earlier_sessions_took() -> None:
     tracker = ProgressTracker(earlier_s=300.0)
     tracker.plan(80, round=0)
     tracker.add(manifest(Stage.VALIDATE_COMPILE, 40, 40))
-    assert "6:40 gone · about 6:40 left" in line(tracker)
+    assert "6:40 passed · about 6:40 left" in line(tracker)

@@ -19,6 +19,7 @@ from prefect.concurrency._leases import maintain_concurrency_lease
 from prefect.states import Cancelling, Running
 from simulated import Bench, Runner
 
+from flows.pipeline.plan import Plan, plan_resume
 from flows.pipeline.stages import RunStages
 from flows.prefect_server.connection import MUTED, connected
 from flows.prefect_server.locks import try_lock
@@ -30,7 +31,6 @@ from synth_core.store import (
     Run,
     RunState,
     finish_run,
-    latest_unfinished_run,
     load_run,
     plan_run,
     run_ids,
@@ -52,12 +52,13 @@ class Opening(Bench):
     started: dict[str, str] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def open(self, run: Run) -> Iterator[RunStages]:
+    def open(self, plan: Plan) -> Iterator[RunStages]:
+        run = plan.run
         with try_lock(run.folder / "lock") as free:
             self.opened[run.run_id] = not free
         if error := self.trouble.get(run.run_id) or self.trouble.get(""):
             raise error
-        with super().open(run) as run_stages:
+        with super().open(plan) as run_stages:
             yield run_stages
 
 
@@ -179,10 +180,10 @@ def test_the_next_scheduled_run_goes_on_with_one_that_lost_its_place(
 
     class Dispossessed(Opening):
         @contextlib.contextmanager
-        def open(self, run: Run) -> Iterator[RunStages]:
+        def open(self, plan: Plan) -> Iterator[RunStages]:
             with (
                 maintain_concurrency_lease(uuid4(), 300, raise_on_lease_renewal_failure=True),
-                super().open(run) as run_stages,
+                super().open(plan) as run_stages,
             ):
                 yield run_stages
 
@@ -239,10 +240,10 @@ def test_a_run_that_can_never_go_on_is_not_taken_up_for_ever(runner: Runner, nig
 def test_nothing_goes_on_with_a_run_that_a_person_cancelled(runner: Runner, nightly: Nightly) -> None:
     class Cancelled(Opening):
         @contextlib.contextmanager
-        def open(self, run: Run) -> Iterator[RunStages]:
+        def open(self, plan: Plan) -> Iterator[RunStages]:
             with get_client(sync_client=True) as client:
-                client.set_flow_run_state(UUID(run.flow_run_id), Cancelling(), force=True)
-            with super().open(run) as run_stages:
+                client.set_flow_run_state(UUID(plan.run.flow_run_id), Cancelling(), force=True)
+            with super().open(plan) as run_stages:
                 yield run_stages
 
     earlier = _earlier(runner, RunState.INTERRUPTED)
@@ -256,6 +257,5 @@ def test_resume_passes_over_a_run_that_it_cannot_read(runner: Runner) -> None:
     run, newer = _earlier(runner, RunState.FAILED), _earlier(runner, RunState.FAILED)
     first, last = sorted((run, newer), key=lambda each: each.run_id)
     (last.folder / "run.json").write_text("{}")
-    found = latest_unfinished_run(runner.folder)
-    assert found
-    assert found.run_id == first.run_id
+    with plan_resume(runner.folder) as plan:
+        assert plan.run.run_id == first.run_id

@@ -69,7 +69,7 @@ def test_further_attempts_fit_what_they_follow_from(
 ) -> None:
     strategy = tmp_path_factory.mktemp("own") / "own.toml"
     strategy.write_bytes(Path("deployments/strategies/balanced.toml").read_bytes())
-    monkeypatch.setattr("flows.pipeline.rounds._SMALLEST", 2)
+    monkeypatch.setattr("flows.pipeline.plan._SMALLEST", 2)
     options = {**AN_OUTAGE, "batch_size": 0, "strategy": str(strategy)}
     undisturbed = Runner(tmp_path_factory.mktemp("undisturbed"), Bench(answer=out_at_first, is_bad=good))
     undisturbed(**options)
@@ -91,7 +91,7 @@ def test_further_attempts_fit_what_they_follow_from(
         assert drop_shards(runner.folder, 0, lock_run) == (Held(0, 0), [latest_run(runner.folder).run_id])
     if since == "edit":
         strategy.write_text(strategy.read_text() + "\nshare = 2\n")
-        monkeypatch.setattr("flows.pipeline.rounds._SMALLEST", 3)
+        monkeypatch.setattr("flows.pipeline.plan._SMALLEST", 3)
     runner.bench = Bench(is_bad=good)
     runner(resume="")
     assert {round_ for _, round_, _ in runner.bench.done} == {1}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import pytest
 
 from flows.pipeline.batches import FinishedBatch
-from flows.pipeline.rounds import JOBS_AT_ONCE, Round, batch_size, run_rounds, with_batch_size
+from flows.pipeline.plan import JOBS_AT_ONCE, batch_size, with_batch_size
+from flows.pipeline.rounds import Round, run_rounds
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings, ValidationSettings
-from synth_core.store import Run
+from synth_core.strategies import effective_strategies
 
 
 def play(settings: Settings, accept: Callable[[int], int], category: str = "CRASH") -> list[Round]:
@@ -37,8 +37,8 @@ def play(settings: Settings, accept: Callable[[int], int], category: str = "CRAS
             done.append(FinishedBatch(batch, manifest, Counter({category: total - alive})))
         return done
 
-    run = Run(run_id="run", settings=settings.resolved(), versions={}, started=datetime.now(UTC))
-    run_rounds(run, run_round)
+    strategies = [(each, each.model_dump_json()) for each in effective_strategies(settings)]
+    run_rounds(settings.resolved(), strategies, run_round)
     return rounds
 
 

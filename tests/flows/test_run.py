@@ -98,6 +98,6 @@ def test_a_server_of_the_users_own_that_is_lost_in_a_run_is_named(
                 server.__exit__(None, None, None)
 
         runner = Runner(tmp_path / "out", Bench(disturb=lose))
-        with pytest.raises(EnvironmentFault, match=f"{server.url} does not answer .* `synth resume` goes on"):
+        with pytest.raises(EnvironmentFault, match=f"{server.url} does not answer .* resume` continues"):
             runner(num_total_samples=2)
     assert runner.programs()

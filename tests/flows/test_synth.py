@@ -14,6 +14,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import temporary_settings
 from simulated import Bench, Runner
 
+from flows.pipeline.plan import plan_new
 from flows.run import run_synth
 from synth_core.errors import EnvironmentFault, HopelessProvider
 from synth_core.records import Candidate, Category, Manifest, Stage, Verdict
@@ -41,7 +42,8 @@ def test_every_attempt_is_accounted_for(runner: Runner) -> None:
 
 def test_the_last_batch_counts_however_late_its_word_comes(runner: Runner) -> None:
     settings = Settings(output_dir=str(runner.folder), seed=7, num_total_samples=4, max_retries=0)
-    summary = run_synth(settings, observer=lambda progress: time.sleep(0.3), open_stages=runner.bench.open)
+    plan, late = plan_new(settings), lambda progress: time.sleep(0.3)
+    summary = run_synth(plan, observer=late, open_stages=runner.bench.open)
     assert summary.attempted == summary.accepted + sum(summary.rejected.values()) == 4
 
 

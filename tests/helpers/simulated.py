@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flows.pipeline.plan import Plan, plan_new, plan_resume
 from flows.pipeline.progress import RunSummary
 from flows.pipeline.stages import RunStages, persist_batch, sample_batch
 from flows.run import run_synth
@@ -26,7 +27,6 @@ from synth_core.records import (
     sha256,
 )
 from synth_core.settings import Settings
-from synth_core.store import Run
 from tasks.cache import Batch
 from tasks.stages import Stages, Step
 
@@ -45,7 +45,8 @@ class Bench:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
-    def open(self, run: Run) -> Iterator[RunStages]:
+    def open(self, plan: Plan) -> Iterator[RunStages]:
+        run = plan.run
         steps = {stage: self._counted(stage, self._pass(stage)) for stage in Stage}
         steps[Stage.LLM] = self._counted(Stage.LLM, self.answer or self._answer)
         steps[Stage.EXTRACT] = self._counted(Stage.EXTRACT, self._extract)
@@ -119,7 +120,10 @@ class Runner:
 
     def __call__(self, *, resume: str | None = None, **options: object) -> RunSummary:
         settings = Settings.model_validate({"seed": 7, "output_dir": str(self.folder), **options})
-        return run_synth(settings, resume=resume, open_stages=self.bench.open)
+        if resume is None:
+            return run_synth(plan_new(settings), open_stages=self.bench.open)
+        with plan_resume(settings.output_dir, resume, settings.budget) as plan:
+            return run_synth(plan, open_stages=self.bench.open)
 
     def programs(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in self.folder.glob("*.py")}

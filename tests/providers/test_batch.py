@@ -17,6 +17,7 @@ from asking import KEYS, candidates
 from loopback import Act, Loopback, Seen, answer, error
 
 from flows.cli.without_prefect import steps
+from flows.pipeline.plan import plan_new
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.form import write_program
 from synth_core.providers import batch
@@ -172,7 +173,7 @@ def test_a_few_by_hand_are_asked_directly(
     jobs = JobServer("openai")
     with (
         Loopback(lambda seen: Act(body=answer(seen.wire, "direct"))) as server,
-        steps(_settings(make_settings, jobs, server)) as (_, complete, *_others),
+        steps(plan_new(_settings(make_settings, jobs, server))) as (_, complete, *_others),
     ):
         (done,) = complete(candidates("openai", 1))
     assert [seen.path for seen in server.seen] == ["/v1/chat/completions"]

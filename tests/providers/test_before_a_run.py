@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flows.cli.generate import resume
-from flows.cli.preflight import check_settings
+from flows.cli.preflight import check_plan
+from flows.pipeline.plan import plan_new
 from synth_core.errors import UsageError
 from synth_core.settings import BudgetSettings, Settings
 from synth_core.store import plan_run, save_run
@@ -35,7 +36,7 @@ def test_settings_that_cannot_work(
     provider: str, groups: dict[str, Any], says: str, make_settings: Callable[..., Settings]
 ) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        check_settings(make_settings(provider, "http://127.0.0.1:9/v1", **groups))
+        check_plan(plan_new(make_settings(provider, "http://127.0.0.1:9/v1", **groups)))
     assert "\n" not in str(caught.value)
 
 
@@ -43,7 +44,7 @@ def test_settings_that_cannot_work(
 def test_a_budget_in_usd_for_a_model_with_a_price(
     provider: str, make_settings: Callable[..., Settings]
 ) -> None:
-    check_settings(make_settings(provider, "", budget=_USD))
+    check_plan(plan_new(make_settings(provider, "", budget=_USD)))
 
 
 def test_a_budget_given_to_a_resumed_run_is_looked_at_too(make_settings: Callable[..., Settings]) -> None:

@@ -514,7 +514,8 @@ from synth_core.providers.dispatch import Dispatcher
 from synth_core.settings import Settings
 
 cost_ledger._NOTE_SECONDS = 0.1
-dispatcher = Dispatcher(Settings(cache_dir=sys.argv[1], output_dir=sys.argv[1]), run_dir=Path(sys.argv[1]))
+settings = Settings(cache_dir=sys.argv[1], output_dir=sys.argv[1]).resolved()
+dispatcher = Dispatcher(settings, run_dir=Path(sys.argv[1]))
 dispatcher.admit(candidates("constructive", 40))
 time.sleep(0.5)
 dispatcher.admit(candidates("constructive", 7))

@@ -11,8 +11,9 @@ from asking import candidates
 from loopback import Act, Loopback, answer
 
 from flows.cli import check
-from flows.cli.preflight import check_settings
+from flows.cli.preflight import check_plan
 from flows.cli.without_prefect import steps
+from flows.pipeline.plan import plan_new
 from flows.prefect_server.connection import MUTED, connected
 from flows.prefect_server.secret_block import fetch_key
 from flows.prefect_server.server import Server
@@ -56,9 +57,10 @@ def test_check_preview_and_debug_use_the_key_of_the_block(
     warm_up(tmp_path / "cache")
     with Loopback(lambda seen: Act(body=answer(seen.wire, "hello"))) as provider:
         settings = make_settings(wire, provider.base_url(wire), provider={"secret_block": "held"})
-        check_settings(settings)
+        plan = plan_new(settings)
+        check_plan(plan)
         (found,) = check._providers(settings)
-        with steps(settings) as stages:
+        with steps(plan) as stages:
             (done,) = stages[1](candidates(wire, 1))
     assert found.ok, found.detail
     assert done.alive
@@ -77,7 +79,7 @@ def test_check_preview_and_debug_use_the_key_of_the_block(
 def test_a_block_without_a_key_is_the_users_mistake(block: str, says: str, make_settings: Make) -> None:
     settings = make_settings("openai", "http://127.0.0.1:9/v1", provider={"secret_block": block})
     with pytest.raises(UsageError, match=says) as caught:
-        check_settings(settings)
+        plan_new(settings)
     assert "\n" not in str(caught.value)
     (found,) = check._providers(settings)
     assert (found.ok, found.name) == (False, "openai")

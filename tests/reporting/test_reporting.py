@@ -322,7 +322,7 @@ def test_a_folder_that_cannot_be_written_is_reported_nevertheless(
     assert json.loads(said.out)["accepted"] == 2
     assert "report.html: Is a directory; the page is left as it is" in said.err
     print_reports(str(run.output_dir), "", as_json=False)
-    assert f"go on with: synth resume --output-dir {run.output_dir} --run {run.run_id}" in " ".join(
+    assert f"resume it with: synth resume --output-dir {run.output_dir} --run {run.run_id}" in " ".join(
         capsys.readouterr().out.split()
     )
 

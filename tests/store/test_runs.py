@@ -21,12 +21,9 @@ from synth_core.settings import ProviderSettings, Settings
 from synth_core.store import (
     Attempts,
     Run,
-    RunState,
     append_ledger,
     continue_run,
-    finish_run,
     latest_run,
-    latest_unfinished_run,
     load_run,
     persist,
     plan_run,
@@ -34,6 +31,7 @@ from synth_core.store import (
     save_run,
     scan_ledger,
 )
+from synth_core.store.runs import check_writable
 from synth_core.strategies import load_strategy
 
 SOURCE = "import torch.nn as nn\n\n\nclass SynthModel_ReLU(nn.Module):\n    pass\n"
@@ -79,14 +77,6 @@ def test_run_ids_sort_by_time(tmp_path: Path) -> None:
     assert latest_run(tmp_path).run_id == late
 
 
-def test_the_newest_unfinished_run_is_offered_for_resume(run: Run) -> None:
-    assert latest_unfinished_run(run.output_dir) == run
-    interrupted = finish_run(run, RunState.INTERRUPTED)
-    assert latest_unfinished_run(run.output_dir) == interrupted
-    finish_run(continue_run(interrupted), RunState.COMPLETED)
-    assert latest_unfinished_run(run.output_dir) is None
-
-
 def test_mistakes_get_one_clear_line(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"no run 'x'.*{run.run_id}"):
         load_run(run.output_dir, "x")
@@ -95,7 +85,7 @@ def test_mistakes_get_one_clear_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in ("file", "file/below"):
         with pytest.raises(UsageError, match="is not a folder"):
-            save_run(plan_run(Settings(output_dir=str(tmp_path / place))))
+            check_writable(tmp_path / place)
 
 
 def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def answered_by_nobody(candidates: Sequence[Candidate]) -> list[Candidate]:
     settings = Settings(
         model_name="local",
         provider=ProviderSettings(base_url=f"http://127.0.0.1:{port}/v1", model_id="none", retries=0),
-    )
+    ).resolved()
     dispatcher = Dispatcher(settings)
     try:
         return dispatcher.complete(candidates)
