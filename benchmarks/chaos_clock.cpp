@@ -1,5 +1,5 @@
-// Preloaded, it moves a process's wall clock by the nanoseconds that stand in the file CHAOS_CLOCK. The
-// monotonic clock stays as it is: that is what a clock jump is.
+// When preloaded, this moves a process's wall clock by the number of nanoseconds in the file CHAOS_CLOCK. The
+// monotonic clock does not change, as in a real clock jump.
 #include <cstdint>
 #include <cstdlib>
 #include <ctime>

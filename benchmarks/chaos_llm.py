@@ -1,4 +1,4 @@
-"""An LLM on the loopback whose answer depends on the prompt alone, and which knows what it was asked when."""
+"""A loopback LLM whose answer depends on the prompt alone. It records what it was asked, and when."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
 LATENCY = 0.3
-JUST_SENT = 1.0  # an answer this young may not have reached the client's disk when the client is killed
+JUST_SENT = 1.0  # seconds; a more recent answer may not be on the client's disk yet when it is killed
 
 PROMPT = "{% block text %}Write a program. OPERATORS: {{ operators | join(', ') }}.{% endblock %}"
 STRATEGY = """
@@ -29,7 +29,7 @@ ARGUMENTS = {"Linear": "16, 16", "LayerNorm": "16"}
 
 
 class Call(NamedTuple):
-    """One request; monotonic seconds."""
+    """One request. Times are seconds of the monotonic clock."""
 
     prompt: str
     began: float
@@ -37,7 +37,7 @@ class Call(NamedTuple):
 
 
 class Llm:
-    """An OpenAI-compatible server. `calls` are those that were answered or, their client being gone, not."""
+    """An OpenAI-compatible server. `calls` are all requests, answered or not (if the client was gone)."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -49,7 +49,7 @@ class Llm:
             def do_POST(self) -> None:
                 length = int(self.headers["Content-Length"])
                 if len(text := self.rfile.read(length)) < length:
-                    return  # killed in the middle of its question
+                    return  # the client was killed while it sent the question
                 body = json.loads(text)
                 data = llm.answer(body["messages"][-1]["content"], body["model"])
                 self.send_response(200)
@@ -73,7 +73,7 @@ class Llm:
         return Counter(call.prompt for call in self.calls)
 
     def at_risk(self, windows: list[tuple[float, float]]) -> int:
-        """Calls whose answer may have been lost, something having died or failed in these stretches."""
+        """The number of calls whose answer may have been lost, because something failed in these periods."""
         return sum(
             any(call.began <= until and call.ended + JUST_SENT >= since for since, until in windows)
             for call in self.calls
@@ -95,7 +95,7 @@ class Llm:
 
 
 def write_program(prompt: str) -> str:
-    """The operators in a row, as the prompt names them."""
+    """A program that applies the prompt's operators one after another."""
     found = re.search(r"OPERATORS: ([^.]*)\.", prompt)
     assert found
     names = found[1].split(", ")

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own for benchmarks/chaos.py that can be killed. Needs Debian's package."""
+"""A private PostgreSQL server that benchmarks/chaos.py can kill. Needs Debian's package."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Self
 
 
 class Postgres:
-    """A cluster on the loopback from the start of the `with` block to its end."""
+    """A cluster on the loopback, for the duration of the `with` block."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="synth-chaos-postgres-"))
-        self._as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # it refuses root
+        self._as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # not as root
         if self._as:
             account = pwd.getpwnam("postgres")
             os.chown(self.folder, account.pw_uid, account.pw_gid)
@@ -40,15 +40,15 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def strike(self, seconds: float) -> None:
-        """Kill it and all its sessions, and start it again after a while."""
+        """Kill it with all its sessions, and start it again a little later."""
         postmaster = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
-        os.kill(postmaster, signal.SIGKILL)  # its children notice, and end
+        os.kill(postmaster, signal.SIGKILL)  # its children notice this and end
         time.sleep(seconds)
         self._start()
 
     def _start(self) -> None:
         options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
-        for _ in range(20):  # what a killed one left behind has to end first
+        for _ in range(20):  # it cannot start before all processes of the killed one have ended
             with contextlib.suppress(subprocess.CalledProcessError):
                 self._run("pg_ctl", "start", "-w", "-D", "data", "-l", "log", "-o", options)
                 return
@@ -60,5 +60,5 @@ class Postgres:
         found = shutil.which(program) or str(max(known))
         environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
         command = [*self._as, found, *arguments]
-        nothing = subprocess.DEVNULL  # pg_ctl's child would keep a pipe open
+        nothing = subprocess.DEVNULL  # not a pipe: pg_ctl's child would keep it open
         subprocess.run(command, cwd=self.folder, check=True, env=environment, stdout=nothing, stderr=nothing)

@@ -1,4 +1,4 @@
-"""The process that benchmarks/chaos.py disturbs: a run or its resume, told by one JSON object what to do."""
+"""The process that benchmarks/chaos.py disturbs: a run or its resume. Its argument is one JSON object."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def options(values: dict[str, Any]) -> list[str]:
-    """As a person would type them."""
+    """Settings as a user would give them on the command line."""
     given = []
     for name, value in values.items():
         given += options(value) if isinstance(value, dict) else [f"--{name.replace('_', '-')}", str(value)]
@@ -54,7 +54,7 @@ def settings(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_deployed(order: dict[str, Any]) -> bool:
-    """Start the deployment as its schedule would, and see how its flow run ends."""
+    """Start the deployment as its schedule would. Returns whether its flow run completed."""
     from flows.prefect_server.connection import connected
 
     with connected({"PREFECT_LOGGING_LEVEL": "CRITICAL"}):
@@ -64,7 +64,7 @@ def run_deployed(order: dict[str, Any]) -> bool:
         while True:
             try:
                 ended = run_deployment("synth/high-yield", parameters=parameters, poll_interval=1)
-            except Exception as error:  # the server is down for a moment, by intention
+            except Exception as error:  # the server is down for a moment, on purpose
                 print("asking again:", error, flush=True)
                 time.sleep(1)
                 continue
@@ -74,17 +74,17 @@ def run_deployed(order: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def open_simulated(settings: Settings, _: object = None) -> Iterator[dict[Stage, Step]]:
-    """Validation that waits, here or on Dask workers."""
+    """Simulated validation that only waits, in this process or on Dask workers."""
     if settings.runner == "thread":
         with open_on_worker(settings) as steps:
             yield steps
         return
-    import chaos_run  # by this name the workers import it
+    import chaos_run  # the workers import it by this name
 
-    from flows.pipeline.dask_workers import spread
+    from flows.pipeline.dask_workers import open_on_dask
 
     stages = (Stage.VALIDATE_EAGER, Stage.VALIDATE_COMPILE)
-    with spread(settings, stages, chaos_run.open_on_worker) as steps:
+    with open_on_dask(settings, stages, chaos_run.open_on_worker) as steps:
         yield steps
 
 
@@ -97,7 +97,7 @@ def open_on_worker(_: Settings) -> Iterator[dict[Stage, Step]]:
 
 
 def judge(candidate: Candidate) -> Candidate:
-    """One program in eight is bad, by its text."""
+    """Reject one program in eight, chosen by its text."""
     if not candidate.alive:
         return candidate
     assert candidate.program

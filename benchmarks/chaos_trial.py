@@ -1,4 +1,4 @@
-"""One run that is struck again and again, what it is struck by, and how it compares with a calm one."""
+"""One run that is disturbed again and again, the kinds of strikes, and the comparison with a calm run."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from typing import Self
 from chaos_llm import Llm
 from chaos_postgres import Postgres
 
-from synth_core.store import scan_ledger
+from synth_core.store import RunState, load_run, run_ids, scan_ledger
 
 DISK_MIB = 256
-LONGEST_JUMP = 40 * 86_400  # seconds, either way
-SETTLES = 3.0  # seconds within which what a full disk or a dead server does to calls has shown
+LONGEST_JUMP = 40 * 86_400  # seconds, forward or backward
+SETTLES = 3.0  # seconds after which a full disk or a dead server no longer affects calls
 
 
 @dataclass
 class Host:
-    """What outlives a run. url: the API that all ways but `private` use. clock: what moves clocks."""
+    """What outlives a run. url: the API for all `WAYS` except `private`. clock: the file for clock jumps."""
 
     url: str
     clock: Path
@@ -39,7 +39,7 @@ class Host:
 
 
 class Trial:
-    """One run in a folder of its own, with an LLM of its own; `way` is a row of `WAYS`.
+    """One run with its own folder and its own LLM. `way` is a row of `WAYS`.
 
     seconds: how long it took, undisturbed. struck: by what it was, in order.
     """
@@ -49,7 +49,7 @@ class Trial:
         self.llm = Llm()
         self.seconds = 0.0
         self.struck: list[str] = []
-        self._lossy: list[tuple[float, float]] = []  # stretches in which answers may have got lost
+        self._lossy: list[tuple[float, float]] = []  # periods in which answers may have been lost
         self.process: subprocess.Popen[bytes]
         (folder / "disk").mkdir(parents=True)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder / "disk")]
@@ -76,7 +76,7 @@ class Trial:
         print(f"undisturbed ({self.way}): {len(self.programs())} programs, {len(self.llm.calls)} calls")
 
     def disturb(self, rng: random.Random, longest: float, most: int) -> None:
-        """Carry the run through under so many strikes at most, going on whenever it dies."""
+        """Carry out the run with a limited number of strikes, and resume it whenever it dies."""
         self._start()
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -95,36 +95,42 @@ class Trial:
                 self._start()
 
     def equals(self, calm: Trial) -> bool:
-        """Same programs and ledger; and nothing asked again but what was in flight when something died."""
+        """Whether programs and ledger are the same, and only calls in flight at a strike were asked again."""
         mine, theirs = self.programs(), calm.programs()
         again, lost = (self.llm.asked - calm.llm.asked).total(), self.llm.at_risk(self._lossy)
-        amiss = []
+        differences = []
         if mine != theirs:
-            amiss.append(f"programs differ: {sorted(mine.keys() ^ theirs.keys())}")
+            differences.append(f"programs differ: {sorted(mine.keys() ^ theirs.keys())}")
         if rows := self.ledger() ^ calm.ledger():
-            amiss.append(f"ledgers differ: {sorted(rows)[:6]}")
+            differences.append(f"ledgers differ: {sorted(rows)[:6]}")
         if at_work := self._at_work():
-            amiss.append(f"the history of its server shows as at work: {at_work}")
+            differences.append(f"the history of its server shows as at work: {at_work}")
         if again > lost:
-            amiss.append("answers that were received were asked for again")
-        text = "; ".join(amiss) or "equal"
+            differences.append("answers that were received were asked for again")
+        text = "; ".join(differences) or "equal"
         print(f"{self.folder.name} ({self.way}): {len(mine)} programs, asked again {again} of {lost}, {text}")
         print(f"    {', '.join(self.struck) or 'nothing struck'}", flush=True)
-        if amiss:
+        if differences:
             print(self.log())
-        return not amiss
+        return not differences
 
     def programs(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in self.out.glob("*.py")}
 
     def ledger(self) -> set[tuple[str, ...]]:
-        """What became of each attempt of the folder's first run."""
-        first = min((path.parent for path in self.out.glob(".synth/runs/*/run.json")), key=_oldest_file)
+        """What became of each attempt of the folder's first run that completed.
+
+        A deployment's run first resumes the folder's interrupted run, then makes its own. If the resume meets
+        a full disk, that run is left to the run after, and the deployment's own run has the same seed here.
+        """
+        runs = [load_run(self.out, run_id) for run_id in run_ids(self.out)]
+        completed = [run.folder for run in runs if run.state is RunState.COMPLETED]
+        first = min(completed, key=_oldest_file)
         rows = scan_ledger(self.out, first.name).select("candidate_id", "stage", "category", "program_name")
         return {tuple(str(value) for value in row) for row in rows.collect().iter_rows()}
 
     def _at_work(self) -> list[str]:
-        """Flow runs of a private server that it leaves without an end."""
+        """Flow runs without a final state in the history of a private server."""
         if not (history := self.out / ".synth" / "prefect" / "prefect.db").exists():
             return []
         with contextlib.closing(sqlite3.connect(history)) as database:
@@ -139,7 +145,7 @@ class Trial:
             log.write(f"--- {line}\n")
 
     def _start(self) -> None:
-        """The run as a process, as `synth generate` or, where there is one, `synth resume` would be."""
+        """Start the run as a process, like `synth generate`, or like `synth resume` if a run exists."""
         order = {
             "way": self.way,
             "out": str(self.out),
@@ -158,7 +164,7 @@ class Trial:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **server})
 
     def find(self, text: str) -> list[int]:
-        """Processes of this run, else of its host, by what stands in their command."""
+        """Processes of this run, or else of its host, whose command line contains the text."""
         for root in (self.process.pid, os.getpid()):
             if found := [pid for pid in descendants(root) if text in command_of(pid)]:
                 return found
@@ -166,7 +172,7 @@ class Trial:
 
 
 def _oldest_file(folder: Path) -> float:
-    """When a run began; its name tells by a clock that jumps."""
+    """When a run began. Its name does not tell this reliably, because its clock may have jumped."""
     return min(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
 
 
@@ -174,7 +180,7 @@ Strike = Callable[[Trial, random.Random], bool]
 
 
 def kill_flow(name: str) -> Strike:
-    """The process that carries out the flow; `trial.process` only waits for it where a worker started it."""
+    """Kill the process of the flow. If a worker started it, `trial.process` only waits for it."""
 
     def strike(trial: Trial, _: random.Random) -> bool:
         if trial.way != "deployed":
@@ -196,7 +202,7 @@ def kill_one_dask_worker(trial: Trial, rng: random.Random) -> bool:
 
 
 def lose_database(trial: Trial, _: random.Random) -> bool:
-    """The private server dies and all its history with it."""
+    """Kill the private server and delete its history."""
     servers = trial.find("flows.prefect_server.server")
     files = list(trial.out.glob(".synth/prefect/prefect.db*"))
     for file in files:
@@ -212,7 +218,7 @@ def kill_postgres(trial: Trial, rng: random.Random) -> bool:
 
 
 def fill_disk(trial: Trial, rng: random.Random) -> bool:
-    """Nothing more fits on the run's disk for a while."""
+    """Fill the run's disk for a while."""
     if not trial.has_disk:
         return False
     filler = trial.folder / "disk" / "filler"
@@ -225,7 +231,7 @@ def fill_disk(trial: Trial, rng: random.Random) -> bool:
 
 
 def jump(trial: Trial, rng: random.Random) -> bool:
-    """The wall clock of the run and of its server moves."""
+    """Move the wall clock of the run and of its server."""
     set_clock(trial.host.clock, rng.uniform(-LONGEST_JUMP, LONGEST_JUMP))
     return True
 
@@ -249,7 +255,7 @@ VICTIMS: dict[str, Strike] = {
     "clock jump": jump,
 }
 _ALWAYS = ("flow SIGKILL", "flow SIGTERM", "flow SIGINT", "server SIGKILL", "disk full", "clock jump")
-# Ways to carry out a run, and what may strike there.
+# How a run can be carried out, and what may strike it then.
 WAYS: dict[str, tuple[str, ...]] = {
     "threads": _ALWAYS,
     "private": (*_ALWAYS, "database lost"),
@@ -268,7 +274,7 @@ def kill_all(pids: list[int], name: str) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes below this one."""
+    """All descendants of this process."""
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

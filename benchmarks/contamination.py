@@ -1,11 +1,11 @@
-"""How many planted contaminants are caught, by what was done to them; how many innocent programs are accused.
+"""Measures the contamination filter: disguised benchmark problems that it catches, and false alarms.
 
     python benchmarks/contamination.py PATH_OF_KernelBench [FOLDER_OF_INNOCENT_PROGRAMS]
 
-Takes every problem of levels 1 to 3 of the public benchmark, disguises it, and asks the filter
-`contaminated`: by the text alone (what `synth contamination scan` sees), and what that misses again with the
-captured graph (what a run sees). Prints the share caught and the tiers that caught it. Runs the benchmark's
-code: public repository only.
+Disguises every problem of levels 1 to 3 of the public benchmark, and applies the filter `contaminated`: first
+to the text alone (as `synth contamination scan`), then, to what that misses, with the captured graph (as in a
+run). Prints the share caught, and the tiers that caught it. It executes the benchmark's code without a
+sandbox, so use the public repository only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _METHODS = frozenset(
 
 
 class _Rename(ast.NodeTransformer):
-    """Every name that the program gives to its own values and parts."""
+    """Renames everything that the program names itself: values, attributes, arguments."""
 
     def __init__(self, own: set[str]) -> None:
         self._own = own
@@ -67,7 +67,7 @@ def resized(tree: ast.Module) -> None:
 
 
 def reordered(tree: ast.Module) -> None:
-    """The parts of __init__ declared the other way round; only the text is judged, so it need not run."""
+    """Reverse the order of statements in __init__. Only the text is compared, so it need not run."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
             node.body = [node.body[0], *reversed(node.body[1:])]
@@ -94,7 +94,7 @@ def _forwards(tree: ast.Module) -> list[ast.FunctionDef]:
 
 
 def padded(tree: ast.Module) -> None:
-    """Steps that change nothing before the end."""
+    """Add steps without effect before the return."""
     for forward in _forwards(tree):
         if isinstance(last := forward.body[-1], ast.Return) and isinstance(last.value, ast.Name):
             name = last.value.id
@@ -104,7 +104,7 @@ def padded(tree: ast.Module) -> None:
 
 
 def extended(tree: ast.Module) -> None:
-    """One step more at the end that is no operator of the catalog: a program that holds the whole problem."""
+    """Add one more step at the end, not in the catalog. The result still contains the whole problem."""
     for forward in _forwards(tree):
         if isinstance(last := forward.body[-1], ast.Return) and last.value is not None:
             last.value = ast.Call(ast.parse("torch.erf", mode="eval").body, [last.value], [])

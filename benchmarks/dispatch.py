@@ -1,10 +1,10 @@
-"""Whether dispatch uses what a provider allows, what it costs, and what a kill loses.
+"""Measures the dispatcher: how much of a provider's limit it uses, its own cost, and what a kill loses.
 
-    python benchmarks/dispatch.py rate            # limit of 600 calls a minute, latency 2 s, 3 minutes
-    python benchmarks/dispatch.py rate sliding    # only one way of counting: fixed, sliding or bucket
-    python benchmarks/dispatch.py spread          # latencies that vary: how wide it goes, how busy that keeps
-    python benchmarks/dispatch.py cpu             # 10,000 calls at zero latency: CPU of our own, memory
-    python benchmarks/dispatch.py kill            # kill -9 at ten random moments, resuming each time
+    python benchmarks/dispatch.py rate            # limit of 600 calls per minute, latency 2 s, 3 minutes
+    python benchmarks/dispatch.py rate sliding    # only one kind of limit: fixed, sliding or bucket
+    python benchmarks/dispatch.py spread          # varying latencies: which width it finds, and its use
+    python benchmarks/dispatch.py cpu             # 10,000 calls at zero latency: own CPU time and memory
+    python benchmarks/dispatch.py kill            # kill -9 at ten random moments, with a resume each time
 
 `rate`, `spread` and `kill` call a loopback server through the real openai SDK over a real socket.
 """
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 class Limiter:
-    """600 calls a minute, counted in one of the three ways that providers count, from the first call on."""
+    """A limit of 600 calls per minute from the first call on, of one of the three kinds in use."""
 
     def __init__(self, kind: str, hint: bool) -> None:
         self.kind, self.hint = kind, hint
@@ -97,7 +97,7 @@ class Limiter:
         return None
 
     def _bucket(self, now: float) -> float | None:
-        """A bucket that holds six seconds' worth."""
+        """A token bucket that holds six seconds of calls."""
         self._tokens = min(60.0, self._tokens + (now - self._filled) * LIMIT / WINDOW)
         self._filled = now
         if self._tokens < 1:
@@ -107,9 +107,9 @@ class Limiter:
 
 
 def rate(kind: str = "") -> None:
-    """All ways of counting at once, or one, each against a dispatcher of its own.
+    """Measure all kinds of limit at once, or one of them. Each has its own dispatcher.
 
-    All at once need a quarter of a core, clients and servers together; a busier machine measures itself.
+    Clients and servers of all kinds need a quarter of a core. On a busier machine, the figures are too low.
     """
     asked = candidates("openai", 3000)
     threads = [
@@ -159,7 +159,7 @@ MEDIAN, CALLS = 1.0, 1500
 
 
 def spread() -> None:
-    """Latencies of a lognormal distribution, as of answers of different lengths, that no width changes."""
+    """Measure with lognormal latencies, as of answers of different lengths, independent of the width."""
     asked = candidates("openai", CALLS)
     threads = [threading.Thread(target=_spread_of, args=(sigma, asked)) for sigma in (0.0, 0.5, 0.8, 1.0)]
     for thread in threads:
@@ -202,7 +202,7 @@ async def instant(request: Request) -> Reply:
 
 
 def cpu() -> None:
-    """CPU seconds of dispatch alone: ledger, budget, limits and cache included, prompts rendered before."""
+    """Measure the dispatcher's CPU seconds, with ledger, budget, limits and cache, without rendering."""
     sys.modules["dispatch_benchmark"] = sys.modules[__name__]
     name = "dispatch_benchmark:instant"
     with tempfile.TemporaryDirectory() as folder:
@@ -240,8 +240,11 @@ def _memory() -> float:
 
 
 def kill() -> None:
-    """A child asks 600 questions and is killed ten times; the server counts what it is asked twice, and of
-    what it was asked before a kill, how much the child had not read by then."""
+    """A child asks 600 questions and is killed ten times.
+
+    The server counts the questions that it is asked twice, and those whose answer the child had not read when
+    it was killed.
+    """
     with tempfile.TemporaryDirectory() as folder, Loopback(lambda _: Act()) as server:
         server.behave = lambda seen: Act(body=answer("openai", "fine"), delay=random.uniform(0.05, 0.4))
         killed = in_flight = 0
@@ -255,7 +258,7 @@ def kill() -> None:
                 break
             process.send_signal(signal.SIGKILL)
             process.wait()
-            time.sleep(1.0)  # the server comes to know of the end of its connections
+            time.sleep(1.0)  # time for the server to notice that its connections have ended
             in_flight += sum(1 for seen in server.seen[already:] if not seen.taken)
             killed += 1
         _start_child(folder, server.base_url("openai")).wait()
@@ -285,7 +288,7 @@ def child(folder: str, address: str) -> None:
 
 
 def candidates(provider: str, count: int, *, first: int = 0) -> list[Candidate]:
-    """Candidates with prompts that all differ."""
+    """Candidates with different prompts."""
     made = [
         Candidate(
             index=index,

@@ -1,18 +1,20 @@
-"""False alarms: does validation reject programs that people wrote and use? And does it catch the flawed ones?
+"""False alarms: does validation reject programs that people wrote and use? Does it catch the flawed ones?
 
     python benchmarks/false_alarms.py KERNELBENCH [--levels 1 2] [--eager] [--only 1/23 2/80]
 
-KERNELBENCH is a checkout of the public benchmark (or its bare git directory). Its problems are adapted in
-form (the class renamed), shrunk to CPU size (every large integer divided by one power of two, the smallest
-that brings inputs, weights and outputs below ELEMENTS), and judged with the rules of the downstream contract
-off, since these programs never meant to keep them. Nothing of it is stored.
+KERNELBENCH is a checkout of the public benchmark (or its bare git directory). Its problems get the form of
+our programs (the class is renamed) and are shrunk to CPU size: every large integer is divided by one power of
+two, the smallest for which inputs, weights and outputs are below ELEMENTS. They are judged without the rules
+of the downstream contract, because they were not written for it. Nothing is stored.
 
-Which problems are flawed is published: robust-kbench ships the results of its filters on levels 1 and 2.
-NUMERIC failed one that looks at outputs (within 0.01 of zero, of each other over seeds, or along an axis; or
-the input does not matter), REDUNDANT the one that reads the code for operations that could be left out. The
-numeric filters are absolute and were run at full size on an older edition, so some are flaws of the size or
-of that edition: for what is not rejected of them the script prints what it measures, at the size it ran and
-at LARGER times that size, and which of three reasons the numbers give.
+The flawed problems are published: robust-kbench includes the results of its filters on levels 1 and 2.
+Problems in NUMERIC failed a filter on outputs (within 0.01 of zero, of each other over seeds, or along an
+axis; or the input has no effect). Problems in REDUNDANT failed the filter that reads the code for removable
+operations.
+
+The numeric filters use absolute bounds and ran at full size on an older edition. So some flaws belong to that
+size or edition. For each such problem that is not rejected here, the script prints its measurements at its
+size and at LARGER times that size, and which of three reasons they give.
 """
 
 from __future__ import annotations
@@ -37,10 +39,10 @@ ELEMENTS = 2**19
 LARGER = 16
 FACTORS = [2**n for n in range(14)]
 SIZES = [(factor, floor) for floors in ((8, 16, 4, 32), (2, 1)) for factor in FACTORS for floor in floors]
-"""Factors, and what no integer is shrunk below, as they are tried: kernels and groups want different ones."""
+"""Factors to divide by, with lower bounds, in order of trial. Kernels and groups need different bounds."""
 
 ABSOLUTE = 0.01
-"""The published filters' bound on what is zero, or constant."""
+"""The published filters' bound below which a value counts as zero, or as constant."""
 
 NUMERIC = {
     1: frozenset({23, 37, 38, 39, 50, 94, 96, 97, 98}),
@@ -60,7 +62,7 @@ EXPLAINED = {
     "2/43": "ReLU of a LogSumExp that is never negative",
     "2/83": "min(x, 0), then clamp(0, 1): all zeros, though no list names it",
 }
-"""What is rejected without a published flaw, and why."""
+"""Problems that are rejected without a published flaw, and the reason."""
 
 
 def problems(repository: Path, level: int) -> Iterator[tuple[int, str]]:
@@ -93,7 +95,7 @@ class Shrink(ast.NodeTransformer):
 
 
 def shrunk(source: str, most: int = ELEMENTS) -> str | None:
-    """The text with the smallest shrinking that fits; None where none does. Measured on the meta device."""
+    """The text, shrunk as little as possible to fit; or None. Sizes are measured on the meta device."""
     for factor, floor in SIZES:
         tree = ast.parse(source)
         shrink = Shrink(factor, floor)
@@ -106,7 +108,7 @@ def shrunk(source: str, most: int = ELEMENTS) -> str | None:
 
 
 def elements(source: str) -> int | None:
-    """Elements of inputs, weights and outputs; None where the program cannot run in this form."""
+    """The number of elements of inputs, weights and outputs. None if the program does not run."""
     import torch
 
     namespace: dict[str, object] = {"__name__": "problem"}
@@ -123,8 +125,10 @@ def elements(source: str) -> int | None:
 
 
 def measured(source: str) -> str:
-    """What the numeric filters look at, absolutely as they do and relative to the output's size, and why the
-    program is accepted all the same."""
+    """The values that the numeric filters check, and why the program is accepted here.
+
+    The values are absolute, as in the filters, and relative to the output's magnitude.
+    """
     lines = [_measured(text) for most in (ELEMENTS, LARGER * ELEMENTS) if (text := shrunk(source, most))]
     largest, flattest = min(line[0] for line in lines), min(line[1] for line in lines)
     if largest < ABSOLUTE:
@@ -137,7 +141,7 @@ def measured(source: str) -> str:
 
 
 def _measured(source: str) -> tuple[float, float, str]:
-    """Largest |output|, least standard deviation (over seeds, along any axis), and both in words."""
+    """The largest |output|, the least standard deviation (over seeds, along any axis), and both as text."""
     import torch
 
     namespace: dict[str, object] = {"__name__": "problem"}
@@ -188,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="False alarms of validation on KernelBench")
     parser.add_argument("kernelbench", type=Path)
     parser.add_argument("--levels", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--eager", action="store_true", help="leave the compile stage out")
+    parser.add_argument("--eager", action="store_true", help="skip the compile stage")
     parser.add_argument("--only", nargs="*", default=[], help="problems such as 2/80")
     options = parser.parse_args()
 

@@ -1,9 +1,9 @@
-"""Thousands of programs in a row through one engine: memory, processes, files and mounts before and after.
+"""Looks for leaks of memory, processes, files and mounts, with thousands of programs through one engine.
 
     python benchmarks/leaks.py [--programs 5000] [--workers 2] [--stage eager|both]
 
 Prints the engine's memory (this process, the zygote and the judge) after a tenth of the programs and at the
-end; exits 1 where it grew by 5% or more, or where a process, a file or a mount is left.
+end. Exits with 1 if it grew by 5% or more, or if a process, a file or a mount is left.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _candidate(index: int) -> Candidate:
 
 
 def _memory_kb() -> int:
-    """Private memory of this process and all below it, between two batches."""
+    """Private memory of this process and its descendants in kB. Call it between two batches."""
     return sum(_anonymous_kb(process) for process in (os.getpid(), *_below(os.getpid())))
 
 
@@ -103,7 +103,7 @@ def _below(root: int) -> list[int]:
 
 
 def _traces() -> set[str]:
-    """Our processes, scratch folders and mounts of this moment."""
+    """Our current processes, scratch folders and mounts."""
     folders = {str(path) for path in Path(tempfile.gettempdir()).glob(f"synth-{os.getuid()}-*")}
     mounts = set(Path("/proc/self/mounts").read_text().splitlines())
     return {f"process {process}" for process in _below(os.getpid())} | folders | mounts

@@ -1,10 +1,10 @@
-"""What keeping and reporting N candidates costs: shards, filter, ledger, report, export.
+"""The cost of storing and reporting N candidates: shards, filter, ledger, report, export.
 
     python benchmarks/ledger.py [N]
 
-Programs are made up (a thousand characters, a graph of 30 nodes, no torch), so that only our own work counts.
-Prints CPU milliseconds a candidate for each step, CPU seconds of report and export, bytes a candidate on disk
-and the peak memory.
+The programs are artificial (a thousand characters, a graph of 30 nodes, no torch), so only our own work
+counts. Prints CPU milliseconds per candidate for each step, CPU seconds of report and export, bytes per
+candidate on disk, and the peak memory.
 """
 
 from __future__ import annotations

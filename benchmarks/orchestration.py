@@ -1,12 +1,12 @@
-"""What orchestration costs: the eight real tasks and the real flow, around simulated or real stages.
+"""The cost of orchestration: the eight real tasks and the real flow, around simulated or real stages.
 
     python benchmarks/orchestration.py cost --candidates 1000        # simulated stages alone
     python benchmarks/orchestration.py cost --candidates 200 --real  # constructive provider, real validation
     python benchmarks/orchestration.py overlap                       # an LLM of 2 s, validation of 1 s
     python benchmarks/orchestration.py dask                          # 1, 2 and 4 local workers
 
-Figures are CPU seconds and ratios, because machines differ and are shared. Orchestration is what the flow's
-process and the server spend, less what the stages themselves spend in the flow's process.
+Figures are CPU seconds and ratios, because machines differ and are shared. Orchestration is the CPU time of
+the flow's process and of the server, minus the time of the stages in the flow's process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from flows.prefect_server.server import Server
 from flows.run import run_synth
 from synth_core.settings import Settings
 
-# What a candidate's stages cost at least, to set simulated runs in proportion; `cost --real` measures it.
+# The least cost of a candidate's stages, to compare with simulated runs. `cost --real` measures it.
 CPU_A_CANDIDATE = 1.0
 
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def cost(candidates: int, *, real: bool) -> None:
-    """CPU of orchestration, and its share of the whole run's; memory; whether the history is whole."""
+    """Measure the CPU time of orchestration and its share of the run, memory, and completeness of history."""
     simulation = Simulation()
     with tempfile.TemporaryDirectory() as folder, _server(Path(folder) / "prefect") as server:
         before, before_children = _cpu(resource.RUSAGE_SELF), _cpu(resource.RUSAGE_CHILDREN)
@@ -81,7 +81,7 @@ def cost(candidates: int, *, real: bool) -> None:
 
 
 def overlap(candidates: int) -> None:
-    """Wall time with both stages slow, against the larger of the two alone."""
+    """Compare the wall time with both stages slow to the larger wall time with one slow stage."""
     alone = {
         "LLM of 2 s, 4 at once": Simulation(latency=2.0, concurrency=4),
         "validation of 1 s, 2 at once": Simulation(seconds=1.0, workers=2),
@@ -97,7 +97,7 @@ def overlap(candidates: int) -> None:
 
 
 def spread_over_dask(candidates: int) -> None:
-    """Wall time on 1, 2 and 4 local workers, which wait half a second a candidate."""
+    """Measure the wall time on 1, 2 and 4 local workers, which wait half a second per candidate."""
     with tempfile.TemporaryDirectory() as folder, _server(Path(folder) / "prefect"):
         walls = {}
         for workers in (1, 2, 4):
@@ -109,7 +109,7 @@ def spread_over_dask(candidates: int) -> None:
 
 def _run(candidates: int, folder: Path, simulation: Simulation | None, **more: Any) -> RunSummary:
     settings = Settings(num_total_samples=candidates, seed=7, max_retries=0, output_dir=str(folder), **more)
-    return run_synth(plan_new(settings), open_workshop=simulation.open if simulation else None)
+    return run_synth(plan_new(settings), open_stages=simulation.open if simulation else None)
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def _cpu_of(pid: int) -> float:
 
 
 def _history(database: Path) -> tuple[int, int]:
-    """Task runs in the server's database once it has stopped growing, and those that are completed."""
+    """Task runs in the server's database when it has stopped growing: all, and completed ones."""
     query = "select count(*), sum(state_type = 'COMPLETED') from task_run"
     counts: tuple[int, int] | None = None
     while True:

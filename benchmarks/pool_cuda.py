@@ -1,14 +1,14 @@
-"""On a machine with GPUs: the pool `gpu` from end to end, as `synth up` sets it up, a worker for each GPU.
+"""Tests the pool `gpu` from end to end on a machine with GPUs: `synth up` starts one worker for each GPU.
 
     python benchmarks/pool_cuda.py [--candidates 768] [--again 64] [--device cpu]
 
-1. `synth up`, and `synth up --check` finds nothing amiss.
-2. A run of so many candidates hands its shards to the pool: how long it takes, which flow runs of `validate`
-   worked at the same time, and how much memory each GPU held at most.
-3. A few with another seed, validated by this process; then again by the pool, with the process of its flow
-   run killed. Programs and ledger must be the same.
+1. `synth up`; then `synth up --check` must report no problem.
+2. A run of `--candidates` candidates submits its shards to the pool. Measured: the time, which flow runs of
+   `validate` worked at the same time, and the most memory that each GPU used.
+3. `--again` candidates with another seed are validated by this process, then again by the pool while the
+   process of its flow run is killed. Programs and ledger must be the same.
 
-Exits with 1 where something is not as it should be.
+Exits with 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--candidates", type=int, default=768, help="0: leave that out")
+    parser.add_argument("--candidates", type=int, default=768, help="0: skip this part")
     parser.add_argument("--again", type=int, default=64)
     parser.add_argument("--device", default="cuda", help="cpu, to try this script where there is no GPU")
     options = parser.parse_args()
@@ -97,7 +97,7 @@ def nothing_is_amiss(url: str) -> bool:
 
 
 def generate(out: Path, candidates: int, device: str, seed: int, *more: str) -> Any:
-    """What `synth generate --json` says."""
+    """Run `synth generate --json`. Returns its output."""
     asked = {"num-total-samples": candidates, "seed": seed, "output-dir": out, "device": device}
     options = [part for name, value in asked.items() for part in (f"--{name}", str(value))]
     command = [*SYNTH, "generate", "--json", "--max-retries", "0", *options, *more]
@@ -141,7 +141,7 @@ def is_the_same_by_the_pool(folder: Path, candidates: int, device: str) -> bool:
     earlier, done = {run.id for run in validate_runs()}, threading.Event()
 
     def strike() -> None:
-        """Kill the process of the flow run once it is at work."""
+        """Kill the process of the flow run when it has started to work."""
         while not (pids := [run.infrastructure_pid for run in validate_runs() if _begun(run, earlier)]):
             if done.wait(1):
                 return
@@ -177,7 +177,7 @@ def _seconds(run: FlowRun) -> float:
 
 
 def _overlap(one: FlowRun, other: FlowRun) -> bool:
-    """Whether the other was at work when this one started."""
+    """Whether the other flow run was working when this one started."""
     if not (one.start_time and other.start_time):
         return False
     return other.start_time <= one.start_time < (other.end_time or one.start_time + timedelta(seconds=1))
@@ -196,7 +196,7 @@ def _rows(out: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def watched_gpus() -> Iterator[list[int]]:
-    """Most memory in use on each GPU meanwhile, MiB; empty without nvidia-smi."""
+    """The most memory used on each GPU during the block, in MiB. Empty without nvidia-smi."""
     most: list[int] = []
     done = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Stages that cost what they are told to cost, for measuring everything around them."""
+"""Simulated stages with a given cost, to measure everything around them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from flows.pipeline.dask_workers import spread
+from flows.pipeline.dask_workers import open_on_dask
 from flows.pipeline.plan import Plan
-from flows.pipeline.stages import Workshop, keep, start
+from flows.pipeline.stages import RunStages, persist_batch, sample_batch
 from synth_core.records import (
     Candidate,
     Category,
@@ -31,10 +31,12 @@ from tasks.stages import Stages, Step
 
 @dataclass
 class Simulation:
-    """An LLM of `latency` seconds a call, `concurrency` calls at once; validation of `seconds` a candidate,
-    `workers` at once. One candidate in `one_bad_in` fails, by its seed, so a run is reproducible.
+    """A simulated LLM and validation. Which candidates fail depends on their seeds, so a run is reproducible.
 
-    stage_cpu: CPU seconds that the stages spent in the flow's own threads, by stage.
+    latency: seconds per call. concurrency: calls at once.
+    seconds: seconds per candidate in validation. workers: candidates at once.
+    one_bad_in: one candidate in this many fails.
+    stage_cpu: CPU seconds that each stage spent in the flow's own threads.
     """
 
     latency: float = 0.0
@@ -46,7 +48,7 @@ class Simulation:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
-    def open(self, plan: Plan) -> Iterator[Workshop]:
+    def open(self, plan: Plan) -> Iterator[RunStages]:
         run = plan.run
         with contextlib.ExitStack() as stack:
             calls = stack.enter_context(ThreadPoolExecutor(self.concurrency))
@@ -56,14 +58,16 @@ class Simulation:
             steps[Stage.EXTRACT] = lambda candidates, _: [_extract(c) for c in candidates]
             steps[Stage.VALIDATE_EAGER] = lambda candidates, _: list(workers.map(self._validate, candidates))
             if run.settings.runner == "dask":
-                steps |= stack.enter_context(spread(run.settings, [Stage.VALIDATE_EAGER], open_on_worker))
-            steps[Stage.PERSIST] = functools.partial(keep, run)
+                steps |= stack.enter_context(
+                    open_on_dask(run.settings, [Stage.VALIDATE_EAGER], open_on_worker)
+                )
+            steps[Stage.PERSIST] = functools.partial(persist_batch, run)
             timed = {stage: self._timed(stage, step) for stage, step in steps.items()}
 
             def sample(batch: Batch, earlier: Sequence[Candidate]) -> list[Candidate]:
-                return self._measured(Stage.SAMPLE, lambda: start(run, batch, earlier))
+                return self._measured(Stage.SAMPLE, lambda: sample_batch(run, batch, earlier))
 
-            yield Workshop(Stages(sample, timed))
+            yield RunStages(Stages(sample, timed))
 
     def _timed(self, stage: Stage, step: Step) -> Step:
         return lambda candidates, manifest: self._measured(stage, lambda: step(candidates, manifest))
@@ -92,7 +96,7 @@ class Simulation:
 
 @contextlib.contextmanager
 def open_on_worker(settings: Settings) -> Iterator[dict[Stage, Step]]:
-    """On a Dask worker: validation of half a second a candidate."""
+    """Simulated validation on a Dask worker: half a second per candidate."""
     validate = Simulation(seconds=0.5)._validate
     yield {Stage.VALIDATE_EAGER: lambda candidates, _: [validate(c) for c in candidates]}
 

@@ -1,8 +1,8 @@
-"""How many constructive programs pass the whole validation, and how much processor that takes.
+"""How many constructive programs pass the whole validation, and the CPU time of validation.
 
     python benchmarks/soundness.py --count 2000 --workers 2 [--sampler uniform] [--failures FILE]
 
-Needs torch, pydantic and pydantic-settings alone, so it also runs on a bare machine with more cores.
+Needs only torch, pydantic and pydantic-settings, so it also runs on a bare machine with more cores.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--strategy", default="balanced")
     parser.add_argument("--sampler", default=None)
-    parser.add_argument("--seconds", type=float, default=1e9, help="report what is done by then, and end")
+    parser.add_argument("--seconds", type=float, default=1e9, help="time limit; then report what is done")
     parser.add_argument("--failures", default="", help="write the failed programs to this JSONL file")
     chosen = parser.parse_args()
     settings = Settings(seed=chosen.seed, strategy=chosen.strategy, sampler=chosen.sampler).resolved()
@@ -62,7 +62,7 @@ def main() -> None:
                 file.writelines(_failure_line(c) for c in done if not c.alive)
         if len(done) < len(candidates):
             print(f"{len(candidates) - len(done)} were not done in time", flush=True)
-            os._exit(0)  # what still runs dies with this process
+            os._exit(0)  # processes that still run die with this one
 
 
 def _write(writer: Synthesizer, candidate: Candidate) -> Candidate:

@@ -1,14 +1,14 @@
-"""Figures of the constructive synthesizer: how fast, how readable, how sound.
+"""Measures the constructive synthesizer: speed, readability and soundness of its programs.
 
     python benchmarks/synthesis.py [--programs 2000] [--sampler coherent|uniform] [--strategy balanced]
                                    [--seed 7] [--enlarge N]
                                    [--validate N] [--stage eager|compile] [--workers 2]
 
-Writes `--programs` programs in this process, one thread, and prints one figure a line. Operators are counted
-as realised: each program is run once, outside the time measured, and its graph read; one that a special case
-answers for (MaxPool2d for MaxPool) counts as held. `--enlarge N` looks for GPU sizes of the first N.
-`--validate N` sends the first N through the validation engine, to the end or only through its eager stage; a
-failure is printed with what was asked for.
+Writes `--programs` programs in this process with one thread, and prints one figure per line. Operators are
+counted as realised: each program runs once (not in the measured time) and its graph is read. A special case
+counts for the general operator too (MaxPool2d for MaxPool). `--enlarge N` looks for GPU sizes of the first N
+programs. `--validate N` sends the first N through the validation engine, or only through its eager stage. A
+failure is printed with the requested operators.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from synth_core.validation.engine import Engine
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--programs", type=int, default=2000)
-    parser.add_argument("--sampler", choices=("coherent", "uniform"), help="left out: the strategy's own")
+    parser.add_argument("--sampler", choices=("coherent", "uniform"), help="default: the strategy's own")
     parser.add_argument("--strategy", default="balanced")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--enlarge", type=int, default=0)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def draw(count: int, sampler: str | None, strategy: str, seed: int) -> list[Specification]:
-    """The first `count` specifications of a run with these options, of its strategy's first part."""
+    """The first `count` specifications of a run with these options, for the first part of its strategy."""
     settings = Settings.model_validate({"seed": seed, "strategy": strategy, "sampler": sampler})
     sampled = sample(settings, effective_strategies(settings)[0], range(count))
     return [candidate.specification for candidate in sampled]
@@ -67,7 +67,7 @@ def write(specifications: list[Specification]) -> list[Candidate]:
     written: list[tuple[int, Written]] = []
     refused: list[str] = []
     with torch.no_grad():
-        build(["Conv2d", "LSTM", "TransformerEncoder"], 0)  # torch loads much when first used
+        build(["Conv2d", "LSTM", "TransformerEncoder"], 0)  # torch loads many modules at first use
         started = time.process_time()
         for index, one in enumerate(specifications):
             try:
@@ -97,7 +97,7 @@ def write(specifications: list[Specification]) -> list[Candidate]:
 
 
 def realised_by(source: str) -> set[str]:
-    """Catalog names of what a program realises, read from the graph as validation reads it."""
+    """The catalog names that a program realises, read from its graph as validation does."""
     import torch
 
     from synth_core.validation.inside.capture import Recorder
@@ -115,7 +115,7 @@ def realised_by(source: str) -> set[str]:
 
 
 def rarest(realised: list[set[str]]) -> list[str]:
-    """The five rows in fewest programs, with how many; without those the catalog calls unwritable."""
+    """The five operators in the fewest programs, with their counts. Unwritable rows are left out."""
     seen: Counter[str] = Counter()
     for row in CATALOG:
         if not row.unwritable:
@@ -125,7 +125,7 @@ def rarest(realised: list[set[str]]) -> list[str]:
 
 
 def report_enlarged(candidates: list[Candidate]) -> None:
-    """How many take a GPU size at every constant, and which constants stay at their small value."""
+    """Print how many programs have a GPU size for every constant, and which constants stay small."""
     import torch
 
     from synth_core.synthesis.enlarge import enlarge
@@ -138,7 +138,7 @@ def report_enlarged(candidates: list[Candidate]) -> None:
             small = constants_of(candidate.program.source)
             try:
                 large = enlarge(candidate.program.source, sets=0, seed=0).constants
-            except ValueError:  # more calls than are tried, at small sizes already
+            except ValueError:  # too many calls, even at small sizes
                 refused += 1
                 continue
             left = [name for name, value in small.items() if large[name] <= value]

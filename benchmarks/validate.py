@@ -1,14 +1,14 @@
-"""Engine against the usual way: the same accepted programs, interleaved, whole process trees measured.
+"""Compares the engine with a plain worker pool on the same programs, and measures whole process trees.
 
     python benchmarks/validate.py [--programs 64] [--rounds 2] [--workers 2] [--folder DIR] [--only WAY]
 
-Baseline: a ProcessPoolExecutor of long-lived warm workers that `exec` a program, run it eagerly and through
-torch.compile with default flags; no isolation, no second run, no comparison. Engine: both stages, every
-check on, sandboxed, no verdict cached. Both start with empty Inductor caches and are warm (torch imported,
-the ISA probed, headers precompiled) before the clock starts. CPU is that of the whole process tree,
-compilers included.
+Baseline: a ProcessPoolExecutor of long-lived warm workers. They `exec` a program and run it eagerly and with
+torch.compile (default flags), without isolation, second run or comparison. Engine: both stages with all
+checks, sandboxed, without cached verdicts. The two alternate. Both start with empty Inductor caches, and are
+warm (torch imported, the ISA probed, headers precompiled) before the clock starts. CPU time is that of the
+whole process tree, with compilers.
 
-Programs: those of --folder, or as many as the constructive provider writes until --programs are accepted.
+Programs: those of --folder, or programs of the constructive provider until --programs are accepted.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def engine(programs: Sequence[Program], workers: int) -> Cost:
-    """Both stages, with a warm engine. Its header lies in the user's temporary folder, as in use."""
+    """Both stages, with a warm engine. Its header is in the user's temporary folder, as in normal use."""
     cost = Cost()
     with Engine(ValidationSettings(rejudge_share=0.02), workers) as running:
         running.probe()
@@ -92,7 +92,7 @@ def engine(programs: Sequence[Program], workers: int) -> Cost:
 
 
 def baseline(folder: str, workers: int) -> Cost:
-    """In a process of its own, so that nothing of it stays in ours."""
+    """Run the baseline in its own process, so that it leaves no state in this one."""
     command = [sys.executable, __file__, "--worker", "--folder", folder, "--workers", str(workers)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     wall, cpu, count = done.stdout.split()[-3:]
@@ -143,7 +143,7 @@ def _exec_and_compile(path: Path) -> bool:
 
 
 def written(count: int, workers: int) -> list[Program]:
-    """Accepted programs by the constructive provider, from a fixed seed."""
+    """Accepted programs of the constructive provider, from a fixed seed."""
     settings = Settings(seed=2026, model_name="constructive").resolved()
     strategy = strategies.effective_strategies(settings)[0]
     accepted: list[Program] = []

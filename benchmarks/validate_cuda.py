@@ -1,18 +1,18 @@
-"""On a machine with a GPU: full-size programs through the engine with device="cuda", programs a minute.
+"""Measures programs per minute on a machine with a GPU: full-size programs, engine with device="cuda".
 
     python benchmarks/validate_cuda.py FOLDER [--workers 16] [--batch 10] [--details FILE] [--smoke]
 
-FOLDER holds program files (`Model` or any one nn.Module class, get_inputs, get_init_inputs), for instance
-KernelBench/level2. Contract rules and the operators' names are off: these files never meant to keep them.
-Both stages run: every program is vetted in a forked, confined CPU process, then checked and compiled in
-long-lived, confined GPU workers. Starting those costs 10 s of a core each, once a run: small programs that
-take their time start them all, and that is timed apart. Batches overlap as in a flow, one in its eager stage
-while another compiles; `--batch 0` sends all through one stage after the other, and times each. Needs torch
-and pydantic alone.
+FOLDER contains program files (`Model` or any single nn.Module class, get_inputs, get_init_inputs), for
+instance KernelBench/level2. Contract rules and operator names are not checked, because these files were not
+written for them. Both stages run: every program is vetted in a forked, confined CPU process, then checked and
+compiled in long-lived, confined GPU workers. The start of a worker takes 10 s of a core, once per run. A set
+of small, slow programs starts all workers, and this is timed separately. Batches overlap as in a flow: one is
+in its eager stage while another compiles. `--batch 0` sends all programs through one stage after the other,
+and times each. Needs only torch and pydantic.
 
---smoke runs a few small programs first, of which each must meet its end: it shows in a minute whether workers
-start in the sandbox, compile, tell errors apart and are replaced. If none starts, weaker sandboxes are tried,
-so that one run says which part is in the way. --details takes one line of JSON for each verdict.
+--smoke first runs a few small programs with known results. In a minute, it shows whether workers start in the
+sandbox, compile, distinguish errors and are replaced. If no worker starts, it tries weaker sandboxes, to find
+the part that prevents the start. --details is a file for one line of JSON per verdict.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SMOKE = {
     "poisons": ("return self.linear(x)[torch.full((4,), 10**6, device=x.device)]", "EXCEPTION"),
     "sound afterwards": ("return torch.tanh(self.linear(x)) * x", "accepted"),
 }
-"""Name -> (forward, what must come of it)."""
+"""Name -> (forward, expected result)."""
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def _through(engine: Engine, candidates: list[Candidate]) -> list[Candidate]:
 
 
 def _overlapping(engine: Engine, candidates: list[Candidate], size: int) -> list[Candidate]:
-    """Batches through both stages side by side, as a flow sends them."""
+    """Send batches through both stages at the same time, as a flow does."""
     batches = [candidates[i : i + size] for i in range(0, len(candidates), size)]
     started = time.perf_counter()
     with ThreadPoolExecutor(len(batches)) as pool:
@@ -101,7 +101,7 @@ def _overlapping(engine: Engine, candidates: list[Candidate], size: int) -> list
 
 
 def _smoke(settings: ValidationSettings, options: argparse.Namespace) -> Tier:
-    """Run the small programs in the strongest sandbox in which workers start, and return its tier."""
+    """Run the small programs in the strongest sandbox in which workers start. Returns its tier."""
     settings = settings.model_copy(update={"timeout": 20.0, "rejudge_share": 0.5})
     texts = [_small(forward) for forward, _ in SMOKE.values()]
     candidates = [_candidate(i, name, text) for i, (name, text) in enumerate(zip(SMOKE, texts, strict=True))]
@@ -148,7 +148,7 @@ def get_init_inputs():
 
 
 def _tell(done: list[Candidate], details: str) -> None:
-    """Failures in one line each; every verdict in full into the file."""
+    """Print one line per failure. Write every verdict in full to the file."""
     print(Counter(str(c.failure.category) for c in done if c.failure))
     for one in done:
         if one.failure:
@@ -164,7 +164,7 @@ def _tell(done: list[Candidate], details: str) -> None:
 
 
 def _candidate(index: int, name: str, text: str) -> Candidate:
-    """`strategy` carries the file's name: the engine renames the class."""
+    """A candidate for a file. `strategy` holds the file's name, because the engine renames the class."""
     named = re.search(r"^class (\w+)\(", text, re.MULTILINE)
     specification = Specification(
         operators=(), strategy=name, seed=0, provider="", prompt="", temperature=0.0

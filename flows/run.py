@@ -31,7 +31,7 @@ from synth_core.store import Run
 from synth_core.store.runs import check_writable, room
 
 if TYPE_CHECKING:
-    from flows.pipeline.stages import OpenWorkshop
+    from flows.pipeline.stages import OpenStages
 
 
 _LEAST_FREE_MIB = 64
@@ -42,7 +42,7 @@ def run_synth(
     *,
     observer: Callable[[Progress], None] | None = None,
     started: Callable[[Run], None] = lambda run: None,
-    open_workshop: OpenWorkshop | None = None,
+    open_stages: OpenStages | None = None,
 ) -> RunSummary:
     """Carry out a plan and return its summary.
 
@@ -53,7 +53,7 @@ def run_synth(
         plan: A new run (`plan_new`) or the rest of an earlier one (`plan_resume`).
         observer: Gets the progress a few times for each batch, from any thread.
         started: Gets the run as soon as it can be resumed.
-        open_workshop: Opens other stages than the real ones, for benchmarks and tests.
+        open_stages: Opens other stages than the real ones, for benchmarks and tests.
 
     Raises `UsageError`, `EnvironmentFault` and `KeyboardInterrupt`. All work finished by then is kept,
     and a resume continues from there.
@@ -65,8 +65,8 @@ def run_synth(
         from flows.synth import SESSION, Session, synth
 
         session = Session(plan, observer, started=started)
-        if open_workshop:
-            session = replace(session, open_workshop=open_workshop)
+        if open_stages:
+            session = replace(session, open_stages=open_stages)
         token = SESSION.set(session)
         try:
             return synth(plan.settings)
@@ -98,18 +98,18 @@ def _server(output_dir: Path) -> Iterator[None]:
     logging.raiseExceptions = False  # if the server cannot store our logs, the failing call says so once
     if server_is_configured():
         with connected(quiet), _users_server():
-            from flows.prefect_server.dead_runs import crash_zombies
+            from flows.prefect_server.dead_runs import mark_dead_runs
 
-            crash_zombies()
+            mark_dead_runs()
             yield
         return
     with private_server(output_dir) as server:
         own = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(server.home)}
         with environment(quiet), connected(own):
-            from flows.prefect_server.dead_runs import crash_zombies
+            from flows.prefect_server.dead_runs import mark_dead_runs
 
             # A private server ends with the run that started it. So each run that it lists as active is dead.
-            crash_zombies(timedelta())
+            mark_dead_runs(timedelta())
             yield
 
 

@@ -15,10 +15,10 @@ from flows.pipeline.compute import open_compute
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
-from tasks.cache import Shelf
+from tasks.cache import ShardCache
 from tasks.stages import Stages, stage_tasks
 from tasks.storage import fetch, send
-from tasks.versions import judged_by
+from tasks.versions import validation_versions
 
 
 @flow(
@@ -46,16 +46,16 @@ def validate(settings: Settings, run_id: str, shards: list[Manifest], versions: 
     _check(versions)
     settings = settings.resolved()
     with (
-        _shelf(settings, run_id) as shelf,
+        _shard_cache(settings, run_id) as cache,
         open_compute(settings) as steps,
         TagsContext(current_tags=set()),
     ):
-        tasks = stage_tasks(Stages(start=_nothing, steps=steps), shelf)
-        upstream: Sequence[Manifest] = [_local(shard, shelf) for shard in shards]
+        tasks = stage_tasks(Stages(start=_nothing, steps=steps), cache)
+        upstream: Sequence[Manifest] = [_local(shard, cache) for shard in shards]
         eager = tasks[Stage.VALIDATE_EAGER].map(upstream)
         compiled = tasks[Stage.VALIDATE_COMPILE].map(eager)
         results = [*eager.result(), *compiled.result()]  # the cause of a failure first
-        if shelf.root:
+        if cache.root:
             for manifest in results:
                 send(Path(manifest.path), settings.validation.pool_storage)
     return sum(manifest.alive for manifest in results if manifest.stage is Stage.VALIDATE_COMPILE)
@@ -64,7 +64,7 @@ def validate(settings: Settings, run_id: str, shards: list[Manifest], versions: 
 def _check(versions: Mapping[str, str]) -> None:
     other = [
         f"{name} {here} instead of {versions.get(name)}"
-        for name, here in judged_by().items()
+        for name, here in validation_versions().items()
         if here != versions.get(name)
     ]
     if other:
@@ -73,20 +73,20 @@ def _check(versions: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _shelf(settings: Settings, run_id: str) -> Iterator[Shelf]:
-    """The run's own shelf if this machine reaches it, else a temporary one with the same keys."""
+def _shard_cache(settings: Settings, run_id: str) -> Iterator[ShardCache]:
+    """The run's own shard cache if this machine reaches it, else a temporary one with the same keys."""
     if not settings.validation.pool_storage:
-        yield Shelf(settings, run_id)
+        yield ShardCache(settings, run_id)
         return
     with tempfile.TemporaryDirectory(prefix="synth-validate-") as folder:
-        yield Shelf(settings, run_id, root=Path(folder))
+        yield ShardCache(settings, run_id, root=Path(folder))
 
 
-def _local(shard: Manifest, shelf: Shelf) -> Manifest:
+def _local(shard: Manifest, cache: ShardCache) -> Manifest:
     """The shard as this machine reaches it."""
-    if not shelf.root:
+    if not cache.root:
         return shard
-    path, storage = shelf.shard(shard.stage, Path(shard.path).stem), shelf.settings.validation.pool_storage
+    path, storage = cache.shard(shard.stage, Path(shard.path).stem), cache.settings.validation.pool_storage
     if not fetch(path, storage):
         raise EnvironmentFault(f"{storage} does not contain the shard {path.name} that was handed over")
     return shard.model_copy(update={"path": str(path)})

@@ -2,8 +2,9 @@
 
     python scripts/kernelbench_facts.py PATH_OF_KernelBench REVISION
 
-Facts only: problem names, operator lists and hashes. No text of a problem is kept. The problems are run
-on torch's meta device, so that their full sizes cost nothing: run this on the public repository only.
+The file contains only problem names, operator lists and hashes, no text of a problem. The script executes the
+problems without a sandbox, so use the public repository only. It runs them on torch's meta device, where full
+sizes cost nothing.
 """
 
 from __future__ import annotations
@@ -28,20 +29,21 @@ _NEEDS_TRANSFORMERS = 4  # this level's programs load Hugging Face models
 
 
 class _MetaRecorder(Recorder):
-    """On the meta device all memory has one address, so an in-place call renames its own tensor alone."""
+    """Records on the meta device. All memory has one address there, so only the tensor itself is renamed."""
 
     def _overwrite(self, tensor: torch.Tensor, node: str) -> None:
         self._names[tensor] = node
 
 
 def named_operators(stem: str) -> list[str]:
-    """`4_Conv2d_Mish_Mish` names three operators; a name that is prose names none."""
+    """The operators in a problem's name: three in `4_Conv2d_Mish_Mish`, none in a name of plain words."""
     with contextlib.suppress(UsageError):
         return [find(_SPELLINGS.get(part, part)).name for part in stem.split("_")[1:] if part]
     return []
 
 
 def captured(source: str) -> Graph:
+    """Run a problem on the meta device and capture its graph."""
     space: dict[str, Any] = {"__name__": "problem"}
     with torch.device("meta"), torch.no_grad():
         exec(compile(source, "problem", "exec"), space)
@@ -55,12 +57,13 @@ def captured(source: str) -> Graph:
 
 
 def facts(path: Path) -> Problem:
+    """The facts of one problem file, without a graph if the problem does not run on the meta device."""
     source, graph = path.read_text(encoding="utf-8"), None
     level = int(path.parent.name[-1])
     if level < _NEEDS_TRANSFORMERS:
         try:
             graph = captured(source)
-        except Exception as error:  # whatever a problem does on meta tensors: it has its other facts
+        except Exception as error:  # problems may raise anything on meta tensors; the other facts remain
             print(f"no graph of {path.stem}: {type(error).__name__}: {str(error)[:80]}")
     return Problem.of(f"level{level}/{path.stem}", source, named=named_operators(path.stem), graph=graph)
 

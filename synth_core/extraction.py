@@ -48,7 +48,7 @@ def extract_programs(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def refuses(text: str) -> bool:
-    """Whether an answer refuses to write a program: it starts with a phrase of refusal and has no code."""
+    """Whether the model refused: the answer starts with a phrase such as "I'm sorry" and contains no code."""
     text = _without_thoughts(text)
     return bool(_REFUSAL.match(text[:200])) and not _find_code(text)
 

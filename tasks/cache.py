@@ -1,8 +1,8 @@
-"""When a batch counts as done already: the first of two caches (the other is per candidate, in synth_core).
+"""The cache of whole batches, as shards. synth_core has a second cache, of single candidates.
 
-A task run is recognised by its stage and the stage's version, the operator signatures of its candidates,
-the digest of everything upstream made of them, and the settings that can change what this stage makes. All
-other settings (the number of workers, a budget, a timeout of the network) leave the key alone.
+A key consists of the stage and its version, the operator signatures of the candidates, the digest of all
+work upstream, and the settings that affect the output of this stage. Other settings (the number of workers,
+a budget, a network timeout) are not part of the key.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ from tasks.versions import VALIDATION, stage_version, torch_release
 # The settings that can change what a stage makes of the same input. Each field declares its stages itself.
 MATTERS: dict[Stage, tuple[str, ...]] = {stage: settings_of(stage, Settings) for stage in Stage}
 
-# These read the folder, which other runs change, and belong to a run with all its settings. The candidates
-# that `sample` makes know no run for all that.
+# These stages read the shared folder, so their key includes the run id. The candidates that `sample` makes
+# do not depend on the run, so the key of `prompt` does not include it.
 _PER_RUN = frozenset({Stage.SAMPLE, Stage.FILTER, Stage.PERSIST})
 
 
 class Batch(Record):
-    """What the first stage is given: where the candidates of one batch come from.
+    """The input of the first stage: it says where the candidates of one batch come from.
 
-    A first attempt has `strategy` and `start`..`stop`, positions in the run. A further attempt has
-    `sources`, the finished batches of the round before whose failures are tried again.
+    First attempts have `strategy` and the positions `start` to `stop` in the run. Retries have `sources`,
+    the finished batches of the round before whose failures are tried again.
     """
 
     round: int = 0
     batch: int = 0
     strategy: str
-    parameters: str = ""  # the strategy with every value decided, as JSON
+    parameters: str = ""  # the strategy with all its values, as JSON
     start: int = 0
     stop: int = 0
     sources: tuple[Manifest, ...] = ()
 
     @property
     def digest(self) -> str:
-        """Recognises the batch, as a manifest's digest does."""
+        """Identifies the batch, as a manifest's digest does."""
         made_of = [self.parameters, self.start, self.stop, *(source.digest for source in self.sources)]
         return sha256(json.dumps(made_of))
 
     @property
     def signature(self) -> str:
-        """Nothing is sampled yet, so the batch stands for its operators."""
+        """Stands for the operator signatures, because nothing has been sampled yet."""
         return self.digest[:16]
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Where one run keeps the shards of its batches, and by which name it finds them again.
+class ShardCache:
+    """The shards of one run, by key.
 
-    texts: what else a stage depends on. root: where shards are kept instead of under output_dir, which
-    another machine may not have. settled: what `read_settled` gives.
+    texts: what else a stage's output depends on. root: the folder of the shards, if this machine cannot reach
+    output_dir. settled: the keys of settled batches, as `read_settled` returns them.
     """
 
     settings: Settings
@@ -74,8 +74,8 @@ class Shelf:
     settled: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, stage: Stage, upstream: Batch | Manifest) -> str:
-        """File-name-safe identity of this stage's work on this batch; a settled one keeps what it had."""
-        settled = self.settled.get(_work(stage, upstream))
+        """Return the key of this stage's work on this batch, a file name. A settled batch keeps its key."""
+        settled = self.settled.get(_work_id(stage, upstream))
         if settled and self.shard(stage, settled).exists():
             return settled
         dump = self.settings.model_dump(mode="json")
@@ -92,31 +92,31 @@ class Shelf:
         return self._folder / "shards" / stage / f"{key}.parquet"
 
     def find(self, stage: Stage, key: str) -> Path | None:
-        """The shard, if it was made before."""
+        """Return the shard if it exists."""
         shard = self.shard(stage, key)
         _note_use(shard)
         return shard if shard.exists() else None
 
     def settle(self, batch: Batch, manifests: Sequence[Manifest]) -> None:
-        """Note the shards of a batch that the run has persisted: for this run they are final.
+        """Record the shards of a persisted batch. They are final for this run.
 
-        Later rounds are made of what failed in it. Were it done anew, after an upgrade or because some of it
-        met an outage, they would no longer fit. It stays open only where a budget left some unasked.
-        Raises `EnvironmentFault` where the disk does not take it.
+        Later rounds retry what failed in the batch. If it were done again, after an upgrade or because it met
+        an outage, those rounds would no longer match. A batch that the budget did not cover is not settled.
+        Raises `EnvironmentFault` if the record cannot be written.
         """
         if manifests[-1].total < manifests[0].total:
             return
         upstream: list[Batch | Manifest] = [batch, *manifests[:-1]]
-        keys = {_work(m.stage, u): Path(m.path).stem for m, u in zip(manifests, upstream, strict=True)}
+        keys = {_work_id(m.stage, u): Path(m.path).stem for m, u in zip(manifests, upstream, strict=True)}
         if not keys.items() <= self.settled.items():
             place = {"round": batch.round, "batch": batch.batch}
             note_settled(self.settings.output_dir, self.run_id, keys, **place)
 
     @property
     def results(self) -> Path:
-        """Prefect's records of finished task runs; they lie here so that any server may drive the run.
+        """The folder of Prefect's records of finished task runs. Any server can resume a run from it.
 
-        They name shards by whole paths, so those of a folder that was moved since are left aside.
+        Records contain absolute paths, so a folder that has moved gets new ones.
         """
         return self._folder / "results" / sha256(self.settings.output_dir)[:8]
 
@@ -127,10 +127,10 @@ class Shelf:
 
 @dataclass
 class OperatorSignatures(CachePolicy):
-    """Prefect's cache by operator signature. A record whose shard is gone is forgotten: it can't be a hit."""
+    """Prefect's cache policy, by operator signature. A record without its shard is deleted: it is no hit."""
 
     stage: Stage = Stage.SAMPLE
-    shelf: Shelf | None = None
+    cache: ShardCache | None = None
 
     def compute_key(
         self,
@@ -139,26 +139,26 @@ class OperatorSignatures(CachePolicy):
         flow_parameters: dict[str, Any],
         **kwargs: Any,
     ) -> str:
-        assert self.shelf is not None
+        assert self.cache is not None
         upstream: Batch | Manifest = inputs["upstream"]
-        key = self.shelf.key(self.stage, upstream)
-        # By place too: a record holds the manifest, which says where in its run a batch stood. The shard of
-        # another run's batch is found nevertheless.
+        key = self.cache.key(self.stage, upstream)
+        # The name includes the position, because a record holds the manifest, which names the batch's
+        # position. Shards have no position in their key, so one run finds those of another.
         name = f"{key}-r{upstream.round:03d}-b{upstream.batch:06d}"
-        record = self.shelf.results / name
-        if self.shelf.find(self.stage, key) is None:
+        record = self.cache.results / name
+        if self.cache.find(self.stage, key) is None:
             record.unlink(missing_ok=True)
         _note_use(record)
         return name
 
 
 def _note_use(path: Path) -> None:
-    """`synth cache prune` goes by it."""
-    with contextlib.suppress(OSError):  # there is none, or it is another user's
+    """Set the time of last use, by which `synth cache prune` decides."""
+    with contextlib.suppress(OSError):  # it does not exist, or it belongs to another user
         os.utime(path)
 
 
-def _work(stage: Stage, upstream: Batch | Manifest) -> str:
+def _work_id(stage: Stage, upstream: Batch | Manifest) -> str:
     return f"{stage}:{upstream.digest[:24]}"
 
 

@@ -1,7 +1,7 @@
 """The eight stages as Prefect tasks: read a shard, call the library, write a shard, return its manifest.
 
-A candidate that fails is data. A task run fails only where the machine does (`EnvironmentFault`), so that a
-retry, a cached state and a crash mean what they say.
+A candidate that fails is data. A task run fails only if the machine fails (`EnvironmentFault`). So
+Prefect's retries and crashes always point to the machine, never to a program.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prefect.tasks import Task
 from synth_core.errors import EnvironmentFault, HopelessProvider, UsageError
 from synth_core.records import Candidate, Category, Manifest, Stage
 from synth_core.store import describe_shard, read_shard, write_shard
-from tasks.cache import Batch, OperatorSignatures, Shelf
+from tasks.cache import Batch, OperatorSignatures, ShardCache
 from tasks.versions import VALIDATION, stage_version
 
 Start = Callable[[Batch, Sequence[Candidate]], list[Candidate]]
@@ -28,12 +28,12 @@ Step = Callable[[Sequence[Candidate], Manifest], list[Candidate]]
 
 @dataclass(frozen=True)
 class Stages:
-    """What each stage does, so that simulated stages run through the very same tasks.
+    """What each stage does. Tests and benchmarks run simulated stages through the same tasks.
 
-    start: makes the candidates of a batch; for a further attempt it is given those of the batch's sources.
-    steps: stage -> function of the candidates (and of the manifest they came by) to as many, in order; only
-        the LLM's may leave out some, which it could not ask yet.
-    closed: set when the run ends, also by an interrupt; work that is still queued is then left for a resume.
+    start: makes the candidates of a batch. For a retry, it is given the candidates of the batch's sources.
+    steps: stage -> function of the candidates and their manifest. It returns as many candidates, in order.
+        Only `llm` may return fewer: those that the budget did not cover wait for a resume.
+    closed: set when the run ends, also by an interrupt. Queued work is then left for a resume.
     """
 
     start: Start
@@ -42,27 +42,27 @@ class Stages:
 
 
 class RunEnding(EnvironmentFault):
-    """The batch was not begun, because the run is being ended."""
+    """The batch was not started, because the run is ending."""
 
 
-# Seconds until each further try after a fault of the machine or the network, never after a bad program or a
-# hopeless provider. A service gets longer than this machine's disk, whose stages do the same work again and
-# find their own traces; the validation engine has by then started its children again itself.
+# Seconds before each retry after a fault of the machine or the network. A bad program or a hopeless
+# provider is never retried. A remote service gets more time than this machine's disk. The validation engine
+# restarts its children itself, so its stages are not retried.
 _DELAYS: dict[Stage, list[float]] = {Stage.LLM: [2, 4, 8], **{stage: [] for stage in VALIDATION}}
 _DELAYS_ELSEWHERE: list[float] = [1, 2]
 _JITTER = 0.5
 
 
-def stage_tasks(stages: Stages, shelf: Shelf) -> dict[Stage, Task[[Batch | Manifest], Manifest]]:
-    """The tasks of one run, in the order that a candidate walks them."""
-    return {stage: _stage_task(stage, stages, shelf) for stage in Stage}
+def stage_tasks(stages: Stages, cache: ShardCache) -> dict[Stage, Task[[Batch | Manifest], Manifest]]:
+    """Return the tasks of one run, in the order in which a candidate passes them."""
+    return {stage: _stage_task(stage, stages, cache) for stage in Stage}
 
 
-def _stage_task(stage: Stage, stages: Stages, shelf: Shelf) -> Task[[Batch | Manifest], Manifest]:
-    # The stages are closed over, not passed: a parameter would be walked, hashed and shown by Prefect.
+def _stage_task(stage: Stage, stages: Stages, cache: ShardCache) -> Task[[Batch | Manifest], Manifest]:
+    # A closure holds the stages. Prefect would traverse, hash and display them if they were a parameter.
     def run(upstream: Batch | Manifest) -> Manifest:
-        manifest, candidates = _found(stage, upstream, shelf) or _made(stage, upstream, stages, shelf)
-        _log(manifest, candidates, shelf.run_id)
+        manifest, candidates = _found(stage, upstream, cache) or _made(stage, upstream, stages, cache)
+        _log(manifest, candidates, cache.run_id)
         return manifest
 
     run.__name__ = run.__qualname__ = stage.value.replace("-", "_")
@@ -71,22 +71,22 @@ def _stage_task(stage: Stage, stages: Stages, shelf: Shelf) -> Task[[Batch | Man
         name=stage.value,
         version=stage_version(stage),
         task_run_name=f"{stage}-{{upstream.strategy}}-r{{upstream.round}}-b{{upstream.batch:04d}}",
-        cache_policy=OperatorSignatures(stage=stage, shelf=shelf),
+        cache_policy=OperatorSignatures(stage=stage, cache=cache),
         persist_result=True,
-        result_storage=shelf.results,
+        result_storage=cache.results,
         result_serializer="json",
         retries=len(delays),
         retry_delay_seconds=delays or None,
         retry_jitter_factor=_JITTER if delays else None,
-        retry_condition_fn=lambda task, run, state: not stages.closed.is_set() and _may_pass(state),
+        retry_condition_fn=lambda task, run, state: not stages.closed.is_set() and _is_transient(state),
     )(run)
 
 
 def _found(
-    stage: Stage, upstream: Batch | Manifest, shelf: Shelf
+    stage: Stage, upstream: Batch | Manifest, cache: ShardCache
 ) -> tuple[Manifest, Sequence[Candidate]] | None:
-    """A shard made by the pool's worker, or by a run that was killed before Prefect noted it."""
-    path = shelf.find(stage, shelf.key(stage, upstream))
+    """Return a shard that the pool's worker made, or a run that was killed before Prefect recorded it."""
+    path = cache.find(stage, cache.key(stage, upstream))
     if path is None:
         return None
     candidates = read_shard(path)
@@ -94,21 +94,21 @@ def _found(
 
 
 def _made(
-    stage: Stage, upstream: Batch | Manifest, stages: Stages, shelf: Shelf
+    stage: Stage, upstream: Batch | Manifest, stages: Stages, cache: ShardCache
 ) -> tuple[Manifest, Sequence[Candidate]]:
     if stages.closed.is_set():
-        raise RunEnding("the run is ending; its resume does this batch")
+        raise RunEnding("the run is ending; its resume runs this batch")
     if isinstance(upstream, Batch):
         earlier = [candidate for source in upstream.sources for candidate in read_shard(source.path)]
         candidates = stages.start(upstream, earlier)
     else:
         candidates = stages.steps[stage](read_shard(upstream.path), upstream)
-    key = shelf.key(stage, upstream)
+    key = cache.key(stage, upstream)
     if stage is Stage.LLM and not _is_final(upstream, candidates):
-        # An outage is not an answer: the shard gets a name by which only this run, once the batch is
-        # settled, finds it again.
-        key += f"-{shelf.run_id}"
-    return write_shard(shelf.shard(stage, key), candidates, **_place(stage, upstream)), candidates
+        # An outage is not an answer, so other runs must not find this shard: its name includes the run id.
+        # This run finds it once the batch is settled.
+        key += f"-{cache.run_id}"
+    return write_shard(cache.shard(stage, key), candidates, **_place(stage, upstream)), candidates
 
 
 def _place(stage: Stage, upstream: Batch | Manifest) -> dict[str, Any]:
@@ -117,13 +117,13 @@ def _place(stage: Stage, upstream: Batch | Manifest) -> dict[str, Any]:
 
 
 def _is_final(upstream: Batch | Manifest, answered: Sequence[Candidate]) -> bool:
-    """Whether all were asked, and none met a passing trouble of the provider."""
+    """Return whether all candidates were asked and none met an error of the provider that may pass."""
     errors = any(c.failure and c.failure.category is Category.PROVIDER_ERROR for c in answered)
     return isinstance(upstream, Manifest) and len(answered) == upstream.total and not errors
 
 
-def _may_pass(state: State[Any]) -> bool:
-    """Whether what the task run met is of the kind that passes."""
+def _is_transient(state: State[Any]) -> bool:
+    """Return whether the error of the task run may pass by itself."""
     try:
         state.result()
     except (HopelessProvider, RunEnding, UsageError):
@@ -131,12 +131,12 @@ def _may_pass(state: State[Any]) -> bool:
     except (EnvironmentFault, OSError):
         return True
     except Exception:
-        return False  # a mistake in our own code comes back each time
+        return False  # a bug of ours comes back each time
     return False
 
 
 def _log(manifest: Manifest, candidates: Sequence[Candidate], run_id: str) -> None:
-    """One line a task run, with the ids by which the ledger and the UI find each other."""
+    """Log one line per task run, with the ids by which one finds it in the ledger and in the UI."""
     if TaskRunContext.get() is None:
         return
     dropped = [

@@ -1,4 +1,4 @@
-"""Shards on their way between machines that share no folder: any path or URL that fsspec understands."""
+"""Copy shards between machines that share no folder, through any path or URL that fsspec understands."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import fsspec  # type: ignore[import-untyped]
 from synth_core.atomic import write_atomic
 from synth_core.errors import EnvironmentFault
 
-# What goes wrong has no common kind: each of fsspec's file systems lets its own library's faults through, and
-# one whose package is missing (s3fs, gcsfs) is an ImportError. So all of them are caught, around it alone.
+# fsspec's errors have no common class: each file system raises those of its own library, and a missing
+# package (s3fs, gcsfs) is an ImportError. So every exception is caught, but around fsspec alone.
 
 
 def send(path: Path, storage: str) -> None:
-    """Copy a shard to `storage`. Raises `EnvironmentFault` where that can't be written."""
+    """Copy a shard to `storage`. Raises `EnvironmentFault` if it cannot be written."""
     data = path.read_bytes()
     try:
         with fsspec.open(_address(storage, path), "wb", auto_mkdir=True) as target:
@@ -24,9 +24,9 @@ def send(path: Path, storage: str) -> None:
 
 
 def fetch(path: Path, storage: str) -> bool:
-    """Copy the shard of that name from `storage` to `path`; False where there is none.
+    """Copy the shard of that name from `storage` to `path`. Returns False if there is none.
 
-    Raises `EnvironmentFault` where `storage` can't be read.
+    Raises `EnvironmentFault` if `storage` cannot be read.
     """
     try:
         with fsspec.open(_address(storage, path), "rb") as source:
@@ -40,5 +40,5 @@ def fetch(path: Path, storage: str) -> bool:
 
 
 def _address(storage: str, path: Path) -> str:
-    """A shard's name says all, its stage and key included."""
+    """Return where the storage keeps a shard: under its stage and its file name."""
     return f"{storage.rstrip('/')}/{path.parent.name}/{path.name}"

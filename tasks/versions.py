@@ -1,7 +1,7 @@
-"""The version of a stage: a hash of the code and texts that decide what it makes of the same input.
+"""The version of a stage: a hash of the code and texts that determine its output for a given input.
 
-Nobody has to remember to raise a number, and work done by older code is done anew after an upgrade (answers
-of an LLM are kept apart, by prompt, so that nothing is paid for twice).
+So nobody has to remember to raise a number. After an upgrade, work done by older code is done again.
+Answers of an LLM are cached elsewhere, by prompt, so nothing is paid for twice.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ _WRITERS = ("synth_core/providers", "synth_core/synthesis", *_READERS)
 _JUDGES = ("synth_core/validation", *_READERS)
 _SAMPLERS = ("synth_core/sampling", "synth_core/strategies.py", "synth_core/filtering")
 
-# Files, or folders with all that is below them. filter and persist belong to one run and need no more.
-_DECIDE: dict[Stage, tuple[str, ...]] = {
-    Stage.SAMPLE: (*_SAMPLERS, *_PROMPTS, *_WRITERS),  # it writes the prompts of repairs, with a plan
+# Files, and folders with everything below them. The cache keys of filter and persist include the run id
+# instead.
+_SOURCES: dict[Stage, tuple[str, ...]] = {
+    Stage.SAMPLE: (*_SAMPLERS, *_PROMPTS, *_WRITERS),  # a retry may write a repair prompt, and its plan
     Stage.PROMPT: _PROMPTS,
     Stage.LLM: _WRITERS,
     Stage.EXTRACT: _READERS,
@@ -36,26 +37,26 @@ _DECIDE: dict[Stage, tuple[str, ...]] = {
 _TEXTS = (".py", ".j2", ".json", ".toml")
 
 
-def decides(stage: Stage) -> tuple[str, ...]:
-    """Files, and folders with all that is below them, whose change makes the stage's earlier work stale."""
-    return (*dict.fromkeys(_DECIDE[stage]), "synth_core/records.py")
+def sources_of(stage: Stage) -> tuple[str, ...]:
+    """Return the files and whole folders whose change makes the stage's earlier work stale."""
+    return (*dict.fromkeys(_SOURCES[stage]), "synth_core/records.py")
 
 
 @cache
 def stage_version(stage: Stage) -> str:
-    """Eight hexadecimal digits."""
-    paths = [_path(name) for name in decides(stage)]
+    """Return the version as eight hexadecimal digits."""
+    paths = [_path(name) for name in sources_of(stage)]
     sources = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     return sha256("\0".join(file.read_text("utf-8") for file in sources if file.suffix in _TEXTS))[:8]
 
 
 def torch_release() -> str:
-    """The installed release, `2.13.0` of `2.13.0+cpu`: machines with and without a GPU have other builds."""
+    """Return the installed release without the build, which differs by machine: `2.13.0` of `2.13.0+cpu`."""
     return version("torch").partition("+")[0]
 
 
-def judged_by() -> dict[str, str]:
-    """The versions here of what both sides of a hand-over must have alike; the keys are made of them."""
+def validation_versions() -> dict[str, str]:
+    """Return the versions that a run and a worker of its pool must share, because cache keys contain them."""
     return {"torch": torch_release(), **{stage.value: stage_version(stage) for stage in VALIDATION}}
 
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,27 +18,14 @@ from synth_core.validation.engine import Engine
 
 WarmUp = Callable[..., Path]
 
-# What takes longest, in that order: started late, it would leave all processes of pytest-xdist but one idle.
-_LONGEST = (
-    "test_full_disk.py",
-    "test_main_job.py",
-    "test_hostile.py",
-    "test_local_llm.py",
-    "test_up.py",
-    "test_engine.py",
-    "test_automations.py",
-    "test_corpus.py",
-    "test_keys_in_a_run.py",
-    "test_engine_pool.py",
-    "test_chaos.py",
-    "test_synth.py",
-    "test_dask_workers.py",
-)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    rank = {name: place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    """Run the files with the most slow tests first.
+
+    A long file that starts last would leave every other process of pytest-xdist idle.
+    """
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def _link(source: str, target: str) -> None:

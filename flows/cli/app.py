@@ -176,7 +176,7 @@ def up(
             name="--check",
             negative="",
             show_default=False,
-            help="Start nothing; check the server, pools, deployments and automations that exist",
+            help="Start nothing; check the server, pools and deployments that exist",
         ),
     ] = False,
     as_json: Json = False,

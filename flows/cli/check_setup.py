@@ -1,4 +1,4 @@
-"""`synth up --check`: which servers, pools, deployments and automations are missing or not ready."""
+"""`synth up --check`: which servers, pools or deployments are missing or not ready."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ def up_check(api_url: str = "", *, gpu: bool | None = None) -> Iterator[Finding]
             yield Finding("server", True, f"{where}, prefect {client.api_version()}")
             yield from _check_pools(client, serves_gpu(gpu))
             yield from _check_deployments(client)
-            yield from _check_automations(client)
 
 
 def _check_pools(client: SyncPrefectClient, gpu_expected: bool) -> Iterator[Finding]:
@@ -75,11 +74,3 @@ def _check_deployments(client: SyncPrefectClient) -> Iterator[Finding]:
         paused = "paused; resume it in the UI" if found.paused else ""
         schedules = ", ".join(str(getattr(each.schedule, "cron", each.schedule)) for each in found.schedules)
         yield Finding(name, not paused, paused or (f"cron {schedules}" if schedules else "started by hand"))
-
-
-def _check_automations(client: SyncPrefectClient) -> Iterator[Finding]:
-    from flows.prefect_server.automations import automations
-
-    for automation in automations():
-        there = bool(client.read_automations_by_name(automation.name))
-        yield Finding(automation.name, there, "in place" if there else "missing: `synth up` creates it")

@@ -1,9 +1,9 @@
-"""Carries batches through the eight stages: mapped task runs, a wave at a time, few batches in flight.
+"""Run batches through the eight stages as mapped task runs, a wave at a time, with few batches in flight.
 
-Batches flow independently of each other up to `filter`: one may be compiling while another waits for its
-LLM. `filter` and `persist` take them strictly in order, so that which of two duplicates stays does not
-depend on what finished first. A wave enters only when older batches have left: however fast the LLM
-is, no more than `window` batches wait in front of validation, and they wait on disk.
+Up to `filter`, batches do not wait for each other: one may compile while another waits for its LLM.
+`filter` and `persist` take them strictly in order. So which of two duplicates is kept does not depend on
+which batch finished first. A wave starts only after older batches have finished. However fast the LLM is,
+at most `window` batches wait for validation, and they wait on disk.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from synth_core.errors import EnvironmentFault
 from synth_core.records import Manifest, Stage
 from tasks.cache import Batch
 
-_FREE = tuple(stage for stage in Stage if stage not in (Stage.FILTER, Stage.PERSIST))
+_UNORDERED = tuple(stage for stage in Stage if stage not in (Stage.FILTER, Stage.PERSIST))
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A batch that has left: its last manifest, and what all stages dropped of it."""
+class FinishedBatch:
+    """A batch that has passed `persist`: its last manifest, and how many candidates the stages dropped."""
 
     batch: Batch
     manifest: Manifest
@@ -35,84 +35,86 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Conveyor:
-    """`tasks` of one run; at most `window` batches in flight, entering `wave` at a time.
+class BatchPipeline:
+    """The tasks of one run. At most `window` batches are in flight; `wave` batches start together.
 
-    seen: told of each manifest as its task run ends, from whatever thread; of all those of a batch before
-        it leaves.
-    hand_off: given the shards of a wave before they are validated, where another machine is to do that.
-    spent: once it says so, no further batch enters.
-    left: told of each batch that has passed `persist`, with the manifests of all stages.
+    on_manifest: called with each manifest when its task run ends, from any thread. All manifests of a batch
+        are reported before `on_finished`.
+    pool_task: if another machine validates, the task that is given the shards of a wave first.
+    is_spent: once it returns something true, no further batch starts.
+    on_finished: called with each batch that has passed `persist`, and its manifests of all stages.
     """
 
     tasks: dict[Stage, Task[..., Manifest]]
-    seen: Callable[[Manifest], None]
+    on_manifest: Callable[[Manifest], None]
     window: int
     wave: int
-    hand_off: Task[..., None] | None = None
-    spent: Callable[[], object] = lambda: False
-    left: Callable[[Batch, Sequence[Manifest]], None] = lambda batch, manifests: None
+    pool_task: Task[..., None] | None = None
+    is_spent: Callable[[], object] = lambda: False
+    on_finished: Callable[[Batch, Sequence[Manifest]], None] = lambda batch, manifests: None
 
-    def carry(self, batches: Sequence[Batch]) -> Iterator[Finished]:
-        """Run the batches; yields each that entered, in order, when it has passed `persist`.
+    def run(self, batches: Sequence[Batch]) -> Iterator[FinishedBatch]:
+        """Run the batches. Yields each one that was started, in order, when it has passed `persist`.
 
-        Raises what a task run raised, after its retries; batches ahead of it in order are finished then.
+        Raises what a task run raised after its retries. All batches before that one are finished then.
         """
-        in_flight: deque[_Chain] = deque()
+        in_flight: deque[_RunningBatch] = deque()
         for start in range(0, len(batches), self.wave):
-            entering = batches[start : start + self.wave]
-            while in_flight and len(in_flight) + len(entering) > self.window:
-                yield in_flight.popleft().finish(self.left)
-            if self.spent():
+            wave = batches[start : start + self.wave]
+            while in_flight and len(in_flight) + len(wave) > self.window:
+                yield in_flight.popleft().finish(self.on_finished)
+            if self.is_spent():
                 break
-            in_flight.extend(self._enter(entering, in_flight[-1].stages[-1] if in_flight else None))
+            in_flight.extend(self._start(wave, in_flight[-1].stages[-1] if in_flight else None))
         while in_flight:
-            yield in_flight.popleft().finish(self.left)
+            yield in_flight.popleft().finish(self.on_finished)
 
-    def _enter(self, batches: Sequence[Batch], previous: PrefectFuture[Manifest] | None) -> Iterator[_Chain]:
+    def _start(
+        self, batches: Sequence[Batch], previous: PrefectFuture[Manifest] | None
+    ) -> Iterator[_RunningBatch]:
         upstream: Any = list(batches)
         columns = []
-        handed: list[Any] = []
-        for stage in _FREE:
-            if stage is Stage.VALIDATE_EAGER and self.hand_off:
-                handed = [self.hand_off.submit(list(upstream))]
-            upstream = self.tasks[stage].map(upstream, wait_for=handed)
+        pool_runs: list[Any] = []
+        for stage in _UNORDERED:
+            if stage is Stage.VALIDATE_EAGER and self.pool_task:
+                pool_runs = [self.pool_task.submit(list(upstream))]
+            upstream = self.tasks[stage].map(upstream, wait_for=pool_runs)
             columns.append(upstream)
         for batch, *stages in zip(batches, *columns, strict=True):
             order = [previous] if previous else None
             stages.append(self.tasks[Stage.FILTER].submit(stages[-1], wait_for=order))
             stages.append(self.tasks[Stage.PERSIST].submit(stages[-1]))
             previous = stages[-1]
-            chain = _Chain(batch, handed, stages)
+            running = _RunningBatch(batch, pool_runs, stages)
             for future in stages:
-                future.add_done_callback(functools.partial(self._note, chain))
-            yield chain
+                future.add_done_callback(functools.partial(self._report, running))
+            yield running
 
-    def _note(self, chain: _Chain, future: PrefectFuture[Manifest]) -> None:
+    def _report(self, running: _RunningBatch, future: PrefectFuture[Manifest]) -> None:
         try:
-            future.wait()  # it is done; without this `state` asks the server
+            future.wait()  # the future is done, but without this `state` asks the server
             if future.state.is_completed():
-                self.seen(future.result())
+                self.on_manifest(future.result())
         finally:
-            chain.noted.release()
+            running.reported.release()
 
 
 @dataclass(frozen=True)
-class _Chain:
-    """A batch on its way: the hand-off that it waits for, if any, and its eight task runs.
+class _RunningBatch:
+    """A batch in flight: the pool's task run that it waits for, if any, and its eight task runs.
 
-    noted: released for each of the eight once it has ended and been told of.
+    reported: released once for each of the eight, after it has ended and its manifest was reported.
     """
 
     batch: Batch
-    handed: list[PrefectFuture[None]]
+    pool_runs: list[PrefectFuture[None]]
     stages: list[PrefectFuture[Manifest]]
-    noted: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    reported: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
-    def finish(self, left: Callable[[Batch, Sequence[Manifest]], None]) -> Finished:
-        """Wait for the last task run; raise the fault of the first that failed."""
+    def finish(self, on_finished: Callable[[Batch, Sequence[Manifest]], None]) -> FinishedBatch:
+        """Wait for the last task run. Raises the error of the first one that failed."""
         self.stages[-1].wait()
-        futures: list[PrefectFuture[Any]] = [*self.handed, *self.stages]
+        futures: list[PrefectFuture[Any]] = [*self.pool_runs, *self.stages]
         for future in futures:
             future.wait()
             if future.state.is_failed() or future.state.is_crashed():
@@ -121,8 +123,8 @@ class _Chain:
             name = f"r{self.batch.round}-b{self.batch.batch:04d}"
             raise EnvironmentFault(f"batch {name} did not run: {self.stages[-1].state}")
         manifests = [future.result() for future in self.stages]
-        for _ in self.stages:  # a future wakes who waits for it before it calls back
-            self.noted.acquire()
-        left(self.batch, manifests)
+        for _ in self.stages:  # a future wakes those who wait for it before it runs its callbacks
+            self.reported.acquire()
+        on_finished(self.batch, manifests)
         dropped = sum((Counter(manifest.failed) for manifest in manifests), Counter[str]())
-        return Finished(self.batch, manifests[-1], dropped)
+        return FinishedBatch(self.batch, manifests[-1], dropped)

@@ -1,6 +1,6 @@
-"""The stages that take CPU time: here by one engine, or spread over Dask workers with one engine each.
+"""Open the stages that need CPU time: one engine in this process, or one in each Dask worker.
 
-Imports no Prefect, so that a Dask worker needs none.
+This imports no Prefect, so a Dask worker does not need it.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ Admit = Callable[[Sequence[Candidate]], list[Candidate]]
 
 @contextlib.contextmanager
 def open_compute(settings: Settings, admit: Admit = list) -> Iterator[dict[Stage, Step]]:
-    """The validation stages and, with Dask, a provider that writes on this machine as the stage `llm`.
+    """Open the validation stages and, with Dask, the stage `llm` of a provider that writes without an LLM.
 
-    Calls of an LLM never go to workers: one dispatcher makes them all, so that its limits hold.
+    LLM calls never go to workers. One dispatcher makes them all, so that its limits hold.
 
-    admit: which of the candidates that a worker is to write the run's budgets leave room for.
+    admit: returns those candidates that the budget still covers, before workers write them.
     """
     if settings.runner == "thread":
         with open_validation(settings) as steps:
             yield steps
         return
-    from flows.pipeline.dask_workers import spread
+    from flows.pipeline.dask_workers import open_on_dask
 
     writes_here = find_provider(settings.model_name).writes_here
     stages = (*VALIDATION, *([Stage.LLM] if writes_here else []))
-    with spread(settings, stages, open_on_worker) as steps:
+    with open_on_dask(settings, stages, open_on_worker) as steps:
         if write := steps.get(Stage.LLM):
             steps[Stage.LLM] = lambda candidates, place: write(admit(candidates), place)
         yield steps
@@ -44,25 +44,25 @@ def open_compute(settings: Settings, admit: Admit = list) -> Iterator[dict[Stage
 
 @contextlib.contextmanager
 def open_validation(settings: Settings) -> Iterator[dict[Stage, Step]]:
-    """The two validation stages, by one engine of this process."""
+    """Open the two validation stages with one engine in this process."""
     from synth_core.validation.engine import Engine
 
     with Engine(settings.validation, settings.num_worker, cache_dir=settings.cache_dir) as engine:
         yield {
-            Stage.VALIDATE_EAGER: plain(engine.validate_eager),
-            Stage.VALIDATE_COMPILE: plain(engine.validate_compile),
+            Stage.VALIDATE_EAGER: as_step(engine.validate_eager),
+            Stage.VALIDATE_COMPILE: as_step(engine.validate_compile),
         }
 
 
 @contextlib.contextmanager
 def open_on_worker(settings: Settings) -> Iterator[dict[Stage, Step]]:
-    """What a Dask worker does."""
+    """Open the stages that a Dask worker carries out."""
     from synth_core.providers.dispatch import Dispatcher
 
     with open_validation(settings) as steps, Dispatcher(settings) as dispatcher:
-        yield {**steps, Stage.LLM: plain(dispatcher.complete)}
+        yield {**steps, Stage.LLM: as_step(dispatcher.complete)}
 
 
-def plain(function: Callable[[Sequence[Candidate]], list[Candidate]]) -> Step:
-    """A stage that asks nothing of the manifest."""
+def as_step(function: Callable[[Sequence[Candidate]], list[Candidate]]) -> Step:
+    """Turn a function of the candidates into a step, which is also given the manifest."""
     return lambda candidates, _: function(candidates)

@@ -1,7 +1,7 @@
-"""Hands shards to the deployment `validate/gpu` and waits for them there.
+"""Have the deployment `validate/gpu` validate shards, and wait for the results.
 
-The worker leaves its results under the keys that the run itself would use, so afterwards the run's own
-validation tasks find them; if the pool can't do it, the same tasks do the work here.
+The pool's worker stores its results under the keys that the run itself would use, so the run's own validation
+tasks find them afterwards. If the pool fails, these tasks do the work on this machine.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from prefect.tasks import Task
 
+from flows.prefect_server.dead_runs import SILENCE, mark_if_dead
 from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.records import Manifest, Stage, sha256
 from synth_core.settings import Settings
 from synth_core.store import Run, describe_shard, read_shard
 from synth_core.validation.engine import Engine
-from tasks.cache import Batch, Shelf
+from tasks.cache import Batch, ShardCache
 from tasks.stages import RunEnding
 from tasks.storage import fetch, send
-from tasks.versions import judged_by
+from tasks.versions import validation_versions
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -44,36 +45,38 @@ if TYPE_CHECKING:
 DEPLOYMENT = "validate/gpu"
 POOL = "gpu"
 _POLL_SECONDS = 2.0
-_START_SECONDS = 120.0  # a worker with nothing else to do may take this long to begin, on a busy server
+_START_SECONDS = 120.0  # on a busy server, an idle worker may take this long to start a flow run
 _ARRIVAL_SECONDS = 60.0  # a network file system may show another machine's new file this late
+_CHECK_SECONDS = 60.0  # between two checks whether a flow run of the pool is dead
 
 
 @dataclass
 class GpuPool:
-    """One run's view of the pool. Once it has waited in vain it asks again, but does not wait again.
+    """The pool as one run uses it. It waits for a worker only once; if none came, it no longer waits.
 
-    closed: set when the run ends; whoever waits then stops, and what was started in the pool is cancelled.
+    closed: set when the run ends. Waiting stops then, and flow runs that were started in the pool are
+    cancelled.
     """
 
     run: Run
-    shelf: Shelf
+    cache: ShardCache
     closed: threading.Event
     _given_up: bool = field(default=False)
 
     def task(self) -> Task[..., None]:
-        """The Prefect task that hands a list of shards over and ends when they are back or given up."""
+        """Return the Prefect task that has the pool validate a list of shards, and ends when that is over."""
 
-        def hand_off(upstream: list[Manifest]) -> None:
-            self.hand_off(upstream)
+        def validate(upstream: list[Manifest]) -> None:
+            self.validate(upstream)
 
-        first = "hand-off-r{upstream[0].round}-b{upstream[0].batch:04d}"
-        return task(name="hand-off", task_run_name=first, persist_result=False)(hand_off)
+        name = "validate-in-pool-r{upstream[0].round}-b{upstream[0].batch:04d}"
+        return task(name="validate-in-pool", task_run_name=name, persist_result=False)(validate)
 
-    def hand_off(self, shards: Sequence[Manifest]) -> None:
-        """Returns when the results lie on the shelf, or when the work is left to this machine.
+    def validate(self, shards: Sequence[Manifest]) -> None:
+        """Return when the results are in the shard cache, or when this machine should do the work.
 
-        Raises `EnvironmentFault` where the pool could not do it, and `pool_fallback` is "fail" or programs
-        run on a GPU that this machine lacks; `RunEnding` where the run ends meanwhile.
+        Raises `RunEnding` if the run ends meanwhile. Raises `EnvironmentFault` if the pool failed and this
+        machine must not take over: `pool_fallback` is "fail", or programs run on a GPU that it lacks.
         """
         self._pause(0)
         try:
@@ -89,22 +92,22 @@ class GpuPool:
     def _fall_back(self, trouble: str) -> None:
         settings = self.run.settings.validation
         if settings.pool_fallback == "fail":
-            what = f"{trouble}; with pool_fallback=local this machine would validate instead"
+            what = f"{trouble}; set pool_fallback=local to validate on this machine instead"
             raise EnvironmentFault(what) from None
         if settings.device == "cuda":
             try:
                 with Engine(settings, 1) as engine:
                     engine.probe()
             except UsageError as error:
-                what = f"{trouble}; nor can this machine validate instead: {error}"
+                what = f"{trouble}; nor can this machine validate: {error}"
                 raise EnvironmentFault(what) from None
-        get_run_logger().warning("run=%s %s; validating here instead", self.run.run_id, trouble)
+        get_run_logger().warning("run=%s %s; validating on this machine instead", self.run.run_id, trouble)
 
     def _missing(self, shards: Sequence[Manifest]) -> list[Manifest]:
         return [shard for shard in shards if not self._is_done(shard)]
 
     def _is_done(self, shard: Manifest) -> bool:
-        """Whether both validation stages have left their shards, as after a resume."""
+        """Return whether both validation stages have their shards, as after a resume."""
         eager = self._collect(Stage.VALIDATE_EAGER, shard)
         if eager is None:
             return False
@@ -112,13 +115,13 @@ class GpuPool:
         return self._collect(Stage.VALIDATE_COMPILE, upstream) is not None
 
     def _collect(self, stage: Stage, upstream: Batch | Manifest) -> Path | None:
-        """The stage's shard, brought here where it lies in the storage only."""
-        shard = self.shelf.shard(stage, self.shelf.key(stage, upstream))
+        """Return the stage's shard, fetched from the storage if it is only there; None if there is none."""
+        shard = self.cache.shard(stage, self.cache.key(stage, upstream))
         storage = self.run.settings.validation.pool_storage
         return shard if shard.exists() or (storage and fetch(shard, storage)) else None
 
     def _await_worker(self) -> None:
-        """Wait for the pool to have a worker, as long as `pool_wait` says."""
+        """Wait for the pool to have a worker, at most `pool_wait` seconds."""
         deadline = time.monotonic() + (0 if self._given_up else self.run.settings.validation.pool_wait)
         with get_client(sync_client=True) as client:
             while trouble := _why_idle(client):
@@ -129,7 +132,7 @@ class GpuPool:
         self._given_up = False
 
     def _await_results(self, shards: Sequence[Manifest], missing: Sequence[Manifest]) -> None:
-        """Have the deployment validate what is missing of the shards, and collect what it leaves."""
+        """Have the deployment validate the missing shards, and collect its results."""
         flow_run = self._start(shards, missing)
         self._await_end(flow_run)
         deadline, asked = time.monotonic() + _ARRIVAL_SECONDS, len(missing)
@@ -138,13 +141,15 @@ class GpuPool:
                 where = self.run.settings.validation.pool_storage or self.run.output_dir
                 raise EnvironmentFault(
                     f"{DEPLOYMENT} completed, yet of {asked} shards {len(missing)} have no result in"
-                    f" {where} (flow run {flow_run.id}); do both machines see that?"
+                    f" {where} (flow run {flow_run.id}); can both machines reach it?"
                 )
             self._pause()
 
     def _start(self, shards: Sequence[Manifest], missing: Sequence[Manifest]) -> FlowRun:
-        """A flow run for what is missing of these shards; the one that a killed run has left under way, if
-        there is one: by all of the shards it is known, for it may have done some of them since.
+        """Return a flow run that validates the missing shards.
+
+        If a killed run left such a flow run unfinished, return that one. It is found by the list of all
+        shards, because some of them may have been validated since.
         """
         storage = self.run.settings.validation.pool_storage
         if storage:
@@ -154,7 +159,7 @@ class GpuPool:
             "settings": _for_worker(self.run.settings).model_dump(mode="json"),
             "run_id": self.run.run_id,
             "shards": [shard.model_dump(mode="json") for shard in missing],
-            "versions": judged_by(),
+            "versions": validation_versions(),
         }
         key = sha256(json.dumps([self.run.run_id, *(shard.digest for shard in shards)]))
         attempt = 0
@@ -164,7 +169,7 @@ class GpuPool:
                     DEPLOYMENT, parameters=parameters, timeout=0, idempotency_key=f"{key}-{attempt}"
                 )
             except ObjectNotFound:
-                what = f"there is no deployment {DEPLOYMENT} (prefect deploy --all makes it)"
+                what = f"there is no deployment {DEPLOYMENT} (create it: prefect deploy --all)"
                 raise EnvironmentFault(what) from None
             flow_run = cast("FlowRun", started)
             if flow_run.state is None or not (flow_run.state.is_final() or flow_run.state.is_cancelling()):
@@ -172,8 +177,9 @@ class GpuPool:
             attempt += 1
 
     def _await_end(self, flow_run: FlowRun) -> None:
-        """Wait for the flow run as long as it gets on; cancel it where it does not, or nobody waits."""
+        """Wait until the flow run has ended. Cancel it if it makes no progress, or if this run ends."""
         stuck_since: float | None = None
+        next_check = time.monotonic() + SILENCE.total_seconds()
         with get_client(sync_client=True) as client:
             try:
                 while not (state := _state(client, flow_run)).is_final():
@@ -182,6 +188,9 @@ class GpuPool:
                     patience = max(patience, self.run.settings.validation.pool_wait)
                     if stuck_since and time.monotonic() - stuck_since >= patience:
                         raise EnvironmentFault(trouble)
+                    if time.monotonic() >= next_check:
+                        next_check = time.monotonic() + _CHECK_SECONDS
+                        mark_if_dead(flow_run.id)  # then its state is final
                     self._pause()
             except EnvironmentFault:
                 client.set_flow_run_state(flow_run.id, Cancelling())
@@ -192,11 +201,11 @@ class GpuPool:
 
     def _pause(self, seconds: float | None = None) -> None:
         if self.closed.wait(_POLL_SECONDS if seconds is None else seconds):
-            raise RunEnding("the run is ending; its resume hands these shards over")
+            raise RunEnding("the run is ending; its resume validates these shards")
 
 
 def _for_worker(settings: Settings) -> Settings:
-    """Without what was decided for this machine: how many cores it has, where its caches lie, its Dask."""
+    """Drop what was decided for this machine: its number of cores, its cache folder, its Dask cluster."""
     return settings.model_copy(
         update={"runner": "thread", "dask_address": "", "num_worker": 0, "cache_dir": ""}
     )
@@ -209,9 +218,9 @@ def _state(client: SyncPrefectClient, flow_run: FlowRun) -> State:
 
 
 def _why_stuck(client: SyncPrefectClient, state: State) -> tuple[str, float]:
-    """What keeps a flow run in this state from getting on (empty: nothing), and the least patience with it.
+    """Return why a flow run in this state makes no progress (empty: it does), and how long to tolerate that.
 
-    Behind other flow runs of the pool it waits its turn, however long they take.
+    A flow run that waits behind others of the pool is not stuck, however long they take.
     """
     if not (state.is_scheduled() or state.is_pending()):
         return _why_idle(client, begun=True), 0.0
@@ -221,7 +230,7 @@ def _why_stuck(client: SyncPrefectClient, state: State) -> tuple[str, float]:
 
 
 def _why_idle(client: SyncPrefectClient, *, begun: bool = False) -> str:
-    """What keeps the pool from starting flow runs, or from ending one that has begun; empty: nothing."""
+    """Return why the pool cannot start flow runs, or finish one that has begun; empty if it can."""
     try:
         paused = client.read_work_pool(POOL).is_paused
         workers = client.read_workers_for_work_pool(POOL)

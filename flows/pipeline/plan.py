@@ -62,7 +62,7 @@ def plan_new(settings: Settings, fetch: FetchKey = fetch_key) -> Plan:
     Raises `UsageError` for a strategy, a prompt file or a Secret block that cannot be read.
     """
     run = plan_run(settings)
-    return plan_of(run.model_copy(update={"settings": sized(run.settings)}), fetch)
+    return plan_of(run.model_copy(update={"settings": with_batch_size(run.settings)}), fetch)
 
 
 @contextlib.contextmanager
@@ -107,7 +107,7 @@ def batch_size(settings: Settings) -> int:
     )
 
 
-def sized(settings: Settings) -> Settings:
+def with_batch_size(settings: Settings) -> Settings:
     """The same resolved settings with the batch size decided, for the run's record.
 
     Older records leave it open. Such a run goes on with what `batch_size` gives.

@@ -1,4 +1,4 @@
-"""How far a run is: counted from the manifests as task runs end, cached ones too."""
+"""Count how far a run is, from the manifests of finished task runs, cached ones included."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from synth_core.records import Manifest, Record, Stage
 
 @dataclass(frozen=True)
 class Progress:
-    """A snapshot.
+    """A snapshot of a run.
 
-    planned: attempts that are known to come or done; grows when failures are tried again.
-    done: stage -> attempts that left it. alive: stage -> those of them still alive.
-    rejected: category -> attempts. seconds: at work, in earlier sessions too. spend: the dispatcher's
-    snapshot (calls, tokens, cost), None before it.
+    planned: attempts that are planned or done; it grows when failures are tried again.
+    done: stage -> attempts that have passed through it. alive: stage -> those that it let through.
+    rejected: category -> attempts. seconds: time at work, earlier sessions included. spend: the dispatcher's
+    snapshot (calls, tokens, cost); None before there is one.
     """
 
     planned: int
@@ -33,11 +33,10 @@ class Progress:
 
 
 class RunSummary(Record):
-    """What a run came to.
+    """The result of a run, its earlier sessions included.
 
-    All of it counts for the whole run, its earlier sessions included. attempted counts every attempt, first
-    ones and further ones: accepted and rejected add up to it. wall_s: seconds at work, without the pauses
-    between sessions.
+    attempted: all attempts, retries included; it is the sum of accepted and rejected. wall_s: seconds at
+    work, without the pauses between sessions.
     """
 
     run_id: str
@@ -49,15 +48,15 @@ class RunSummary(Record):
     calls: int
     wall_s: float
     report: str
-    short: bool = False  # ended before what was asked for was reached
-    budget_spent: str = ""  # which budget ended it early, if one did
+    short: bool = False  # fewer programs were accepted than asked for
+    budget_spent: str = ""  # the budget that ended the run early; empty if none did
 
 
 @dataclass
-class Tally:
-    """Adds up manifests from many threads and tells the observer.
+class ProgressTracker:
+    """Adds up manifests from many threads and calls the observer.
 
-    earlier_s: seconds for which earlier sessions of the run were at work.
+    earlier_s: seconds that earlier sessions of the run were at work.
     """
 
     observer: Callable[[Progress], None] | None = None
@@ -71,18 +70,18 @@ class Tally:
     failed: dict[Stage, Counter[str]] = field(default_factory=lambda: {stage: Counter() for stage in Stage})
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def plan(self, attempts: int, *, round: int) -> None:  # noqa: A002  the word that Manifest uses
+    def plan(self, attempts: int, *, round: int) -> None:  # noqa: A002  named as in Manifest
         with self._lock:
             self.planned += attempts
             self.round = round
-            self._tell()
+            self._notify()
 
     def add(self, manifest: Manifest) -> None:
         with self._lock:
             self.done[manifest.stage] += manifest.total
             self.alive[manifest.stage] += manifest.alive
             self.failed[manifest.stage].update(manifest.failed)
-            self._tell()
+            self._notify()
 
     @property
     def seconds(self) -> float:
@@ -113,6 +112,6 @@ class Tally:
                 spend=self.spend(),
             )
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self.observer:
             self.observer(self.snapshot())

@@ -1,4 +1,4 @@
-"""Whose work a run is: a flow goes on with runs that were cut short, and notes how its own ended."""
+"""Resume runs that were interrupted, and record how a run ended."""
 
 from __future__ import annotations
 
@@ -13,55 +13,55 @@ from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.runtime import flow_run
 
 from flows.prefect_server.connection import is_outage
-from flows.prefect_server.dead_runs import crash_flow_run
+from flows.prefect_server.dead_runs import mark_crashed
 from flows.prefect_server.locks import lock_run
 from synth_core.errors import EnvironmentFault, SynthError, UsageError
 from synth_core.store import Run, RunState, continue_run, finish_run, load_run, run_ids
 
-# What passes by itself, an outage or a full disk as well as an interrupt: the next scheduled run goes on with
-# the run then, so many times in a row at most. A mistake or a bug comes back until a person has seen to it.
-# Prefect raises the CancelledError where the flow run has lost its place among those that may run at once.
-_PASSING = (
+# Errors that may pass by themselves, such as an outage, a full disk or an interrupt. The next scheduled run
+# resumes a run that ended like this, at most `_MAX_TAKEOVERS` times in a row. A mistake or a bug needs a
+# person first. Prefect raises CancelledError if the flow run lost its concurrency slot.
+_TRANSIENT = (
     KeyboardInterrupt,
     TerminationSignal,
     asyncio.CancelledError,
     EnvironmentFault,
     OSError,
 )
-_MOST_TAKEOVERS = 5
-_GOES_ON = "Its process is gone; another flow run goes on with the work."
+_MAX_TAKEOVERS = 5
+_RESUMED = "Its process is gone; another flow run resumes the work."
 
 
-def go_on_with_cut_short(output_dir: str, work_on: Callable[[Run], object]) -> None:
-    """Do what is left of the folder's runs that were cut short; one that can't go on stops nothing else."""
+def resume_interrupted_runs(output_dir: str, work_on: Callable[[Run], object]) -> None:
+    """Finish the folder's interrupted runs. A run that cannot be resumed does not stop the others."""
     log = get_run_logger()
     for run_id in run_ids(output_dir):
-        run = _cut_short(output_dir, run_id)
+        run = _interrupted_run(output_dir, run_id)
         if run is None:
             continue
         with lock_run(run.folder) as free:
-            # Read again: whoever held the lock a moment ago may have finished it.
-            run = _cut_short(output_dir, run_id) if free else None
+            # Read it again: the process that held the lock a moment ago may have finished the run.
+            run = _interrupted_run(output_dir, run_id) if free else None
             if run is None:
-                log.info("run=%s is at work in another process, or has just ended", run_id)
+                log.info("run=%s: another process works on it, or it has just ended", run_id)
                 continue
             try:
                 work_on(take_over(run, run.takeovers + 1))
             except Exception as error:
                 if _is_cancelled():
                     raise
-                what = "run=%s was taken up and failed: %s"
+                what = "run=%s was resumed and failed: %s"
                 log.error(what, run_id, error, exc_info=not isinstance(error, SynthError))
 
 
 @contextlib.contextmanager
-def its_end_noted(run: Run) -> Iterator[None]:
-    """Around the work on a run whose lock the caller holds: what it raises is told by the run's record."""
+def record_outcome(run: Run) -> Iterator[None]:
+    """Record in the run's record what the block raises. The caller holds the run's lock."""
     try:
         yield
     except BaseException as error:
-        goes_on = _passes(error) and not _is_cancelled()
-        finish_run(run, RunState.INTERRUPTED if goes_on else RunState.FAILED)
+        resumable = _is_transient(error) and not _is_cancelled()
+        finish_run(run, RunState.INTERRUPTED if resumable else RunState.FAILED)
         raise
 
 
@@ -69,8 +69,11 @@ def flow_run_id() -> str:
     return str(flow_run.get_id() or "")
 
 
-def _cut_short(output_dir: str, run_id: str) -> Run | None:
-    """The run, if it was interrupted or says it runs, which without its lock means that it was killed."""
+def _interrupted_run(output_dir: str, run_id: str) -> Run | None:
+    """Return the run if it was interrupted or killed.
+
+    A killed run still says that it is running. The caller takes its lock, which proves that it is not.
+    """
     log = get_run_logger()
     try:
         run = load_run(output_dir, run_id)
@@ -79,8 +82,8 @@ def _cut_short(output_dir: str, run_id: str) -> Run | None:
         return None
     if run.state not in (RunState.RUNNING, RunState.INTERRUPTED):
         return None
-    if run.takeovers >= _MOST_TAKEOVERS:
-        what = "run=%s was taken up %d times in a row and never ended; it is left to `synth resume --run %s`"
+    if run.takeovers >= _MAX_TAKEOVERS:
+        what = "run=%s was resumed %d times in a row and never ended; resume it by `synth resume --run %s`"
         log.warning(what, run_id, run.takeovers, run_id)
         return None
     return run
@@ -89,26 +92,26 @@ def _cut_short(output_dir: str, run_id: str) -> Run | None:
 def take_over(run: Run, takeovers: int = 0) -> Run:
     """The run as this flow run's; `takeovers` counts how often in a row that came by itself.
 
-    Its lock is free, so the flow run that worked on it has ended or was killed, with one exception: a flow
-    run that had taken it up goes on with other work when it has noted how it ended.
+    The run's lock was free, so the flow run that worked on it has ended or was killed. There is one
+    exception: a flow run that resumed it automatically and recorded its end goes on with other work.
     """
-    goes_on = run.takeovers and run.state is not RunState.RUNNING
-    if run.flow_run_id != flow_run_id() and not goes_on:
-        crash_flow_run(run.flow_run_id, _GOES_ON)
+    still_works = run.takeovers and run.state is not RunState.RUNNING
+    if run.flow_run_id != flow_run_id() and not still_works:
+        mark_crashed(run.flow_run_id, _RESUMED)
     return continue_run(run, flow_run_id=flow_run_id(), takeovers=takeovers)
 
 
-def _passes(error: BaseException) -> bool:
-    return isinstance(error, _PASSING) or (isinstance(error, Exception) and is_outage(error))
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, _TRANSIENT) or (isinstance(error, Exception) and is_outage(error))
 
 
 def _is_cancelled() -> bool:
-    """Whether a person cancelled this flow run; then nothing goes on with it by itself.
+    """Return whether a person cancelled this flow run. A cancelled run is not resumed automatically.
 
-    Where the server is out of reach nobody can have.
+    If the server cannot be reached, nobody can have cancelled it.
     """
-    silent = (ObjectNotFound, ValueError, HTTPError)
-    with contextlib.suppress(*silent), get_client(sync_client=True) as client:
+    unknown = (ObjectNotFound, ValueError, HTTPError)
+    with contextlib.suppress(*unknown), get_client(sync_client=True) as client:
         state = client.read_flow_run(UUID(flow_run_id())).state
         return state is not None and (state.is_cancelling() or state.is_cancelled())
     return False

@@ -1,4 +1,4 @@
-"""Which batches a run is made of: first attempts by strategy, then rounds of further attempts."""
+"""Plan the batches of a run: first attempts by strategy, then rounds of retries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from flows.pipeline.batches import Finished
+from flows.pipeline.batches import FinishedBatch
 from flows.pipeline.plan import batch_size
 from synth_core.records import Manifest
 from synth_core.sampling import sample
@@ -20,47 +20,52 @@ _LOWEST_YIELD = 0.05  # what is assumed when nothing was accepted yet; keeps a r
 
 @dataclass(frozen=True)
 class Round:
-    """One pass: its batches, and how many candidates they hold together."""
+    """One pass over a list of batches, with their number of candidates in total."""
 
     number: int
     batches: tuple[Batch, ...]
     candidates: int
 
 
-def go_through_rounds(
+def run_rounds(
     settings: Settings,
     strategies: Sequence[tuple[Strategy, str]],
-    carry: Callable[[Round], list[Finished]],
-    spent: Callable[[], object] = lambda: False,
+    run_round: Callable[[Round], list[FinishedBatch]],
+    is_spent: Callable[[], object] = lambda: False,
 ) -> None:
-    """Plan each round from what became of the one before; `carry` runs it and gives its batches in order
-    (all of them, unless the budget ends it).
+    """Plan and run one round after the other, each from the results of the one before.
 
-    Without `num_accepted` a run is `num_total_samples` first attempts and the further attempts that follow
-    from them. With it, rounds go on until that many are accepted or the first attempts are used up. No round
-    follows once `spent` says that the budget is.
+    Without `num_accepted`, a run has `num_total_samples` first attempts and their retries. With it, the run
+    ends when that many programs are accepted, or when no first attempt is left. It also ends once `is_spent`
+    returns something true.
+
+    run_round: runs a round and returns its batches in order, all of them unless the budget ends it.
     """
     size = batch_size(settings)
     first = accepted = attempted = 0
-    lots: list[_Lot] = []
+    planned: list[_PlannedBatch] = []
     for number in itertools.count():
-        wanted = _how_many_first(settings, first, accepted, attempted, sum(lot.candidates for lot in lots))
-        lots += _first_attempts(strategies, first, wanted, size)
-        if not lots:
+        wanted = _count_first_attempts(
+            settings, first, accepted, attempted, sum(each.candidates for each in planned)
+        )
+        planned += _first_attempts(strategies, first, wanted, size)
+        if not planned:
             return
-        batches = (lot.batch.model_copy(update={"round": number, "batch": i}) for i, lot in enumerate(lots))
-        this = Round(number, tuple(batches), sum(lot.candidates for lot in lots))
-        finished = carry(this)
+        batches = (
+            each.batch.model_copy(update={"round": number, "batch": i}) for i, each in enumerate(planned)
+        )
+        this = Round(number, tuple(batches), sum(each.candidates for each in planned))
+        finished = run_round(this)
         first, attempted = first + wanted, attempted + this.candidates
         accepted += sum(done.manifest.alive for done in finished)
-        if spent() or (settings.num_accepted and accepted >= settings.num_accepted):
+        if is_spent() or (settings.num_accepted and accepted >= settings.num_accepted):
             return
-        lots = list(_further_attempts(settings, finished, [lot.attempt for lot in lots], size))
+        planned = list(_retries(settings, finished, [each.attempt for each in planned], size))
 
 
 @dataclass(frozen=True)
-class _Lot:
-    """A batch before it has its place in a round."""
+class _PlannedBatch:
+    """A batch that has no number in a round yet."""
 
     batch: Batch
     attempt: int
@@ -69,18 +74,18 @@ class _Lot:
 
 def _first_attempts(
     strategies: Sequence[tuple[Strategy, str]], first: int, wanted: int, size: int
-) -> Iterator[_Lot]:
+) -> Iterator[_PlannedBatch]:
     known = [strategy for strategy, _ in strategies]
     for strategy, indices in sample.divide(known, first, wanted):
         _, parameters = strategies[known.index(strategy)]  # equal ones have equal texts
         for start in range(indices.start, indices.stop, size):
             stop = min(start + size, indices.stop)
             batch = Batch(strategy=strategy.name, parameters=parameters, start=start, stop=stop)
-            yield _Lot(batch, attempt=0, candidates=stop - start)
+            yield _PlannedBatch(batch, attempt=0, candidates=stop - start)
 
 
-def _how_many_first(settings: Settings, first: int, accepted: int, attempted: int, pending: int) -> int:
-    """How many first attempts the next round makes, `first` having been made and `pending` being retried."""
+def _count_first_attempts(settings: Settings, first: int, accepted: int, attempted: int, pending: int) -> int:
+    """Return how many first attempts the next round makes. `first` were made, `pending` are being retried."""
     left = settings.num_total_samples - first
     if not settings.num_accepted:
         return left
@@ -91,10 +96,10 @@ def _how_many_first(settings: Settings, first: int, accepted: int, attempted: in
     return max(0, min(math.ceil(missing / share), left))
 
 
-def _further_attempts(
-    settings: Settings, finished: Sequence[Finished], attempts: Sequence[int], size: int
-) -> Iterator[_Lot]:
-    """Neighbouring batches of one strategy and attempt, joined until their failures fill a batch."""
+def _retries(
+    settings: Settings, finished: Sequence[FinishedBatch], attempts: Sequence[int], size: int
+) -> Iterator[_PlannedBatch]:
+    """Join the failures of neighbouring batches of one strategy and attempt until they fill a batch."""
     if settings.on_failure == "drop":
         return
     again = [
@@ -111,11 +116,11 @@ def _further_attempts(
             sources.append(done.manifest)
             count += failures
             if count >= size:
-                yield _again(strategy, attempt, sources, count)
+                yield _retry(strategy, attempt, sources, count)
                 sources, count = [], 0
         if sources:
-            yield _again(strategy, attempt, sources, count)
+            yield _retry(strategy, attempt, sources, count)
 
 
-def _again(strategy: str, attempt: int, sources: Sequence[Manifest], count: int) -> _Lot:
-    return _Lot(Batch(strategy=strategy, sources=tuple(sources)), attempt + 1, count)
+def _retry(strategy: str, attempt: int, sources: Sequence[Manifest], count: int) -> _PlannedBatch:
+    return _PlannedBatch(Batch(strategy=strategy, sources=tuple(sources)), attempt + 1, count)

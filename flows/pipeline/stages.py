@@ -1,4 +1,4 @@
-"""The real stages of a run, with what they share: one dispatcher, one validation engine, one filter."""
+"""The real stages of a run and what they share: one dispatcher, one validation engine, one filter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.pipeline.compute import open_compute, plain
+from flows.pipeline.compute import as_step, open_compute
 from flows.pipeline.plan import Plan
 from synth_core.filtering import refuse_held
 from synth_core.prompting import own_text
@@ -23,11 +23,11 @@ from tasks.stages import Stages, Step
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """The stages of one run; `spend` is what the provider's calls came to so far, `budget_spent` says which
-    budget left no room for a call, and is empty while there is room.
+class RunStages:
+    """The stages of one run.
 
-    texts: what else a stage's output depends on, for the cache key: prompt templates of the user's own.
+    spend: returns the calls, tokens and cost so far. budget_spent: returns which budget is used up; empty if
+    none is. texts: what else a stage's output depends on, for its cache key: the user's own prompt templates.
     """
 
     stages: Stages
@@ -36,11 +36,11 @@ class Workshop:
     texts: dict[Stage, str] = field(default_factory=dict)
 
 
-OpenWorkshop = Callable[[Plan], contextlib.AbstractContextManager[Workshop]]
+OpenStages = Callable[[Plan], contextlib.AbstractContextManager[RunStages]]
 
 
 @contextlib.contextmanager
-def open_workshop(plan: Plan) -> Iterator[Workshop]:
+def open_stages(plan: Plan) -> Iterator[RunStages]:
     """Start what the run needs and end it in order, also when the run is interrupted."""
     from synth_core.extraction import extract_programs
     from synth_core.filtering import Filter
@@ -53,23 +53,23 @@ def open_workshop(plan: Plan) -> Iterator[Workshop]:
         stack.callback(dispatcher.close)
         filter_ = Filter(run.output_dir, run.run_id, settings.skip_filters)
         steps: dict[Stage, Step] = {
-            Stage.PROMPT: plain(functools.partial(render_prompts, texts=run.prompts)),
-            Stage.LLM: lambda candidates, _: only_asked(dispatcher.complete(candidates)),
-            Stage.EXTRACT: plain(extract_programs),
+            Stage.PROMPT: as_step(functools.partial(render_prompts, texts=run.prompts)),
+            Stage.LLM: lambda candidates, _: drop_unasked(dispatcher.complete(candidates)),
+            Stage.EXTRACT: as_step(extract_programs),
             **stack.enter_context(open_compute(settings, dispatcher.admit)),
-            Stage.FILTER: plain(filter_.apply),
-            Stage.PERSIST: functools.partial(keep, run),
+            Stage.FILTER: as_step(filter_.apply),
+            Stage.PERSIST: functools.partial(persist_batch, run),
         }
-        yield Workshop(
-            Stages(functools.partial(start, run, seen=_watch(run)), steps),
+        yield RunStages(
+            Stages(functools.partial(sample_batch, run, seen=_watch(run)), steps),
             dispatcher.snapshot,
             lambda: dispatcher.budget_spent,
             _templates(plan),
         )
 
 
-def only_asked(completed: Sequence[Candidate]) -> list[Candidate]:
-    """Without those that no budget was left for: they have not failed, and a resumed run asks them."""
+def drop_unasked(completed: Sequence[Candidate]) -> list[Candidate]:
+    """Drop the candidates that the budget did not cover. They have not failed: a resumed run asks them."""
     return [c for c in completed if not c.completion or c.completion.outcome is not Outcome.OVER_BUDGET]
 
 
@@ -79,12 +79,12 @@ def _templates(plan: Plan) -> dict[Stage, str]:
     return {Stage.PROMPT: "\0".join(filter(None, texts))}
 
 
-def start(
+def sample_batch(
     run: Run, batch: Batch, earlier: Sequence[Candidate], seen: Callable[[], Seen] = Seen
 ) -> list[Candidate]:
-    """The candidates of a batch: first attempts, or further ones at what failed in `earlier`.
+    """Return the candidates of a batch: first attempts, or retries of those that failed in `earlier`.
 
-    seen: what the folder holds by now, which only the sampler `coverage` asks for.
+    seen: returns what the folder holds by now. Only the sampler `coverage` needs it.
     """
     settings = run.settings
     if batch.sources:
@@ -97,7 +97,7 @@ def start(
 
 
 def _watch(run: Run) -> Callable[[], Seen]:
-    """What the folder's ledgers hold, this run's included: read when first asked, then only what is new."""
+    """Return a function that reads the folder's ledgers: all rows at the first call, then only new ones."""
     attempts, seen, lock = Attempts(run.output_dir), Seen(), threading.Lock()
 
     def follow() -> Seen:
@@ -109,8 +109,8 @@ def _watch(run: Run) -> Callable[[], Seen]:
     return follow
 
 
-def keep(run: Run, candidates: Sequence[Candidate], manifest: Manifest) -> list[Candidate]:
-    """Write the programs, then the ledger: an accepted program is on disk before any record says so."""
+def persist_batch(run: Run, candidates: Sequence[Candidate], manifest: Manifest) -> list[Candidate]:
+    """Write the programs, then the ledger, so that a program is on disk before the ledger names it."""
     kept = persist(candidates, run)
     append_ledger(run, kept, round=manifest.round, batch=manifest.batch)
     return kept

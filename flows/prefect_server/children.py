@@ -1,7 +1,8 @@
-"""Child processes of `synth up`: logs, restarts, and an end together with the parent.
+"""Child processes of this package: started with a log, restarted with a backoff, ended with their parent.
 
-`python -m flows.prefect_server.children MODULE ARGUMENTS` runs that module as a command that ends when its
-standard input ends. So it cannot outlive the parent that holds the other end, however the parent dies.
+A child ends when its standard input ends. The parent holds the other end of that pipe, so no child outlives
+its parent, however the parent dies. The server's child watches its input itself. `python -m
+flows.prefect_server.children MODULE ARGUMENTS` does it for a module that does not, such as Prefect's worker.
 """
 
 from __future__ import annotations
@@ -9,32 +10,69 @@ from __future__ import annotations
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-_LONGEST_LOG = 2**20  # bytes; a child that dies again and again fills no disk
-_SHORT_LIFE = 60.0
-_FIRST_PAUSE = 0.1
-PATIENCE = 20.0  # seconds from the end of standard input, and SIGTERM with it, to SIGKILL
+GRACE_SECONDS = 20.0  # from the end of standard input, when SIGTERM is sent, to SIGKILL
+_MAX_LOG_BYTES = 2**20  # a child that dies again and again must not fill the disk
+_SHORT_LIFE = 60.0  # seconds
+_FIRST_PAUSE = 0.1  # seconds
+
+
+def start_child(
+    arguments: Sequence[str], variables: Mapping[str, str], log: Path, pass_fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start Python as a child of this process.
+
+    variables: the whole environment of the child. log: the file that its output is appended to.
+    """
+    with open_log(log) as output:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            pass_fds=pass_fds,
+            start_new_session=True,  # Ctrl-C goes to the parent, which then ends the child in order
+        )
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """The log of a child, to go on with: what an earlier one said last stays.
+    """Open a child's log for appending, so that the last words of an earlier child stay.
 
-    A long one is put aside under the name of `path` with `.1`, and replaces the one put aside before.
+    A log that has grown long is renamed to `PATH.1` first and replaces the previous `PATH.1`.
     """
-    if path.exists() and path.stat().st_size > _LONGEST_LOG:
+    if path.exists() and path.stat().st_size > _MAX_LOG_BYTES:
         path.replace(path.with_name(f"{path.name}.1"))
     return path.open("ab")
 
 
-class Restarts:
-    """When a child that died is to start again: at once, but later and later if it keeps dying young.
+def ask_to_end(child: subprocess.Popen[bytes]) -> None:
+    """End the child's standard input. Returns at once."""
+    assert child.stdin is not None
+    child.stdin.close()
 
-    longest: most seconds to wait. in_a_row: lives of less than a minute without a longer one in between.
+
+def end_child(child: subprocess.Popen[bytes], patience: float = GRACE_SECONDS + 5) -> None:
+    """Ask the child to end and wait for that; kill it after `patience` seconds."""
+    ask_to_end(child)
+    try:
+        child.wait(patience)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+class RestartBackoff:
+    """When a child that died should start again: at once, but later and later if it keeps dying young.
+
+    longest: the most seconds to wait. in_a_row: how many lives in a row lasted less than a minute.
     """
 
     def __init__(self, longest: float) -> None:
@@ -46,29 +84,30 @@ class Restarts:
         self._began = time.monotonic()
 
     def died(self) -> float:
-        """Count the death; seconds to wait before the next life."""
+        """Count the death. Returns the seconds to wait before the next start."""
         self.in_a_row = self.in_a_row + 1 if time.monotonic() - self._began < _SHORT_LIFE else 0
         return min(self._longest, _FIRST_PAUSE * 2.0**self.in_a_row)
 
 
 def last_line(log: Path) -> str:
-    """What a child said last, without surrounding blanks; empty where it said nothing."""
+    """Return the last line of a child's log, stripped; empty if the log is empty."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1].strip() if lines else ""
 
 
-def _watch() -> None:
-    os.read(0, 1)  # nothing is ever written: this returns at the end of the input
+def _end_with_parent() -> None:
+    os.read(0, 1)  # the parent never writes, so this returns when the input ends
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(PATIENCE)
+    time.sleep(GRACE_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    # A script's background jobs ignore SIGINT, and so would this, which Prefect's workers end by.
+    # A shell's background jobs ignore SIGINT, and their children inherit that. Prefect's workers end by
+    # SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.Thread(target=_watch, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

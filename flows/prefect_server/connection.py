@@ -1,4 +1,4 @@
-"""Prefect's settings for a stretch of this process, whether or not Prefect has been imported yet."""
+"""Set Prefect's settings for a while, whether or not Prefect has been imported yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-# Prefect's own lines and tracebacks; what a person needs to know comes from the command itself.
+# Mutes Prefect's own log lines and tracebacks. The command itself says what a person needs to know.
 MUTED: dict[str, str] = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
@@ -22,10 +22,10 @@ _DRAIN_SECONDS = 30.0
 
 @contextlib.contextmanager
 def connected(variables: Mapping[str, str]) -> Iterator[None]:
-    """Prefect talks to the server that `variables` name, else to the user's own, while this lasts.
+    """Connect Prefect to the server that `variables` name, else to the user's own, during the block.
 
-    Of other settings, the user's own go first. At the end the last events and log lines are sent, while the
-    server still listens.
+    For all other settings, what the user has set wins over `variables`. At the end, the remaining events and
+    log lines are sent while the server still listens.
     """
     with environment(variables):
         from prefect.logging.configuration import setup_logging
@@ -42,9 +42,9 @@ def connected(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables that the user did not set himself; put things back afterwards.
+    """Set the variables that the user has not set, and restore the environment afterwards.
 
-    The server is no matter of taste: who names one means that one, whatever the user's own is.
+    Variables that name the server are set even if the user has set them: the caller means that server.
     """
     ours = {name: text for name, text in variables.items() if name in _SERVER or name not in os.environ}
     before = {name: os.environ[name] for name in ours if name in os.environ}
@@ -58,7 +58,7 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def server_is_configured() -> bool:
-    """Whether the user has a server: asked without importing Prefect, which takes a second."""
+    """Return whether the user has configured a server. Avoids importing Prefect, which takes a second."""
     if os.environ.get("PREFECT_API_URL"):
         return True
     home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
@@ -71,7 +71,7 @@ def server_is_configured() -> bool:
 
 
 def server_fault() -> str:
-    """Why the server that Prefect is connected to is of no use, and what to do; empty where it answers."""
+    """Return why the server cannot be used and what to do about it; empty if the server can be used."""
     from httpx import HTTPStatusError
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL
@@ -80,7 +80,7 @@ def server_fault() -> str:
         if error := client.api_healthcheck():
             return out_of_reach(error)
         try:
-            client.hello()  # the health check asks for no login
+            client.hello()  # the health check needs no login
         except HTTPStatusError as error:
             if error.response.status_code not in (401, 403):
                 raise
@@ -91,7 +91,7 @@ def server_fault() -> str:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether Prefect's client met a server that did not answer, or could not; a refusal is an answer."""
+    """Return whether an error of Prefect's client means that the server is down. A refusal does not."""
     from httpx import HTTPStatusError, TransportError
 
     if isinstance(error, HTTPStatusError):
@@ -100,7 +100,7 @@ def is_outage(error: Exception) -> bool:
 
 
 def out_of_reach(error: Exception) -> str:
-    """What an error of Prefect's client means to the user whose server it is."""
+    """Return a message for the user whose server did not answer."""
     from prefect.settings import PREFECT_API_URL
 
     said = " ".join(str(error).split()) or type(error).__name__

@@ -1,15 +1,15 @@
-"""Runs whose process is gone and that could not say so: the server's history shows them as Crashed.
+"""Mark runs as Crashed whose process was killed.
 
-The automation of automations.py marks flow runs as soon as their heartbeats stop. It depends on events, and
-Prefect's server does not keep them all: it loses those in its memory when it dies, it holds back for 15
-minutes an event that follows a lost one, and at its start it drops what it expected while it was down. So
-each start of a run also looks at states and heartbeats, which the database keeps.
+A killed process cannot report its own end, and a Prefect server marks no run by itself. So each run of
+Synth looks for dead runs when it starts, and `synth up` looks every minute. They ask for states and
+heartbeats, which the server keeps in its database. An automation would depend on events as they arrive, and
+a server that dies loses those.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -43,52 +43,71 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-# Each with a parameter that tells it from another of that name: a team's server has other people's runs too.
+# Our flows, each with one of its parameters. On a team's server, other people may have flows of the same
+# names.
 FLOWS = {"synth": "settings", "synth-part": "first_batch", "validate": "shards", "report": "output_dir"}
-# Three of Prefect's heartbeats, which come every 180 s unless a process is told otherwise. With less, a run
-# started by hand against a team's server, or by a worker of another set-up, would be taken for dead.
+# Three of Prefect's heartbeats, which are sent every 180 s by default. A shorter time would mark live runs of
+# processes that keep the default.
 SILENCE = timedelta(minutes=9)
-_AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-FLOW_RUNS_AT_WORK = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_AT_WORK)))
-TASK_RUNS_AT_WORK = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_AT_WORK)))
+_UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+UNFINISHED_FLOW_RUNS = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED)))
+UNFINISHED_TASK_RUNS = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_UNFINISHED)))
 _GONE = "Its process is gone."
-_PAGE, _MOST_PAGES = 200, 50  # rows; the server gives no more at once. A look must end, whatever it does.
+_PAGE, _MAX_PAGES = 200, 50  # rows per request, which the server limits, and requests: a look must end
 
 
-def crash_zombies(silence: timedelta = SILENCE) -> None:
-    """Mark the flow runs of Synth that gave no sign for so long, and the task runs that ended ones left open.
+def mark_dead_runs(silence: timedelta = SILENCE) -> None:
+    """Mark our flow runs that have been silent for so long, and unfinished task runs of flow runs that ended.
 
-    A state or heartbeat from further ahead than that is no sign either: a clock was set back since. What the
-    server refuses or cannot do now is left to the next look.
+    A state or heartbeat that lies further ahead than `silence` counts as none: a clock was set back since.
+    Errors of the server are ignored, because the next look tries again.
     """
     now = datetime.now(UTC)
-    # Nor what ended just now: it may have sent word that the server has yet to take in.
+    # A flow run that has just ended may have sent states of its task runs that the server has yet to record.
     ends = FlowRunFilterEndTime(before_=now - silence), FlowRunFilterEndTime(after_=now + silence)  # type: ignore[arg-type]
-    with contextlib.suppress(HTTPError, ObjectNotFound, ValueError), get_client(sync_client=True) as client:
-        unchanged = [
-            run for run in _at_work(client) if run.state and abs(now - run.state.timestamp) >= silence
-        ]
-        alive = _with_heartbeat(client, unchanged, now - silence, now + silence)
-        _crash(client, [run for run in unchanged if run.id not in alive], _GONE)
+    with _client_or_next_time() as client:
+        _mark_silent(client, _unfinished(client), silence)
         for end in ends:
-            _crash_task_runs(client, FlowRunFilter(end_time=end))
+            _mark_task_runs_crashed(client, FlowRunFilter(end_time=end))
 
 
-def crash_flow_run(flow_run_id: str, reason: str) -> None:
-    """Mark it and its sub-flow runs, unless they have ended or are of another server's history."""
+def mark_if_dead(flow_run_id: UUID, silence: timedelta = SILENCE) -> None:
+    """Like `mark_dead_runs`, for one flow run."""
+    with _client_or_next_time() as client:
+        run = client.read_flow_run(flow_run_id)
+        if run.state and run.state.type in _UNFINISHED:
+            _mark_silent(client, [run], silence)
+
+
+@contextlib.contextmanager
+def _client_or_next_time() -> Iterator[SyncPrefectClient]:
+    with contextlib.suppress(HTTPError, ObjectNotFound, ValueError), get_client(sync_client=True) as client:
+        yield client
+
+
+def _mark_silent(client: SyncPrefectClient, runs: Iterable[FlowRun], silence: timedelta) -> None:
+    now = datetime.now(UTC)
+    unchanged = [run for run in runs if run.state and abs(now - run.state.timestamp) >= silence]
+    alive = _with_heartbeat(client, unchanged, now - silence, now + silence)
+    _mark_runs_crashed(client, [run for run in unchanged if run.id not in alive], _GONE)
+
+
+def mark_crashed(flow_run_id: str, reason: str) -> None:
+    """Mark the flow run and its sub-flow runs, unless they have ended or this server does not know them."""
     with contextlib.suppress(ObjectNotFound, ValueError), get_client(sync_client=True) as client:
         run = client.read_flow_run(UUID(flow_run_id))
         parent = FlowRunFilterParentFlowRunId(any_=[run.id])
         parts = client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent))
-        _crash(client, [each for each in (*parts, run) if each.state and not each.state.is_final()], reason)
+        unfinished = [each for each in (*parts, run) if each.state and not each.state.is_final()]
+        _mark_runs_crashed(client, unfinished, reason)
 
 
-def _at_work(client: SyncPrefectClient) -> list[FlowRun]:
-    """Synth's flow runs without an end; other people may have flows of the same names."""
+def _unfinished(client: SyncPrefectClient) -> list[FlowRun]:
+    """Return our flow runs that have not ended."""
     return [
         run
         for name, parameter in FLOWS.items()
-        for run in client.read_flow_runs(flow_filter=_filter(name), flow_run_filter=FLOW_RUNS_AT_WORK)
+        for run in client.read_flow_runs(flow_filter=_filter(name), flow_run_filter=UNFINISHED_FLOW_RUNS)
         if parameter in run.parameters
     ]
 
@@ -100,7 +119,7 @@ def _filter(*names: str) -> FlowFilter:
 def _with_heartbeat(
     client: SyncPrefectClient, runs: Sequence[FlowRun], since: datetime, until: datetime
 ) -> set[UUID]:
-    """Those of the flow runs that sent a heartbeat in that time."""
+    """Return the ids of the flow runs that sent a heartbeat in that time."""
     names = {f"prefect.flow-run.{run.id}": run.id for run in runs}
     alive = set()
     for name, run_id in names.items() if since < until else ():
@@ -117,19 +136,19 @@ def _with_heartbeat(
     return alive
 
 
-def _crash(client: SyncPrefectClient, runs: Iterable[FlowRun], reason: str) -> None:
-    """The flow runs, and the task runs that their processes left unfinished."""
+def _mark_runs_crashed(client: SyncPrefectClient, runs: Iterable[FlowRun], reason: str) -> None:
+    """Mark the flow runs, and the task runs that their processes left unfinished."""
     for run in runs:
         now = client.read_flow_run(run.id).state
-        if now and run.state and now.id == run.state.id:  # else it came to life or to its end meanwhile
+        if now and run.state and now.id == run.state.id:  # else it has ended or gone on meanwhile
             client.set_flow_run_state(run.id, Crashed(message=reason), force=True)
-            _crash_task_runs(client, FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+            _mark_task_runs_crashed(client, FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
 
 
-def _crash_task_runs(client: SyncPrefectClient, of: FlowRunFilter) -> None:
-    for _ in range(_MOST_PAGES):
+def _mark_task_runs_crashed(client: SyncPrefectClient, of: FlowRunFilter) -> None:
+    for _ in range(_MAX_PAGES):
         runs = client.read_task_runs(
-            flow_filter=_filter(*FLOWS), flow_run_filter=of, task_run_filter=TASK_RUNS_AT_WORK, limit=_PAGE
+            flow_filter=_filter(*FLOWS), flow_run_filter=of, task_run_filter=UNFINISHED_TASK_RUNS, limit=_PAGE
         )
         for run in runs:
             client.set_task_run_state(run.id, Crashed(message=_GONE), force=True)

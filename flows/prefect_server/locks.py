@@ -1,4 +1,4 @@
-"""A lock that the kernel lets go of when its holder dies, however it dies."""
+"""File locks that the kernel releases when their holder dies, however it dies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from synth_core.errors import EnvironmentFault
 
 @contextlib.contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Hold the lock file while the block runs; gives False at once where another process holds it.
+    """Try to hold the lock during the block. Yields False at once if another process holds it.
 
-    Raises `EnvironmentFault` where the disk does not take the file.
+    Raises `EnvironmentFault` if the lock file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,5 +35,5 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 
 def lock_run(folder: Path) -> AbstractContextManager[bool]:
-    """The lock of the run of that folder: whoever works on the run holds it."""
+    """Hold the lock of the run in that folder. Whoever works on a run holds its lock."""
     return try_lock(folder / "lock")

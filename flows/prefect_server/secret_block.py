@@ -1,4 +1,4 @@
-"""The provider's key, where the settings name a Prefect Secret block for it."""
+"""Read the provider's key from the Prefect Secret block that the settings name."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def fetch_key(settings: Settings) -> SecretStr | None:
-    """As `load_key`, outside of a run: asks the Prefect server that the user has set up."""
+    """Like `load_key`, but outside a run: connects to the Prefect server that the user has configured."""
     name = settings.provider.secret_block
     if not name:
         return None
     if not server_is_configured():
-        raise UsageError(f"the Secret block {name!r} is on a Prefect server: say which by PREFECT_API_URL")
+        raise UsageError(f"set PREFECT_API_URL to the Prefect server that holds the Secret block {name!r}")
     with connected({**SILENT, **MUTED}):
         return load_key(settings)
 
 
 def load_key(settings: Settings) -> SecretStr | None:
-    """The key in the block, None where none is named.
+    """Return the key in the Secret block; None if the settings name no block.
 
-    Raises `UsageError` where the block holds none, `EnvironmentFault` where its server does not answer.
+    Raises `UsageError` if the block holds no key, `EnvironmentFault` if the server does not answer.
     """
     name = settings.provider.secret_block
     if not name:
@@ -37,10 +37,10 @@ def load_key(settings: Settings) -> SecretStr | None:
 
     try:
         value: object = Secret.load(name).get()  # type: ignore[union-attr]
-    except Exception as error:  # of Prefect's: no such block, or one that it can't read
+    except Exception as error:  # Prefect's own: there is no such block, or it cannot be read
         said = " ".join(str(error).split()) or type(error).__name__
         kind = EnvironmentFault if is_outage(error) else UsageError
         raise kind(f"cannot load the Secret block {name!r}: {said:.300}") from None
     if not isinstance(value, str) or not value.strip():
-        raise UsageError(f"the Secret block {name!r} holds no key, which is a text")
+        raise UsageError(f"the Secret block {name!r} holds no key; a key is a non-empty string")
     return SecretStr(value.strip())

@@ -1,4 +1,4 @@
-"""What a service manager sends means the same as Ctrl-C."""
+"""SIGTERM, which service managers send, means the same as Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import threading
 import time
 from collections.abc import Iterator
 
-_PATIENCE = 10.0  # seconds; what ends in order has ended by then
+_PATIENCE = 10.0  # seconds; an orderly end takes less
 
 
 @contextlib.contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGINT raise `KeyboardInterrupt` in the main thread; elsewhere nothing changes.
+    """Raise `KeyboardInterrupt` on SIGTERM and SIGINT. Does nothing outside the main thread.
 
-    Once: a second one would cut short the cleaning up that the first began, and what that leaves running
-    keeps the process for ever. One that comes after `_PATIENCE` ends the process on the spot.
-    What a library makes of an interrupt that hits it in the middle is `KeyboardInterrupt` again.
+    Only the first signal raises. A second one would interrupt the clean-up, and threads that are left running
+    would keep the process alive forever. A signal that comes after `_PATIENCE` ends the process at once. If a
+    library turns the interrupt into an exception of its own, this turns it back.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

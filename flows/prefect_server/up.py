@@ -1,4 +1,4 @@
-"""`synth up`: a Prefect server, its pools, deployments, automations and workers, all on this machine."""
+"""`synth up`: a Prefect server with its pools, deployments and workers, all on this machine."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 4200
 POOLS = ("cpu", "gpu")
-_LOOKS_EVERY = 60.0  # seconds
-_ADDRESS = "address"  # file of the server's folder that tells the API it serves
-# A deployment that runs once at a time holds a lease. Kept in the server's memory, Prefect's default, it dies
-# with the server: then a run under way is ended, and the place of one that had not yet begun stays taken.
+_CHECK_INTERVAL = 60.0  # seconds between two looks for dead runs
+_ADDRESS = "address"  # a file in the server's folder that holds the URL of its API
+# A deployment that runs once at a time holds a lease. By default Prefect keeps leases in the server's
+# memory and loses them when the server dies. Then the current run is ended, and a run that had not begun
+# blocks the rest.
 _VISIBLE: dict[str, str] = {
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -38,7 +39,7 @@ _VISIBLE: dict[str, str] = {
 
 
 def default_home() -> Path:
-    """Where the server of `synth up` keeps its database and logs."""
+    """Return the folder in which the server of `synth up` keeps its database and logs."""
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "synth" / "prefect"
 
@@ -50,18 +51,19 @@ def up(
     gpu: bool | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Start all of it, keep it running, and stop it in order on Ctrl-C or SIGTERM.
+    """Start everything, keep it running, and stop it in order on Ctrl-C or SIGTERM.
 
-    home: folder of the server's database and logs. gpu: whether to start workers of the pool `gpu` here, one
-    for each GPU; None: if this machine has a GPU. Runs write below the current folder. Raises `UsageError`
-    where the port or the folder is taken, `EnvironmentFault` where Prefect refuses the set-up or the server
-    keeps dying.
+    Runs write below the current folder.
+
+    home: folder of the server's database and logs. gpu: whether to start workers of the pool `gpu` here,
+    one for each GPU; None means yes if this machine has a GPU. Raises `UsageError` if the port or the
+    folder is in use, `EnvironmentFault` if Prefect refuses the set-up or the server keeps dying.
     """
     home = (home or default_home()).absolute()
     workers: list[PoolWorker] = []
     with sigterm_as_interrupt(), _only_one(home), Server(home, port=port, options=_VISIBLE) as server:
         (home / _ADDRESS).write_text(server.url)
-        say(f"starting a Prefect server; its history and logs lie in {home}")
+        say(f"starting a Prefect server; history and logs: {home}")
         options = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(home), **SILENT}
         try:
             _set_up(options, home)
@@ -70,12 +72,14 @@ def up(
             if with_gpu:
                 workers.extend(start_gpu_workers(options, home, gpus()))
             say(f"deployments, schedules and runs: {server.address}")
-            say(f"a run now:  PREFECT_API_URL={server.url} prefect deployment run synth/high-yield")
+            say(f"start a run: PREFECT_API_URL={server.url} prefect deployment run synth/high-yield")
             if not with_gpu:
-                say("no GPU here, so the pool gpu has no worker; docs/deploying.md says how to add a machine")
-            say("to stop:    Ctrl-C; a run that is cut short goes on with the next one, or by `synth resume`")
+                say(
+                    "this machine has no GPU, so the pool gpu has no worker; see docs/deploying.md to add one"
+                )
+            say("to stop:     Ctrl-C; the next run or `synth resume` finishes an interrupted run")
             with connected(options):
-                _tend(server, workers, say)
+                _supervise(server, workers, say)
         except KeyboardInterrupt:
             say("stopping")
         finally:
@@ -83,9 +87,9 @@ def up(
 
 
 def api_of(port: int | None, home: Path | None) -> str:
-    """The API of a `synth up` that was given this port or, without one, this folder; empty: neither.
+    """Return the URL of the API of `synth up`, by its port, else by its folder; empty if neither is given.
 
-    Raises `UsageError` where no server was ever started in that folder.
+    Raises `UsageError` if no server was ever started in that folder.
     """
     if port is not None:
         return f"http://127.0.0.1:{port}/api"
@@ -99,31 +103,28 @@ def api_of(port: int | None, home: Path | None) -> str:
 
 @contextlib.contextmanager
 def _only_one(home: Path) -> Iterator[None]:
-    """Two servers on one SQLite file would both schedule the same runs."""
+    """Hold the folder's lock: two servers on one SQLite file would schedule every run twice."""
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--home {home} cannot be used: {error.strerror}") from None
     with try_lock(home / "lock") as free:
         if not free:
-            raise UsageError(f"a Prefect server runs in {home} already; stop it, or name another --home")
+            raise UsageError(f"a Prefect server already runs in {home}; stop it or choose another --home")
         yield
 
 
 def _set_up(options: Mapping[str, str], home: Path) -> None:
-    """Pools, automations and deployments; safe to repeat."""
+    """Create the pools and the deployments. Safe to repeat."""
     with connected(options):
         from prefect.client.orchestration import get_client
 
-        from flows.prefect_server import automations
-
         with get_client(sync_client=True) as client:
             _make_pools(client)
-        automations.create()
     command = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file())]
     result = subprocess.run(
         [sys.executable, *command],
-        env={**os.environ, **options, "PWD": os.getcwd()},  # prefect.yaml has runs work in $PWD
+        env={**os.environ, **options, "PWD": os.getcwd()},  # prefect.yaml makes runs work in $PWD
         capture_output=True,
         text=True,
     )
@@ -145,31 +146,31 @@ def _make_pools(client: SyncPrefectClient) -> None:
 
 
 def prefect_file() -> Path:
-    """prefect.yaml of the current folder, else of the checkout, else the installed one."""
+    """Return the prefect.yaml of the current folder, else of the checkout, else of the installed package."""
     for candidate in (Path.cwd(), Path(__file__).parents[2], Path(str(files("deployments")))):
         if (candidate / "prefect.yaml").exists():
             return candidate / "prefect.yaml"
     raise UsageError("there is no prefect.yaml here; run `synth up` in a checkout of Synth")
 
 
-def _tend(server: Server, workers: Sequence[PoolWorker], say: Callable[[str], None]) -> None:
-    """See to it that all keep running; ends only by a signal, or where the server can't be kept alive."""
-    told, look = 0, _Lookout()
+def _supervise(server: Server, workers: Sequence[PoolWorker], say: Callable[[str], None]) -> None:
+    """Restart what dies. Ends by a signal, or by an error if the server keeps dying."""
+    told, monitor = 0, _DeadRunMonitor()
     while True:
         time.sleep(1.0)
         server.check()
         if server.deaths > told:
             told = server.deaths
-            say(f"the Prefect server died and is started again; {server.log} says why")
+            say(f"the Prefect server died and is being restarted; {server.log} says why")
         for worker in workers:
-            worker.tend(say)
-        look.tend()
+            worker.restart_if_dead(say)
+        monitor.look_if_due()
 
 
-class _Lookout:
-    """Looks for dead runs each minute, beside all else, for a server that hangs may keep it waiting.
+class _DeadRunMonitor:
+    """Looks for dead runs every minute, in a thread of its own because the server may hang.
 
-    Not before runs could be heard again that outlived an earlier server or, with this machine, a sleep.
+    It first waits until every live run must have sent a heartbeat. It does so again after this machine slept.
     """
 
     def __init__(self) -> None:
@@ -177,15 +178,15 @@ class _Lookout:
         self._wait()
         self._looking = threading.Thread()
 
-    def tend(self) -> None:
-        from flows.prefect_server.dead_runs import crash_zombies
+    def look_if_due(self) -> None:
+        from flows.prefect_server.dead_runs import mark_dead_runs
 
-        if abs(time.time() - time.monotonic() - self._clock) > _LOOKS_EVERY:
+        if abs(time.time() - time.monotonic() - self._clock) > _CHECK_INTERVAL:
             self._wait()
         if time.monotonic() >= self._due and not self._looking.is_alive():
-            self._due = time.monotonic() + _LOOKS_EVERY
-            within = contextvars.copy_context()  # which server Prefect talks to
-            self._looking = threading.Thread(target=within.run, args=(crash_zombies,), daemon=True)
+            self._due = time.monotonic() + _CHECK_INTERVAL
+            within = contextvars.copy_context()  # it says which server Prefect talks to
+            self._looking = threading.Thread(target=within.run, args=(mark_dead_runs,), daemon=True)
             self._looking.start()
 
     def _wait(self) -> None:
@@ -197,9 +198,9 @@ class _Lookout:
 
 def _stop(workers: Sequence[PoolWorker]) -> None:
     for worker in workers:
-        worker.end()
+        worker.ask_to_end()
     for worker in workers:
-        worker.wait()
+        worker.end()
 
 
 def serves_gpu(asked: bool | None) -> bool:

@@ -54,8 +54,8 @@ def _like_kernelbench(prints: Fingerprints, _: Folder) -> str:
     match = kernelbench().match(prints)
     if match is None:
         return ""
-    alike = f"{match.score:.0%} of the text" if match.tier == "near" else f"same {match.tier}"
-    return f"{alike} as KernelBench {match.problem}"
+    alike = f"text {match.score:.0%} similar to" if match.tier == "near" else f"same {match.tier} as"
+    return f"{alike} KernelBench {match.problem}"
 
 
 def _same(kind: str) -> Objection:
@@ -71,7 +71,7 @@ def _near_duplicate(prints: Fingerprints, folder: Folder) -> str:
     for other, holder in folder.claims.sketches(prints.operator_set()):
         score = similarity(prints.sketch, other)
         if score >= NEAR and not folder.is_own(holder):
-            return f"{score:.0%} of the text, names and sizes aside, as {_described(holder)}"
+            return f"text {score:.0%} similar, ignoring names and sizes, to {_described(holder)}"
     return ""
 
 
@@ -98,19 +98,19 @@ FILTERS: tuple[FilterRule, ...] = (
     FilterRule(
         "duplicate-graph",
         Category.DUPLICATE,
-        "no program of the folder computes the same graph, sizes and names aside",
+        "no program of the folder computes the same graph, ignoring sizes and names",
         _same("graph"),
     ),
     FilterRule(
         "near-duplicate",
         Category.DUPLICATE,
-        "no program of the folder with the same set of operators has 70% of its text, names and sizes aside",
+        "no program of the folder with the same set of operators is 70% similar, ignoring names and sizes",
         _near_duplicate,
     ),
     FilterRule(
         "duplicate-shapes",
         Category.DUPLICATE,
-        "no program of the folder has a revisited one's operators, in the same order, at the same shapes",
+        "no program of the folder has the operators of a revisited program in the same order and shapes",
         _same("shapes"),
         revisit=True,
     ),

@@ -32,7 +32,7 @@ def _add_unknown(claims: Claims, folder: Path, run_id: str) -> None:
     """Once per run, add the folder's programs to the index.
 
     An empty index gets the accepted rows of all ledgers, oldest first. Every index gets the program files
-    that it does not know: files copied by hand, or written by a version without an index.
+    that it does not know: files that a user copied, or written by a version without an index.
     """
     if not claims.mark_synced(run_id):
         return

@@ -21,8 +21,8 @@ _OPERATOR = re.compile(r"[A-Z][A-Za-z0-9]*")
 def program_name(operators: Sequence[str]) -> str:
     """The name of a program that realises `operators`, given in forward order.
 
-    A name longer than `MAX_LENGTH` is cut after the last operator that fits, and ends with a hash of the
-    whole list. The hash is lower case, and no operator's name starts with a lower-case letter.
+    A name longer than `MAX_LENGTH` is cut after the last operator that fits, and a hash of the whole name is
+    added. The hash starts with a lower-case letter, so it cannot be confused with an operator.
     """
     full = "_".join((PREFIX, *operators))
     if len(full) <= MAX_LENGTH:

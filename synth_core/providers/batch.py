@@ -178,7 +178,7 @@ async def _submit_or_find(
         label = f"synth-{uuid4().hex[:24]}"
         folder.note(label, "", rows)
         job = await batches.submit(label, rows)
-    except Exception as error:  # whatever the SDK raises
+    except Exception as error:  # the SDK may raise anything
         kind = HopelessProvider if _outcome(error) in HOPELESS else EnvironmentFault
         raise kind(f"the provider did not accept the batch: {error}") from None
     folder.note(label, job, rows)

@@ -146,7 +146,7 @@ class Lane:
             return failed(Outcome.OVER_BUDGET, reason)
         number = self._start(candidate, reserved)
         started = time.monotonic()
-        reply = failed(Outcome.TIMEOUT, "the call was given up")
+        reply = failed(Outcome.TIMEOUT, "the call was cancelled")
         try:
             reply = self._tidy(await self._call(request))
         finally:
@@ -219,7 +219,7 @@ class Lane:
 
     def _tidy(self, reply: Reply) -> Reply:
         if len(reply.text) > _LONGEST_TEXT:
-            detail = f"an answer of {len(reply.text)} characters; at most {_LONGEST_TEXT} are taken"
+            detail = f"an answer of {len(reply.text)} characters; at most {_LONGEST_TEXT} are accepted"
             return replace(reply, outcome=Outcome.BAD_RESPONSE, text="", error=detail)
         if (reply.retry_after or 0) > _SPENT_QUOTA:
             error = f"{reply.error} (asks to wait {reply.retry_after:g} s)"

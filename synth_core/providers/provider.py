@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
-    """One row of the table.
+    """One row of the table of providers.
 
-    module: holds `connect`. Imported at first use, so an unused SDK costs nothing. Empty for the user's own
-        function.
+    module: the module that contains `connect`. It is imported at first use, so an unused SDK costs nothing.
+        Empty for the user's own function.
     key_variable: environment variable that holds the key.
     key_required: no call works without the key.
     default_model: the model to ask if the user names none. Empty: the user must name one.
     needs_base_url: the user must give the server's address.
     price_list: the provider's id in genai-prices. Empty: the price of its models is unknown.
-    batch_module: holds `connect` of its half-price batch mode. Empty: it has none.
-    writes_here: this machine computes the answers, and the same seed gives the same answer. So there is no
-        network and no price, and limits, retries and the answer cache do not apply.
+    batch_module: the module with `connect` for its half-price batch mode. Empty: it has no batch mode.
+    writes_here: this machine computes the answers. The same seed always gives the same answer. So it needs no
+        network and costs nothing, and limits, retries and the answer cache are not used.
     """
 
     name: str

@@ -30,13 +30,15 @@ async def salvage(
     pause: float,
     time_left: Callable[[], float],
 ) -> list[Candidate]:
-    """Ask again the candidates with a temporary failure. Returns all results, in the candidates' order.
+    """Repeat the questions of candidates whose call failed temporarily.
 
-    done: the results so far, in the same order.
-    ask: asks some candidates once.
-    answered: the number of good answers in the whole run. If it does not grow, the server is down.
-    pause: seconds before the first try; doubled while the server is down.
-    time_left: seconds until the run may make no more calls.
+    Returns the results of all candidates, in the same order.
+
+    done: the results so far, one for each candidate.
+    ask: a function that asks some candidates once.
+    answered: returns the number of good answers of the whole run. If it stops growing, the server is down.
+    pause: seconds before the first repeat. It is doubled while the server is down.
+    time_left: returns the seconds until the run may make no more calls.
     Raises `HopelessProvider` if the server is down for about five minutes and most candidates wait for it.
     """
     done = list(done)

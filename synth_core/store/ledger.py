@@ -63,7 +63,7 @@ def scan_ledger(output_dir: Path | str, run_id: str | None = None) -> pl.LazyFra
 
 
 def accepted_programs(output_dir: Path | str) -> Iterator[tuple[str, Candidate]]:
-    """(run id, candidate) for every accepted candidate in the ledgers of a folder, oldest run first."""
+    """Yield (run id, candidate) for every accepted candidate in the ledgers of a folder, oldest run first."""
     rows = scan_ledger(output_dir).filter("accepted").select("run_id", "record").collect()
     for run_id, record in rows.iter_rows():
         yield run_id, Candidate.model_validate_json(record)

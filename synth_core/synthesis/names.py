@@ -99,6 +99,6 @@ def axes_of(d: Draft, value: Value) -> str:
 
 
 def dtype_of(value: Value) -> str:
-    """The dtype with a space before it: ` bool`, ` bfloat16`. Empty for float32, the default."""
+    """The dtype as text, with a space in front: ` bool`, ` bfloat16`. Empty for float32, the default."""
     dtype = str(value.tensor.dtype).removeprefix("torch.")
     return "" if dtype == "float32" else f" {dtype}"

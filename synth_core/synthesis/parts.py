@@ -82,7 +82,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Input:
-    """An input of the program. factory: the expression in get_inputs. axes: the texts of its shape."""
+    """An input of the program.
+
+    factory: the expression in get_inputs that makes it, such as `torch.randn(batch_size, 16)`.
+    axes: the size of each axis as text, such as `batch_size` and `16`.
+    """
 
     value: Value
     factory: str

@@ -16,7 +16,7 @@ from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
 from synth_core.settings.option import NO_STAGE, Declared, Option, declared_options, settings_of
 from synth_core.settings.sources import load_settings
-from tasks.cache import Shelf
+from tasks.cache import ShardCache
 
 UPSTREAM = Manifest(path="x", digest="d" * 64, signature="0" * 16, stage=Stage.SAMPLE, total=1, alive=1)
 OPTIONS = list(declared_options(Settings))
@@ -71,7 +71,7 @@ def test_an_option_can_be_given_in_every_way(option: Declared, monkeypatch: pyte
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.dotted)
 def test_an_option_changes_the_keys_of_the_stages_that_it_affects(option: Declared) -> None:
     _, changed = another(option)
-    before, after = Shelf(Settings(), "run"), Shelf(changed, "run")
+    before, after = ShardCache(Settings(), "run"), ShardCache(changed, "run")
     differ = {stage for stage in Stage if before.key(stage, UPSTREAM) != after.key(stage, UPSTREAM)}
     everywhere = option.dotted == "output_dir"  # shards of one folder are never looked for in another
     assert differ == set(Stage if everywhere else option.option.affects)

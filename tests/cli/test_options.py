@@ -41,7 +41,7 @@ def test_a_folder_is_found_wherever_it_is_named(
     else:
         tokens.append("--output-dir=~/programs")
     assert run(tokens) == 2
-    assert capsys.readouterr().err.startswith(f"synth: {Path.home()}/programs holds no")
+    assert capsys.readouterr().err.startswith(f"synth: {Path.home()}/programs contains no")
 
 
 @pytest.mark.parametrize("command", ["resume", "report", "export"])
@@ -50,7 +50,7 @@ def test_a_strategy_that_a_command_has_no_use_for_does_not_stop_it(
 ) -> None:
     monkeypatch.setenv("SYNTH_STRATEGY", "gone.toml")
     assert run([command, "--output-dir", "programs"]) == 2
-    assert "programs holds no" in capsys.readouterr().err
+    assert "programs contains no" in capsys.readouterr().err
 
 
 def test_the_settings_file_of_the_readme_says_what_its_comments_say(

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from simulated import Bench, Runner
 
-from flows.pipeline.compute import plain
+from flows.pipeline.compute import as_step
 from flows.pipeline.plan import Plan
-from flows.pipeline.stages import Workshop, only_asked
+from flows.pipeline.stages import RunStages, drop_unasked
 from synth_core.prompting import render_prompts
 from synth_core.providers.call import Reply, Request
 from synth_core.providers.cost_ledger import read_totals
@@ -32,13 +32,13 @@ class Paying(Bench):
     """The real prompts and the real dispatcher between simulated stages."""
 
     @contextlib.contextmanager
-    def open(self, plan: Plan) -> Iterator[Workshop]:
+    def open(self, plan: Plan) -> Iterator[RunStages]:
         settings, folder = plan.settings, plan.run.folder
-        with Dispatcher(settings, run_dir=folder) as dispatcher, super().open(plan) as workshop:
-            steps = workshop.stages.steps
-            steps[Stage.PROMPT] = plain(render_prompts)
-            steps[Stage.LLM] = lambda candidates, _: only_asked(dispatcher.complete(candidates))
-            yield replace(workshop, spend=dispatcher.snapshot, budget_spent=lambda: dispatcher.budget_spent)
+        with Dispatcher(settings, run_dir=folder) as dispatcher, super().open(plan) as run_stages:
+            steps = run_stages.stages.steps
+            steps[Stage.PROMPT] = as_step(render_prompts)
+            steps[Stage.LLM] = lambda candidates, _: drop_unasked(dispatcher.complete(candidates))
+            yield replace(run_stages, spend=dispatcher.snapshot, budget_spent=lambda: dispatcher.budget_spent)
 
 
 def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(

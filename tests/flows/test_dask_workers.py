@@ -14,8 +14,8 @@ import pytest
 from distributed import LocalCluster
 
 from flows.pipeline.compute import open_compute
-from flows.pipeline.dask_workers import spread
-from flows.pipeline.stages import only_asked
+from flows.pipeline.dask_workers import open_on_dask
+from flows.pipeline.stages import drop_unasked
 from synth_core.errors import EnvironmentFault
 from synth_core.prompting import render_prompts
 from synth_core.providers.dispatch import Dispatcher
@@ -82,7 +82,7 @@ def test_workers_may_die_under_the_work(tmp_path: Path) -> None:
 
     killer = threading.Thread(target=kill_two)
     killer.start()
-    with spread(settings, [STAGE], open_slow) as remote:
+    with open_on_dask(settings, [STAGE], open_slow) as remote:
         assert remote[STAGE](given, PLACE) == expected
     killer.join()
     assert len([*tmp_path.glob("*.pid"), *tmp_path.glob("*.closed")]) > 3  # others took their place
@@ -91,7 +91,10 @@ def test_workers_may_die_under_the_work(tmp_path: Path) -> None:
 def test_says_so_where_no_scheduler_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.pipeline.dask_workers._CONNECT", "1s")
     settings = Settings(output_dir=str(tmp_path), runner="dask", dask_address="tcp://127.0.0.1:9")
-    with pytest.raises(EnvironmentFault, match="no Dask scheduler at"), spread(settings, [STAGE], open_slow):
+    with (
+        pytest.raises(EnvironmentFault, match="no Dask scheduler at"),
+        open_on_dask(settings, [STAGE], open_slow),
+    ):
         pass
 
 
@@ -105,7 +108,7 @@ def test_a_standing_cluster_keeps_nothing_of_a_run_that_is_over(tmp_path: Path) 
                 seed=seed,
                 cache_dir="/of/the/flow",
             )
-            with spread(settings, [STAGE], open_slow) as remote:
+            with open_on_dask(settings, [STAGE], open_slow) as remote:
                 assert len(remote[STAGE](candidates(4), PLACE)) == 4
                 (mark,) = tmp_path.glob("*.pid")
                 assert mark.read_text() not in ("", "/of/the/flow")  # the worker's own
@@ -119,7 +122,7 @@ def test_says_so_where_a_scheduler_has_no_worker(tmp_path: Path, monkeypatch: py
         settings = Settings(output_dir=str(tmp_path), runner="dask", dask_address=cluster.scheduler_address)
         with (
             pytest.raises(EnvironmentFault, match=r"has no worker \(start one: dask worker tcp://"),
-            spread(settings, [STAGE], open_slow),
+            open_on_dask(settings, [STAGE], open_slow),
         ):
             pass
 
@@ -131,7 +134,7 @@ def test_says_so_where_the_last_worker_leaves_under_the_work(
     monkeypatch.setattr("flows.pipeline.dask_workers._LOOK_SECONDS", 0.2)
     with standing_cluster(1) as cluster:
         settings = Settings(output_dir=str(tmp_path), runner="dask", dask_address=cluster.scheduler_address)
-        with spread(settings, [STAGE], open_slow) as remote:
+        with open_on_dask(settings, [STAGE], open_slow) as remote:
             leaving = threading.Timer(0.5, cluster.scale, [0])
             leaving.start()
             with pytest.raises(EnvironmentFault, match="has no worker"):
@@ -152,7 +155,7 @@ def test_a_budget_is_the_whole_runs_and_leaves_out_the_same_candidates(tmp_path:
     )
     asked = render_prompts(sample(settings, effective_strategies(settings)[0], range(20)))
     with Dispatcher(settings) as here:
-        expected = only_asked(here.complete(asked))
+        expected = drop_unasked(here.complete(asked))
     with Dispatcher(settings) as flow, open_compute(settings, flow.admit) as steps:
         halves = [steps[Stage.LLM](half, PLACE) for half in (asked[:3], asked[3:])]
         assert flow.budget_spent == here.budget_spent == "the budget of 5 calls is spent"

@@ -1,8 +1,10 @@
-"""A run whose process is gone is shown as Crashed, and no other, whatever the server's automation missed."""
+"""A run whose process is gone is marked as Crashed, and no other run is."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import subprocess
 import sys
 import threading
@@ -24,13 +26,14 @@ from simulated import Runner
 
 from flows.prefect_server import dead_runs
 from flows.prefect_server.connection import connected
-from flows.prefect_server.dead_runs import crash_zombies
+from flows.prefect_server.dead_runs import mark_dead_runs
 from flows.prefect_server.server import Server
-from flows.prefect_server.up import _Lookout, _tend
+from flows.prefect_server.up import _DeadRunMonitor, _supervise
 from flows.prefect_server.workers import PoolWorker
 from flows.synth import synth
 
 SILENCE = timedelta(seconds=10)
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 @task
@@ -85,7 +88,7 @@ def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(
     while not client.read_events(beat, limit=1).events:
         time.sleep(0.1)
     new = begin(client, Running())
-    crash_zombies(SILENCE)
+    mark_dead_runs(SILENCE)
 
     def state_of(run: UUID) -> str:
         state = client.read_flow_run(run).state
@@ -99,21 +102,21 @@ def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(
 
 
 def test_task_runs_that_an_ended_flow_run_left_open_are_closed(client: SyncPrefectClient) -> None:
-    """As the automation leaves them, which marks flow runs alone."""
+    """A process may die after its flow run ended and before the states of its task runs were sent."""
     run = begin(client, Running())
     open_task = client.create_task_run(work, flow_run_id=run, dynamic_key="0", state=Running())
     done = client.create_task_run(work, flow_run_id=run, dynamic_key="1", state=Completed())
     client.set_flow_run_state(run, Completed(), force=True)
-    crash_zombies(timedelta(hours=1))
+    mark_dead_runs(timedelta(hours=1))
     assert client.read_task_run(open_task.id).state_name == "Running"  # its last word may be under way
-    crash_zombies(timedelta())
+    mark_dead_runs(timedelta())
     assert client.read_task_run(open_task.id).state_name == "Crashed"
     assert client.read_task_run(done.id).state_name == "Completed"
 
 
 def test_a_flow_run_that_was_taken_for_dead_and_lives_has_the_last_word(client: SyncPrefectClient) -> None:
     run = begin(client, Running())
-    crash_zombies(timedelta())
+    mark_dead_runs(timedelta())
     client.set_flow_run_state(run, Completed())
     state = client.read_flow_run(run).state
     assert state
@@ -126,7 +129,7 @@ class Watch(PoolWorker):
     def __init__(self, client: SyncPrefectClient, runs: int) -> None:
         self.client, self.left, self.run = client, runs, begin(client, Running())
 
-    def tend(self, say: Callable[[str], None]) -> None:
+    def restart_if_dead(self, say: Callable[[str], None]) -> None:
         state = self.client.read_flow_run(self.run).state
         if state and state.is_crashed():
             self.left -= 1
@@ -139,10 +142,10 @@ def test_up_looks_again_and_again(
     client: SyncPrefectClient, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_runs, "SILENCE", timedelta())
-    monkeypatch.setattr(dead_runs, "crash_zombies", functools.partial(crash_zombies, timedelta()))
-    monkeypatch.setattr("flows.prefect_server.up._LOOKS_EVERY", 0.0)
+    monkeypatch.setattr(dead_runs, "mark_dead_runs", functools.partial(mark_dead_runs, timedelta()))
+    monkeypatch.setattr("flows.prefect_server.up._CHECK_INTERVAL", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        _tend(server, [Watch(client, 2)], print)
+        _supervise(server, [Watch(client, 2)], print)
 
 
 @pytest.mark.parametrize(("slept", "looks"), [(0.0, 1), (3600.0, 0)])
@@ -151,13 +154,65 @@ def test_up_waits_again_when_the_machine_has_slept(
 ) -> None:
     """A run that slept with it has been silent for as long."""
     looked = threading.Semaphore(0)
-    monkeypatch.setattr(dead_runs, "crash_zombies", looked.release)
+    monkeypatch.setattr(dead_runs, "mark_dead_runs", looked.release)
     monkeypatch.setattr(dead_runs, "SILENCE", timedelta())
-    lookout, real = _Lookout(), time.time
+    monitor, real = _DeadRunMonitor(), time.time
     monkeypatch.setattr(dead_runs, "SILENCE", timedelta(hours=1))
     monkeypatch.setattr(time, "time", lambda: real() + slept)
-    lookout.tend()
+    monitor.look_if_due()
     assert looked.acquire(timeout=5.0 if looks else 0.5) is bool(looks)
+
+
+# A real run whose first stage never ends. Its heartbeat comes every 30 s, as often as Prefect allows.
+ENDLESS = """
+import sys, time
+from pathlib import Path
+from simulated import Bench, Runner
+
+Runner(Path(sys.argv[1]), Bench(disturb=lambda *_: time.sleep(600)))(num_total_samples=1)
+"""
+
+
+@contextlib.contextmanager
+def running(folder: Path, server: Server) -> Iterator[subprocess.Popen[bytes]]:
+    variables = {
+        "PREFECT_API_URL": server.url,
+        "PREFECT_HOME": str(folder),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PYTHONPATH": os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")]),
+        "PATH": "/usr/bin:/bin",
+    }
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS, str(folder)], env=variables)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_of_two_real_runs_the_killed_one_is_marked(tmp_path: Path) -> None:
+    """The other one is told apart by the heartbeats that Prefect itself sends."""
+    with (
+        Server(tmp_path / "server", options={}) as server,
+        connected({"PREFECT_API_URL": server.url, "PREFECT_HOME": str(tmp_path / "client")}),
+        get_client(sync_client=True) as client,
+        running(tmp_path / "killed", server) as killed,
+    ):
+
+        def states() -> list[str]:
+            return sorted(str(run.state.name) for run in client.read_flow_runs() if run.state)
+
+        while states() != ["Running"]:
+            time.sleep(1)
+        with running(tmp_path / "alive", server):
+            while states() != ["Running", "Running"]:
+                time.sleep(1)
+            killed.kill()
+            while states().count("Crashed") < 1:
+                time.sleep(5)
+                mark_dead_runs(timedelta(seconds=75))
+            assert states() == ["Crashed", "Running"]
 
 
 # Killed between the start of its flow run and its record, so that nothing else tells of that flow run.
@@ -177,7 +232,7 @@ def test_the_history_of_a_folder_shows_no_run_at_work_that_was_killed_in_its_fir
 ) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "his"))  # names no server, so a private one
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "helpers"))
+    monkeypatch.setenv("PYTHONPATH", str(HELPERS))
     subprocess.run([sys.executable, "-c", CUT_SHORT, str(tmp_path / "out")], check=False)
     home = tmp_path / "out" / ".synth" / "prefect"
     assert states(home) == ["Running"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,15 @@ from threaded_worker import Worker, await_held, complete, hold
 
 from flows.pipeline.gpu_pool import POOL, GpuPool
 from flows.prefect_server.connection import connected
+from flows.prefect_server.dead_runs import mark_if_dead
 from flows.validate import validate
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Candidate, Manifest, Stage
 from synth_core.settings import Settings
 from synth_core.store import RunState, describe_shard, latest_run, plan_run, read_shard, save_run
-from tasks.cache import Shelf
+from tasks.cache import ShardCache
 from tasks.stages import Step
-from tasks.versions import judged_by
+from tasks.versions import validation_versions
 
 GPU = {"pool": "gpu", "pool_wait": 0}
 FAIL = {**GPU, "pool_fallback": "fail"}
@@ -111,7 +114,7 @@ def test_results_that_do_not_come_are_missed(runner: Runner) -> None:
 def test_a_worker_of_another_release_says_so(runner: Runner) -> None:
     settings = Settings(output_dir=str(runner.folder))
     with connected({}), pytest.raises(EnvironmentFault, match=r"this worker has torch .* instead of 2\.4\.0"):
-        validate(settings, "run", [], {**judged_by(), "torch": "2.4.0"})
+        validate(settings, "run", [], {**validation_versions(), "torch": "2.4.0"})
 
 
 def test_builds_of_one_release_share_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +122,7 @@ def test_builds_of_one_release_share_their_keys(monkeypatch: pytest.MonkeyPatch)
     keys = set()
     for build in ("2.13.0+cpu", "2.13.0+cu126", "2.13.0"):
         monkeypatch.setattr("tasks.versions.version", lambda _, build=build: build)
-        keys.add(Shelf(Settings(), "run").key(Stage.VALIDATE_EAGER, shard))
+        keys.add(ShardCache(Settings(), "run").key(Stage.VALIDATE_EAGER, shard))
     assert len(keys) == 1
 
 
@@ -147,6 +150,21 @@ def test_a_flow_run_that_nobody_takes_is_given_up(runner: Runner, monkeypatch: p
         state = client.read_flow_run(worker.taken[0]).state
         assert state is not None
         assert state.is_cancelled()
+
+
+def test_a_flow_run_whose_machine_died_is_not_waited_for(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.pipeline.gpu_pool.SILENCE", timedelta(seconds=2))
+    monkeypatch.setattr("flows.pipeline.gpu_pool._CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(
+        "flows.pipeline.gpu_pool.mark_if_dead", functools.partial(mark_if_dead, silence=timedelta(seconds=2))
+    )
+    with (
+        Worker(hold).online(),
+        pytest.raises(EnvironmentFault, match=r"validate/gpu ended as Crashed .* process is gone"),
+    ):
+        runner(num_total_samples=4, validation={**FAIL, "pool_wait": 10_000})
 
 
 def interrupt() -> None:
@@ -189,13 +207,13 @@ def test_the_same_shards_are_under_way_once(runner: Runner) -> None:
     shards = [Manifest(path="/x.parquet", digest="d", stage=Stage.EXTRACT, total=1, alive=1)]
     with Worker(hold).online() as client:
         first, again = (
-            GpuPool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards)
+            GpuPool(run, ShardCache(settings, run.run_id), threading.Event())._start(shards, shards)
             for _ in range(2)
         )
         assert first.id == again.id
         await_held(client, first)
         complete(client, first)
-        third = GpuPool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards)
+        third = GpuPool(run, ShardCache(settings, run.run_id), threading.Event())._start(shards, shards)
         assert third.id != first.id
 
 
@@ -225,6 +243,6 @@ def test_a_resume_waits_for_what_the_killed_run_handed_over_and_is_partly_done(
     with Worker(hold).online():
         for path, data in done.items():
             with pytest.raises(Killed):
-                GpuPool(run, Shelf(run.settings, run.run_id), threading.Event()).hand_off(handed)
+                GpuPool(run, ShardCache(run.settings, run.run_id), threading.Event()).validate(handed)
             path.write_bytes(data)
     assert started[0].id == started[1].id

@@ -20,7 +20,7 @@ from prefect.states import Cancelling, Running
 from simulated import Bench, Runner
 
 from flows.pipeline.plan import Plan, plan_resume
-from flows.pipeline.stages import Workshop
+from flows.pipeline.stages import RunStages
 from flows.prefect_server.connection import MUTED, connected
 from flows.prefect_server.locks import try_lock
 from flows.prefect_server.server import SILENT
@@ -52,14 +52,14 @@ class Opening(Bench):
     started: dict[str, str] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def open(self, plan: Plan) -> Iterator[Workshop]:
+    def open(self, plan: Plan) -> Iterator[RunStages]:
         run = plan.run
         with try_lock(run.folder / "lock") as free:
             self.opened[run.run_id] = not free
         if error := self.trouble.get(run.run_id) or self.trouble.get(""):
             raise error
-        with super().open(plan) as workshop:
-            yield workshop
+        with super().open(plan) as run_stages:
+            yield run_stages
 
 
 Nightly = Callable[[Opening], None]
@@ -75,7 +75,7 @@ def nightly(runner: Runner) -> Nightly:
         def started(run: Run) -> None:
             bench.started[run.run_id] = _now(run).flow_run_id
 
-        token = SESSION.set(Session(open_workshop=bench.open, takes_over=True, started=started))
+        token = SESSION.set(Session(open_stages=bench.open, resume_interrupted=True, started=started))
         try:
             with connected({**SILENT, **MUTED}):
                 synth(_settings(runner))
@@ -180,12 +180,12 @@ def test_the_next_scheduled_run_goes_on_with_one_that_lost_its_place(
 
     class Dispossessed(Opening):
         @contextlib.contextmanager
-        def open(self, plan: Plan) -> Iterator[Workshop]:
+        def open(self, plan: Plan) -> Iterator[RunStages]:
             with (
                 maintain_concurrency_lease(uuid4(), 300, raise_on_lease_renewal_failure=True),
-                super().open(plan) as workshop,
+                super().open(plan) as run_stages,
             ):
-                yield workshop
+                yield run_stages
 
     def until_it_is_lost(*_: object) -> None:
         while any(thread.name.startswith("concurrency-lease") for thread in threading.enumerate()):
@@ -240,11 +240,11 @@ def test_a_run_that_can_never_go_on_is_not_taken_up_for_ever(runner: Runner, nig
 def test_nothing_goes_on_with_a_run_that_a_person_cancelled(runner: Runner, nightly: Nightly) -> None:
     class Cancelled(Opening):
         @contextlib.contextmanager
-        def open(self, plan: Plan) -> Iterator[Workshop]:
+        def open(self, plan: Plan) -> Iterator[RunStages]:
             with get_client(sync_client=True) as client:
                 client.set_flow_run_state(UUID(plan.run.flow_run_id), Cancelling(), force=True)
-            with super().open(plan) as workshop:
-                yield workshop
+            with super().open(plan) as run_stages:
+                yield run_stages
 
     earlier = _earlier(runner, RunState.INTERRUPTED)
     with pytest.raises(EnvironmentFault):

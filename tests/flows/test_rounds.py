@@ -1,4 +1,4 @@
-"""Which batches a run is made of; `carry` here decides by a rule what is accepted."""
+"""Which batches a run is made of; `run_round` here decides by a rule what is accepted."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from flows.pipeline.batches import Finished
-from flows.pipeline.plan import JOBS_AT_ONCE, batch_size, sized
-from flows.pipeline.rounds import Round, go_through_rounds
+from flows.pipeline.batches import FinishedBatch
+from flows.pipeline.plan import JOBS_AT_ONCE, batch_size, with_batch_size
+from flows.pipeline.rounds import Round, run_rounds
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings, ValidationSettings
 from synth_core.strategies import effective_strategies
@@ -20,7 +20,7 @@ def play(settings: Settings, accept: Callable[[int], int], category: str = "CRAS
     """The rounds of a run where `accept(n)` of a batch of n are accepted and the rest drop by `category`."""
     rounds: list[Round] = []
 
-    def carry(this: Round) -> list[Finished]:
+    def run_round(this: Round) -> list[FinishedBatch]:
         rounds.append(this)
         done = []
         for batch in this.batches:
@@ -34,11 +34,11 @@ def play(settings: Settings, accept: Callable[[int], int], category: str = "CRAS
                 total=total,
                 alive=alive,
             )
-            done.append(Finished(batch, manifest, Counter({category: total - alive})))
+            done.append(FinishedBatch(batch, manifest, Counter({category: total - alive})))
         return done
 
     strategies = [(each, each.model_dump_json()) for each in effective_strategies(settings)]
-    go_through_rounds(settings.resolved(), strategies, carry)
+    run_rounds(settings.resolved(), strategies, run_round)
     return rounds
 
 
@@ -50,7 +50,7 @@ def test_batches_grow_with_the_run(total: int, size: int) -> None:
 @pytest.mark.parametrize(("total", "size"), [(1, 64), (1000, 64), (100_000, 256)])
 def test_a_pool_is_not_fed_by_small_batches(total: int, size: int) -> None:
     settings = Settings(num_total_samples=total, validation=ValidationSettings(pool="gpu"))
-    assert sized(settings).batch_size == size
+    assert with_batch_size(settings).batch_size == size
     assert batch_size(settings) == batch_size(Settings(num_total_samples=total)), "older runs keep theirs"
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from flows.prefect_server.children import open_log
 from flows.prefect_server.server import Server, private_server
-from flows.prefect_server.up import _tend
+from flows.prefect_server.up import _supervise
 from synth_core.errors import EnvironmentFault
 
 
@@ -53,7 +53,7 @@ def test_one_that_never_comes_to_life_ends_the_block_in_one_line(tmp_path: Path)
     def use_it() -> None:
         with Server(tmp_path, options={"PREFECT_SERVER_DATABASE_CONNECTION_URL": "nonsense"}) as server:
             with pytest.raises(EnvironmentFault, match=line):
-                _tend(server, [], said.append)  # what `synth up` does while all is well
+                _supervise(server, [], said.append)  # what `synth up` does while all is well
             healthy(server.url)  # what a run does: it is refused, for there is nothing to wait for
 
     with pytest.raises(EnvironmentFault, match=line):

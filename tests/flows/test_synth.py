@@ -43,7 +43,7 @@ def test_every_attempt_is_accounted_for(runner: Runner) -> None:
 def test_the_last_batch_counts_however_late_its_word_comes(runner: Runner) -> None:
     settings = Settings(output_dir=str(runner.folder), seed=7, num_total_samples=4, max_retries=0)
     plan, late = plan_new(settings), lambda progress: time.sleep(0.3)
-    summary = run_synth(plan, observer=late, open_workshop=runner.bench.open)
+    summary = run_synth(plan, observer=late, open_stages=runner.bench.open)
     assert summary.attempted == summary.accepted + sum(summary.rejected.values()) == 4
 
 

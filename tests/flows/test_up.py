@@ -205,16 +205,15 @@ def test_a_worker_that_dies_is_started_again_and_told_of(server: Server, tmp_pat
     first = worker.pid
     os.kill(first, signal.SIGKILL)
     while worker.pid == first:
-        worker.tend(said.append)
+        worker.restart_if_dead(said.append)
         time.sleep(0.1)
     assert len(said) == 1
     assert "exit code -9" in said[0]
     while "started" not in worker.log.read_text():
         time.sleep(0.1)
-    worker.tend(said.append)
+    worker.restart_if_dead(said.append)
     assert len(said) == 1
     worker.end()
-    worker.wait()
     assert "stopped" in worker.log.read_text(), "in order: it ended its flow runs first"
 
 
@@ -264,8 +263,6 @@ def test_each_gpu_has_a_worker_with_a_share_of_the_cores(server: Server, tmp_pat
     finally:
         for worker in workers:
             worker.end()
-        for worker in workers:
-            worker.wait()
     assert seen == [b"CUDA_VISIBLE_DEVICES=0", b"CUDA_VISIBLE_DEVICES=MIG-GPU-5f/1/0"]
     assert set.union(*cores) == os.sched_getaffinity(0)
     if len(os.sched_getaffinity(0)) > 1:

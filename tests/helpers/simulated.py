@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flows.pipeline.plan import Plan, plan_new, plan_resume
 from flows.pipeline.progress import RunSummary
-from flows.pipeline.stages import Workshop, keep, start
+from flows.pipeline.stages import RunStages, persist_batch, sample_batch
 from flows.run import run_synth
 from synth_core.records import (
     Candidate,
@@ -45,20 +45,20 @@ class Bench:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
-    def open(self, plan: Plan) -> Iterator[Workshop]:
+    def open(self, plan: Plan) -> Iterator[RunStages]:
         run = plan.run
         steps = {stage: self._counted(stage, self._pass(stage)) for stage in Stage}
         steps[Stage.LLM] = self._counted(Stage.LLM, self.answer or self._answer)
         steps[Stage.EXTRACT] = self._counted(Stage.EXTRACT, self._extract)
         steps[Stage.VALIDATE_EAGER] = self._counted(Stage.VALIDATE_EAGER, self._validate)
-        steps[Stage.PERSIST] = self._counted(Stage.PERSIST, functools.partial(keep, run))
+        steps[Stage.PERSIST] = self._counted(Stage.PERSIST, functools.partial(persist_batch, run))
 
         def sample(batch: Batch, earlier: Sequence[Candidate]) -> list[Candidate]:
-            candidates = start(run, batch, earlier)
+            candidates = sample_batch(run, batch, earlier)
             self._note(Stage.SAMPLE, batch.round, candidates)
             return candidates
 
-        yield Workshop(Stages(sample, steps))
+        yield RunStages(Stages(sample, steps))
 
     def count(self, stage: Stage) -> int:
         """How many batches the stage worked on, repeated work counted again."""
@@ -121,9 +121,9 @@ class Runner:
     def __call__(self, *, resume: str | None = None, **options: object) -> RunSummary:
         settings = Settings.model_validate({"seed": 7, "output_dir": str(self.folder), **options})
         if resume is None:
-            return run_synth(plan_new(settings), open_workshop=self.bench.open)
+            return run_synth(plan_new(settings), open_stages=self.bench.open)
         with plan_resume(settings.output_dir, resume, settings.budget) as plan:
-            return run_synth(plan, open_workshop=self.bench.open)
+            return run_synth(plan, open_stages=self.bench.open)
 
     def programs(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in self.folder.glob("*.py")}

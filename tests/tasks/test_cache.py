@@ -12,7 +12,7 @@ import pytest
 from synth_core.records import Manifest, Stage
 from synth_core.settings import Settings
 from synth_core.store import read_settled
-from tasks.cache import Batch, OperatorSignatures, Shelf
+from tasks.cache import Batch, OperatorSignatures, ShardCache
 from tasks.versions import stage_version
 
 UPSTREAM = Manifest(
@@ -22,7 +22,7 @@ SETTINGS = Settings(seed=1, output_dir="/somewhere")
 
 
 def key(stage: Stage, run_id: str = "run", upstream: Batch | Manifest = UPSTREAM, **changes: object) -> str:
-    return Shelf(SETTINGS.model_copy(update=changes), run_id).key(stage, upstream)
+    return ShardCache(SETTINGS.model_copy(update=changes), run_id).key(stage, upstream)
 
 
 @pytest.mark.parametrize("stage", Stage)
@@ -77,72 +77,72 @@ def test_a_batch_is_its_strategy_positions_and_sources() -> None:
 
 def settled_batch(tmp_path: Path, total: int = 3) -> tuple[Batch, list[Manifest]]:
     """A batch that has passed all stages, and its shards; `total` candidates were left after the LLM."""
-    batch, shelf = Batch(strategy="a", parameters="{}", stop=3), shelf_in(tmp_path)
+    batch, cache = Batch(strategy="a", parameters="{}", stop=3), cache_in(tmp_path)
     manifests: list[Manifest] = []
     for stage in Stage:
         left = 3 if stage in (Stage.SAMPLE, Stage.PROMPT) else total
-        shard = shelf.shard(stage, shelf.key(stage, manifests[-1] if manifests else batch))
+        shard = cache.shard(stage, cache.key(stage, manifests[-1] if manifests else batch))
         shard.parent.mkdir(parents=True)
         shard.touch()
         manifests.append(Manifest(path=str(shard), digest=f"{stage}", stage=stage, total=left, alive=left))
     return batch, manifests
 
 
-def shelf_in(folder: Path) -> Shelf:
+def cache_in(folder: Path) -> ShardCache:
     settings = Settings(seed=1, output_dir=str(folder))
-    return Shelf(settings, "run", settled=read_settled(folder, "run"))
+    return ShardCache(settings, "run", settled=read_settled(folder, "run"))
 
 
 def test_a_settled_batch_keeps_its_shards_while_they_exist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch, manifests = settled_batch(tmp_path)
-    shelf_in(tmp_path).settle(batch, manifests)
+    cache_in(tmp_path).settle(batch, manifests)
     monkeypatch.setattr("tasks.cache.stage_version", lambda stage: "new")
-    shelf = shelf_in(tmp_path)
+    cache = cache_in(tmp_path)
     upstreams: list[Batch | Manifest] = [batch, *manifests[:-1]]
     for manifest, upstream in zip(manifests, upstreams, strict=True):
         path = Path(manifest.path)
-        assert shelf.shard(manifest.stage, shelf.key(manifest.stage, upstream)) == path
+        assert cache.shard(manifest.stage, cache.key(manifest.stage, upstream)) == path
         path.unlink()
-        assert shelf.key(manifest.stage, upstream).startswith(f"{manifest.stage}-new-")
+        assert cache.key(manifest.stage, upstream).startswith(f"{manifest.stage}-new-")
 
 
 def test_a_batch_that_a_budget_cut_short_stays_open(tmp_path: Path) -> None:
-    shelf_in(tmp_path).settle(*settled_batch(tmp_path, total=2))
+    cache_in(tmp_path).settle(*settled_batch(tmp_path, total=2))
     assert read_settled(tmp_path, "run") == {}
 
 
-def record_name(shelf: Shelf, upstream: Manifest) -> str:
-    policy = OperatorSignatures(stage=Stage.LLM, shelf=shelf)
+def record_name(cache: ShardCache, upstream: Manifest) -> str:
+    policy = OperatorSignatures(stage=Stage.LLM, cache=cache)
     return policy.compute_key(None, {"upstream": upstream}, {})  # type: ignore[arg-type]  # it reads inputs only
 
 
 def test_a_record_without_its_shard_is_forgotten(tmp_path: Path) -> None:
-    shelf = shelf_in(tmp_path)
-    record = shelf.results / record_name(shelf, UPSTREAM)
-    shard = shelf.shard(Stage.LLM, shelf.key(Stage.LLM, UPSTREAM))
+    cache = cache_in(tmp_path)
+    record = cache.results / record_name(cache, UPSTREAM)
+    shard = cache.shard(Stage.LLM, cache.key(Stage.LLM, UPSTREAM))
     for path in (record, shard):
         path.parent.mkdir(parents=True)
         path.touch()
-    record_name(shelf, UPSTREAM)
+    record_name(cache, UPSTREAM)
     assert record.exists()
     shard.unlink()
-    record_name(shelf, UPSTREAM)
+    record_name(cache, UPSTREAM)
     assert not record.exists()
 
 
 def test_a_record_is_of_one_place_in_a_run_and_a_shard_of_none(tmp_path: Path) -> None:
-    shelf, elsewhere = shelf_in(tmp_path), UPSTREAM.model_copy(update={"round": 1})
-    assert shelf.key(Stage.LLM, elsewhere) == shelf.key(Stage.LLM, UPSTREAM)
-    assert record_name(shelf, elsewhere) != record_name(shelf, UPSTREAM)
+    cache, elsewhere = cache_in(tmp_path), UPSTREAM.model_copy(update={"round": 1})
+    assert cache.key(Stage.LLM, elsewhere) == cache.key(Stage.LLM, UPSTREAM)
+    assert record_name(cache, elsewhere) != record_name(cache, UPSTREAM)
 
 
 def test_a_shard_that_is_found_again_counts_as_just_used(tmp_path: Path) -> None:
-    shelf = shelf_in(tmp_path)
-    shard = shelf.shard(Stage.LLM, shelf.key(Stage.LLM, UPSTREAM))
+    cache = cache_in(tmp_path)
+    shard = cache.shard(Stage.LLM, cache.key(Stage.LLM, UPSTREAM))
     shard.parent.mkdir(parents=True)
     shard.touch()
     os.utime(shard, (0, 0))
-    record_name(shelf, UPSTREAM)
+    record_name(cache, UPSTREAM)
     assert time.time() - shard.stat().st_mtime < 60

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from synth_core.records import Stage
-from tasks.versions import decides
+from tasks.versions import sources_of
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -64,10 +64,10 @@ def test_every_module_that_a_stage_imports_is_part_of_its_version(stage: Stage) 
     names = set().union(*map(imported, BEGINS[stage]))
     files = {str(file_of(name)) for name in names}
     assert len(files) > 5
-    forgotten = {path for path in files if not is_listed(path, decides(stage))}
+    forgotten = {path for path in files if not is_listed(path, sources_of(stage))}
     assert {path for path in forgotten if not path.startswith(SAYS_NOTHING)} == set()
 
 
 @pytest.mark.parametrize("stage", Stage)
 def test_what_is_listed_exists(stage: Stage) -> None:
-    assert [name for name in decides(stage) if not (REPOSITORY / name).exists()] == []
+    assert [name for name in sources_of(stage) if not (REPOSITORY / name).exists()] == []
