@@ -198,7 +198,7 @@ def test_the_pace_of_calls_leaves_the_pauses_between_sessions_out(run: Run, tmp_
     (run.folder / "calls.jsonl").write_text("\n".join(lines) + "\n")
     report = summarise(run.output_dir, run.run_id)
     assert report.spend.active_s == 60.0
-    assert "2 provider calls, 2 a minute" in write_html(report, tmp_path / "r.html").read_text()
+    assert "2 provider calls, 2 per minute" in write_html(report, tmp_path / "r.html").read_text()
     out = io.StringIO()
     print_report(report, Console(file=out, width=300))
     assert "; 24 h 0 min from start to end" in out.getvalue()
@@ -320,7 +320,7 @@ def test_a_folder_that_cannot_be_written_is_reported_nevertheless(
     print_reports(str(run.output_dir), "", as_json=True)
     said = capsys.readouterr()
     assert json.loads(said.out)["accepted"] == 2
-    assert "report.html: Is a directory; the page is left as it is" in said.err
+    assert "report.html: Is a directory; the page was not written" in said.err
     print_reports(str(run.output_dir), "", as_json=False)
     assert f"resume it with: synth resume --output-dir {run.output_dir} --run {run.run_id}" in " ".join(
         capsys.readouterr().out.split()
