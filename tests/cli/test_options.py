@@ -53,10 +53,12 @@ def test_a_strategy_that_a_command_has_no_use_for_does_not_stop_it(
     assert "programs contains no" in capsys.readouterr().err
 
 
-def test_the_settings_file_of_the_readme_says_what_its_comments_say(
+def test_the_settings_file_of_the_documents_says_what_its_comments_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (text,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    (text,) = re.findall(
+        r"^```toml\n(.*?)^```", (ROOT / "docs/usage.md").read_text(), re.DOTALL | re.MULTILINE
+    )
     Path("mine.toml").write_text(text)
     tokens = []
     for line in filter(None, text.splitlines()):

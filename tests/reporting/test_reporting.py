@@ -198,7 +198,7 @@ def test_the_pace_of_calls_leaves_the_pauses_between_sessions_out(run: Run, tmp_
     (run.folder / "calls.jsonl").write_text("\n".join(lines) + "\n")
     report = summarise(run.output_dir, run.run_id)
     assert report.spend.active_s == 60.0
-    assert "2 provider calls, 2 a minute" in write_html(report, tmp_path / "r.html").read_text()
+    assert "2 provider calls, 2 per minute" in write_html(report, tmp_path / "r.html").read_text()
     out = io.StringIO()
     print_report(report, Console(file=out, width=300))
     assert "; 24 h 0 min from start to end" in out.getvalue()
