@@ -4,6 +4,7 @@ A bad program is never an exception; it is a `Verdict` in the ledger.
 
     SynthError
     ├── UsageError        the user's mistake: one line says what and how to mend it; exit 2
+    ├── CannotWrite       the synthesizer finds no program for these operators; exit 1
     └── EnvironmentFault  the machine fails us (disk full, no sandbox, server gone); exit 1
         └── HopelessProvider  every further call would fail alike (bad key, quota, unknown model)
 """
@@ -19,6 +20,10 @@ class UsageError(SynthError):
     """A mistake in options, files or environment that the user can mend; its text is one line."""
 
     exit_code = 2
+
+
+class CannotWrite(SynthError):
+    """The operators do not fit together here. Other operators, another seed or another place may do."""
 
 
 class EnvironmentFault(SynthError):

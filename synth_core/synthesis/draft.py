@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from synth_core.errors import CannotWrite
 from synth_core.operators.operator import Kind
 from synth_core.synthesis.parts import Attribute, Input, Line, Mark, Value
 from synth_core.synthesis.sizes import Sizes
@@ -26,10 +27,6 @@ from synth_core.synthesis.targets import pick
 
 MOST_ELEMENTS = 1 << 15  # of one value: keeps a program at a few milliseconds on one core
 PLACEHOLDER = re.compile(r"\b(?:v|m)\d+_\b")
-
-
-class CannotWrite(Exception):
-    """The operator does not fit here; another place, number or spelling may do."""
 
 
 @dataclass
