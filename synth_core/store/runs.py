@@ -81,7 +81,7 @@ class Run(Record):
             raise _of_another_version(self.folder / "run.json", error) from None
 
 
-def hidden_folder(output_dir: Path | str) -> Path:
+def hidden_folder(output_dir: os.PathLike[str] | str) -> Path:
     """Where all that is not a program lies: a consumer globs `*.py` in output_dir itself."""
     return Path(output_dir) / ".synth"
 
@@ -154,7 +154,7 @@ def load_run(output_dir: Path | str, run_id: str) -> Run:
     return run.model_copy(update={"settings": run.settings.model_copy(update={"output_dir": found})})
 
 
-def run_ids(output_dir: Path | str) -> list[str]:
+def run_ids(output_dir: os.PathLike[str] | str) -> list[str]:
     """Ids of all runs of a folder, oldest first."""
     return sorted(path.parent.name for path in hidden_folder(output_dir).glob("runs/*/run.json"))
 
