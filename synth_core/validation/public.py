@@ -83,7 +83,7 @@ class Validator:
     The worker starts with the first program, which takes some seconds, and ends with `close`, with the end of
     the `with` block, or with this process. Any thread may use it, also beside a running asyncio loop: there
     `await asyncio.to_thread(validator.validate, program)` keeps the loop free. After an interrupt
-    (KeyboardInterrupt) it is still of use.
+    (KeyboardInterrupt) it is still of use. A forked process needs a Validator of its own.
 
     Args:
         settings: Limits and rules: `timeout` in seconds for each stage, `memory_mb` in MiB.
@@ -115,6 +115,7 @@ class Validator:
             raise UsageError(f"workers must be 0 or more, got {workers}")
         machine = Settings(num_worker=workers, cache_dir=os.fspath(cache_dir or "")).resolved()
         self._engine = Engine(settings or ValidationSettings(), machine.num_worker, machine.cache_dir)
+        self._owner = os.getpid()
         self._ahead = max(AHEAD, 2 * machine.num_worker)
         # In a notebook the cell that made it runs again, and the old one is simply dropped.
         self._close = weakref.finalize(self, self._engine.close)
@@ -175,6 +176,8 @@ class Validator:
         """Read a program and have it judged. What goes wrong is raised when its result is asked for."""
         if not self._close.alive:
             raise UsageError("this Validator is closed; make another")
+        if self._owner != os.getpid():  # the thread that hears the worker's answers is not here
+            raise UsageError("this Validator was made before a fork; make another in this process")
         candidate: Future[Candidate] = Future()
         try:
             given = read_program(program, at_most=gate.MAX_BYTES + 1)

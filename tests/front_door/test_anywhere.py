@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ Path("x.py").write_text(program.source.replace(program.name, "x"))
 print(synth_core.validate("x.py").accepted)
 """
 HEAD = "from pathlib import Path\nimport synth_core\n"
-GUARDED = "\n    ".join(f'{HEAD}if __name__ == "__main__":{LINES}'.splitlines())
+GUARDED = f'{HEAD}if __name__ == "__main__":{textwrap.indent(LINES, "    ")}'
 IN_A_LOOP = """
 import asyncio, os, signal, threading
 import synth_core
