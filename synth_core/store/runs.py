@@ -80,7 +80,7 @@ class Run(Record):
             raise _of_another_version(self.folder / "run.json", error) from None
 
 
-def hidden_folder(output_dir: Path | str) -> Path:
+def hidden_folder(output_dir: os.PathLike[str] | str) -> Path:
     """The folder for everything except programs, so that consumers can glob `*.py` in output_dir."""
     return Path(output_dir) / ".synth"
 
@@ -159,7 +159,7 @@ def load_run(output_dir: Path | str, run_id: str) -> Run:
     return run.model_copy(update={"settings": run.settings.model_copy(update={"output_dir": found})})
 
 
-def run_ids(output_dir: Path | str) -> list[str]:
+def run_ids(output_dir: os.PathLike[str] | str) -> list[str]:
     """Ids of all runs of a folder, oldest first."""
     return sorted(path.parent.name for path in hidden_folder(output_dir).glob("runs/*/run.json"))
 
