@@ -47,7 +47,7 @@ def read_program(program: ProgramLike, *, at_most: int = -1, errors: str = "surr
         return Given(None, program)
     if not isinstance(program, str | os.PathLike):
         if not isinstance(getattr(program, "source", None), str):
-            raise UsageError(f"a {type(program).__name__} is not a program; give a path or a text")
+            raise UsageError(f"{type(program).__name__} is not a kind of program; give a path or a text")
         return Given(None, program.source)
     path = Path(program)
     try:

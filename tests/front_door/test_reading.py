@@ -35,7 +35,7 @@ def test_a_record_with_a_text_is_a_program() -> None:
         ("missing.py", "is not a file"),
         (Path("missing"), "is not a file"),
         (".", "is a folder"),
-        (7, "a int is not"),
+        (7, "int is not a kind"),
     ],
 )
 def test_anything_else_is_one_clear_line(given: object, message: str) -> None:
