@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from synth_core.filtering.contamination import scan
+from synth_core.filtering.contamination import scan_files
 from synth_core.filtering.fingerprints import Fingerprints
 from synth_core.filtering.reference import kernelbench
 from synth_core.records import Graph
@@ -151,11 +151,11 @@ def main(folder: Path, innocent: Path | None) -> None:
         shares = [sum(match is not None for match in found) / len(texts) for found in (by_text, full)]
         print(f"{name:27} {shares[0]:8.1%} {shares[1]:11.1%}  {dict(tiers.most_common())}", flush=True)
     if innocent:
-        findings = list(scan([innocent]))
+        findings = list(scan_files([innocent]))
         accused = [finding for finding in findings if finding.contaminated]
         print(f"innocent programs accused: {len(accused)} of {len(findings)}")
         for finding in accused[:10]:
-            print(f"  {Path(finding.path).name}: {finding.tier}, {finding.reference}")
+            print(f"  {Path(finding.path).name}: {finding.match}, {finding.reference}")
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ def draw(count: int, sampler: str | None, strategy: str, seed: int) -> list[Spec
 def write(specifications: list[Specification]) -> list[Candidate]:
     import torch
 
+    from synth_core.errors import CannotWrite
     from synth_core.synthesis.build import Written, build
-    from synth_core.synthesis.draft import CannotWrite
 
     torch.set_num_threads(1)
     written: list[tuple[int, Written]] = []

@@ -4,6 +4,7 @@ A bad program is never an exception. It is a `Verdict` in the ledger.
 
     SynthError
     ├── UsageError        the user's mistake: one line says what is wrong and how to fix it; exit code 2
+    ├── CannotWrite       the synthesizer finds no program for these operators; exit code 1
     └── EnvironmentFault  the machine cannot do the work (disk full, no sandbox, no server); exit code 1
         └── HopelessProvider  every further call would fail in the same way (bad key, quota, unknown model)
 """
@@ -19,6 +20,10 @@ class UsageError(SynthError):
     """A mistake in options, files or environment that the user can fix. Its text is one line."""
 
     exit_code = 2
+
+
+class CannotWrite(SynthError):
+    """The operators do not fit together here. Other operators, another seed or another place may do."""
 
 
 class EnvironmentFault(SynthError):

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from synth_core.errors import UsageError
-from synth_core.filtering.contamination import reference_of, scan
+from synth_core.filtering.contamination import reference_of, scan_files
 
 
 def scan_folders(paths: Sequence[Path], compare: Sequence[Path], *, as_json: bool) -> int:
@@ -24,7 +24,7 @@ def scan_folders(paths: Sequence[Path], compare: Sequence[Path], *, as_json: boo
         raise UsageError("name at least one PATH: a file or a folder")
     console = Console(highlight=False)
     total = found = 0
-    for finding in scan(paths, reference_of(compare) if compare else None):
+    for finding in scan_files(paths, reference_of(compare) if compare else None):
         total, found = total + 1, found + finding.contaminated
         if as_json:
             print(finding.model_dump_json())

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from synth_core.errors import UsageError
 from synth_core.settings import Settings
-from synth_core.validation.public import Validation, validate_files
+from synth_core.validation.public import Validation, Validator
 
 
 def judge_files(paths: Sequence[Path], settings: Settings, *, as_json: bool) -> bool:
@@ -24,12 +24,14 @@ def judge_files(paths: Sequence[Path], settings: Settings, *, as_json: bool) -> 
     settings = settings.resolved()
     console = Console(highlight=False)
     accepted = 0
-    for result in validate_files(files, settings.validation, settings.num_worker, settings.cache_dir):
-        accepted += result.accepted
-        if as_json:
-            print(result.model_dump_json(), flush=True)
-        else:
-            _show(result, console)
+    workers, cache_dir = settings.num_worker, settings.cache_dir
+    with Validator(settings.validation, workers=workers, cache_dir=cache_dir) as validator:
+        for result in validator.validate_many(files):
+            accepted += result.accepted
+            if as_json:
+                print(result.model_dump_json(), flush=True)
+            else:
+                _show(result, console)
     if not as_json and len(files) > 1:
         console.print(f"{accepted} of {len(files)} accepted")
     return accepted == len(files)
@@ -43,8 +45,10 @@ def _expand(paths: Sequence[Path]) -> Iterator[Path]:
             if not inside:
                 raise UsageError(f"{path} contains no *.py file")
             yield from inside
-        elif path.exists():
+        elif path.is_file():
             yield path
+        elif path.exists():
+            raise UsageError(f"{path} is no file; name Python files")
         else:
             raise UsageError(f"{path} does not exist")
 

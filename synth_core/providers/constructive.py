@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import queue
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,22 +81,37 @@ class Synthesizer:
             child.stop()
 
 
+@cache
+def shared_synthesizer() -> Synthesizer:
+    """The synthesizer of whoever writes a program now and then; its children end with this process."""
+    synthesizer = Synthesizer(len(os.sched_getaffinity(0)))
+    atexit.register(synthesizer.close)
+    return synthesizer
+
+
 class _Child:
     """One child process, started at the first request and again after it died."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
+        self._owner = 0
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._forget_parents()
         for _ in range(2):
             try:
                 return self._exchange(json.dumps(request) + "\n")
             except (OSError, ValueError):  # the pipe broke, or the child ended within a line
                 self.stop()
+            except BaseException:  # an interrupt: the next caller would read the answer that is still to come
+                self.stop()
+                raise
         raise EnvironmentFault(f"the synthesizer died twice on {request}")
 
     def _exchange(self, row: str) -> dict[str, Any]:
-        process = self._process = self._process or _start()
+        if self._process is None:
+            self._process, self._owner = _start(), os.getpid()
+        process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
         alarm = threading.Timer(DEADLINE, process.kill)
@@ -107,7 +124,13 @@ class _Child:
         finally:
             alarm.cancel()
 
+    def _forget_parents(self) -> None:
+        """After a fork the child process is the parent's: two callers would mix up its answers."""
+        if self._owner != os.getpid():
+            self._process = None
+
     def stop(self) -> None:
+        self._forget_parents()
         process, self._process = self._process, None
         if process is not None:
             process.kill()

@@ -59,7 +59,7 @@ class Snapshot:
 class Dispatcher:
     """Makes all provider calls of one run. A context manager; `close` ends the loop and the clients.
 
-    settings: resolved settings, with the cache folder and the number of workers decided.
+    settings: must be resolved, so that the cache folder and the number of workers are known.
     key: the key of `settings.model_name`'s provider if a Secret block holds it. None: use the environment.
     run_dir: the run's folder, which holds the cost ledger. Calls already in it count towards the budgets.
     use_cache: whether to look up and store answers in `settings.cache_dir`.

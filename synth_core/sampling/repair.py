@@ -6,14 +6,11 @@ the provider), and forms (`small-model`), because no model wrote their code.
 
 from __future__ import annotations
 
-import atexit
-from functools import cache
-
 from synth_core import form
 from synth_core.errors import SynthError
 from synth_core.extraction import code_in
 from synth_core.prompting import render
-from synth_core.providers.constructive import Synthesizer
+from synth_core.providers.constructive import shared_synthesizer
 from synth_core.providers.table import find_provider
 from synth_core.records import Candidate, Category
 
@@ -62,14 +59,7 @@ def _trim(detail: str) -> str:
 def _shape_plan(candidate: Candidate) -> str:
     """The plan, with shapes, of a program that the synthesizer writes for the same operators, or empty."""
     try:
-        written = _synthesizer().write(candidate.specification.operators, candidate.specification.seed)
+        written = shared_synthesizer().write(candidate.specification.operators, candidate.specification.seed)
     except SynthError:
         return ""
     return "" if isinstance(written, str) else written.plan
-
-
-@cache
-def _synthesizer() -> Synthesizer:
-    synthesizer = Synthesizer(1)
-    atexit.register(synthesizer.close)
-    return synthesizer

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
+from synth_core.errors import UsageError
 from synth_core.records import Candidate
 from synth_core.store.rows import SCHEMA, frame
-from synth_core.store.runs import Run, hidden_folder, run_folder
+from synth_core.store.runs import Run, hidden_folder, run_folder, run_ids
 from synth_core.store.shards import write_table
 
 _RUN_COLUMNS: dict[str, pl.DataType] = {
@@ -60,6 +62,40 @@ def scan_ledger(output_dir: Path | str, run_id: str | None = None) -> pl.LazyFra
     if not files:
         return pl.LazyFrame(schema=LEDGER_SCHEMA)
     return _scan(files)
+
+
+def read_ledger(folder: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """All candidates of all runs of a folder, kept and dropped, oldest run first; one row each.
+
+    Args:
+        folder: The `output_dir` of `synth generate`.
+        columns: The columns to read; None: all. `record` holds a whole candidate as JSON, its text
+            included: leave it out where a run is large.
+
+    Returns:
+        A frame. Among its columns are `run_id`, `candidate_id`, `requested` and `realised` (operators),
+        `accepted`, and `stage`, `category` and `detail` of the failure; `program_name` with `.py` is the
+        file of an accepted program. `seconds` are wall seconds by stage, `cost_usd` US dollars. A run that
+        an older version made may lack columns: they read as null.
+
+    Raises:
+        UsageError: The folder holds no run, or there is no such column.
+
+    Example:
+        >>> import synth_core
+        >>> ledger = synth_core.read_ledger("synth-output")
+        >>> ledger.filter("accepted").height <= ledger.height
+        True
+        >>> synth_core.read_ledger("none")
+        Traceback (most recent call last):
+        synth_core.errors.UsageError: none holds no run; `synth generate --output-dir none` makes one
+    """
+    if not run_ids(folder):
+        raise UsageError(f"{folder} holds no run; `synth generate --output-dir {folder}` makes one")
+    if unknown := [name for name in columns or () if name not in LEDGER_SCHEMA]:
+        raise UsageError(f"the ledger has no column {unknown[0]!r}; it has {', '.join(LEDGER_SCHEMA)}")
+    ledger = scan_ledger(Path(folder))
+    return (ledger if columns is None else ledger.select(columns)).collect()
 
 
 def accepted_programs(output_dir: Path | str) -> Iterator[tuple[str, Candidate]]:

@@ -80,7 +80,7 @@ class Run(Record):
             raise _of_another_version(self.folder / "run.json", error) from None
 
 
-def hidden_folder(output_dir: Path | str) -> Path:
+def hidden_folder(output_dir: os.PathLike[str] | str) -> Path:
     """The folder for everything except programs, so that consumers can glob `*.py` in output_dir."""
     return Path(output_dir) / ".synth"
 
@@ -90,10 +90,10 @@ def run_folder(output_dir: Path | str, run_id: str) -> Path:
 
 
 def plan_run(settings: Settings, *, now: datetime | None = None) -> Run:
-    """The record of a new run, with everything decided that its settings leave open; writes nothing.
+    """Plan a new run: decide everything that its settings leave open. Nothing is written yet.
 
     Run ids sort by time (UTC), for example `20261125-091157-3fa9c1`.
-    Raises `UsageError` if output_dir is a file or cannot be written to.
+    Raises `UsageError` for a strategy or a prompt file that cannot be read.
     """
     settings, chosen = choose_strategies(settings)
     settings = settings.resolved()
@@ -111,7 +111,7 @@ def plan_run(settings: Settings, *, now: datetime | None = None) -> Run:
 
 
 def begin_run(run: Run, *, flow_run_id: str = "") -> Run:
-    """Write the first record of a planned run; the caller holds the run's lock."""
+    """Write the first record of a planned run. The caller must hold its lock."""
     return save_run(run.model_copy(update={"flow_run_id": flow_run_id, "started": datetime.now(UTC)}))
 
 
@@ -159,7 +159,7 @@ def load_run(output_dir: Path | str, run_id: str) -> Run:
     return run.model_copy(update={"settings": run.settings.model_copy(update={"output_dir": found})})
 
 
-def run_ids(output_dir: Path | str) -> list[str]:
+def run_ids(output_dir: os.PathLike[str] | str) -> list[str]:
     """Ids of all runs of a folder, oldest first."""
     return sorted(path.parent.name for path in hidden_folder(output_dir).glob("runs/*/run.json"))
 

@@ -20,9 +20,8 @@ from typing import Any
 
 import torch
 
-from synth_core.errors import UsageError
+from synth_core.errors import CannotWrite, UsageError
 from synth_core.synthesis.build import build
-from synth_core.synthesis.draft import CannotWrite
 from synth_core.synthesis.enlarge import enlarge
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
+from synth_core.errors import CannotWrite
 from synth_core.operators.catalog import find
 from synth_core.operators.operator import Operator
 from synth_core.records import sha256
 from synth_core.synthesis import glue, proof, sharing, soundness
 from synth_core.synthesis.arrange import Track, arrange
-from synth_core.synthesis.draft import CannotWrite, Draft
+from synth_core.synthesis.draft import Draft
 from synth_core.synthesis.parts import Value
 from synth_core.synthesis.plan import describe
 from synth_core.synthesis.render import render

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from synth_core.errors import CannotWrite
 from synth_core.operators.operator import Kind
 from synth_core.synthesis.parts import Attribute, Input, Line, Mark, Value
 from synth_core.synthesis.sizes import Sizes
@@ -26,10 +27,6 @@ from synth_core.synthesis.targets import pick
 
 MOST_ELEMENTS = 1 << 15  # elements of one value; so a program takes a few milliseconds on one core
 PLACEHOLDER = re.compile(r"\b(?:v|m)\d+_\b")
-
-
-class CannotWrite(Exception):
-    """The operator does not fit here. It may fit in another place, or with another number or spelling."""
 
 
 @dataclass

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from synth_core.errors import CannotWrite
 from synth_core.synthesis import soundness
-from synth_core.synthesis.draft import CannotWrite, Draft
+from synth_core.synthesis.draft import Draft
 from synth_core.synthesis.parts import Line, Value, entries
 
 NOISE = 0.5  # noise, as a multiple of the value's standard deviation

@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from synth_core.errors import CannotWrite
 from synth_core.operators.catalog import find
 from synth_core.operators.operator import Operator
 from synth_core.synthesis import soundness
-from synth_core.synthesis.draft import PLACEHOLDER, CannotWrite, Draft
+from synth_core.synthesis.draft import PLACEHOLDER, Draft
 from synth_core.synthesis.parts import Attribute, Line, Value
 
 PAIR, TWICE = 0.035, 0.055  # shares of programs that try; some find nothing to share

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from synth_core.synthesis.draft import CannotWrite
+from synth_core.errors import CannotWrite
 from synth_core.synthesis.parts import Value
 
 SMALLEST, LARGEST = 5e-3, 2e3  # bounds of the largest magnitude

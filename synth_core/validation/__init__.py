@@ -1,6 +1,6 @@
 """Validation: a program's text in, verdicts out; nothing of the program ever runs in the process that asks.
 
-    public      `validate(path)`, `validate_files`: files from anywhere
+    public      `validate`, `Validator`: programs from anywhere
     engine      candidates in, candidates with verdicts out; asks the gate, keeps the zygote, caches verdicts
     checks      every check by name; contract: every downstream rule by name
     gate        what the text alone shows

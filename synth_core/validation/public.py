@@ -1,88 +1,245 @@
-"""Validate files from anywhere: the public call behind `synth_core.validate(path)` and `synth validate`."""
+"""Validation for Python users: `synth_core.validate` and `Validator`. `synth validate` uses it, too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
 
 from pydantic import Field
 
-from synth_core.errors import UsageError
+from synth_core.errors import SynthError, UsageError
 from synth_core.program.naming import operators_named
+from synth_core.program.reading import Given, ProgramLike, read_program
+from synth_core.program.renaming import program_class
 from synth_core.records import Candidate, Category, Program, Record, Specification, Stage, Tier
 from synth_core.settings import Settings, ValidationSettings
+from synth_core.validation import gate
 from synth_core.validation.engine import Engine
-from synth_core.validation.gate import MAX_BYTES
 
-BATCH = 64
+AHEAD = 64
+"""Programs under way at once, running or waiting for a worker. Compilers build several programs together."""
+
+_Like = TypeVar("_Like", bound=ProgramLike)
 
 
 class Validation(Record):
-    """What validation says of one file. `stage`, `category` and `detail` tell why it was not accepted."""
+    """What validation says of one program. `stage`, `category` and `detail` tell why it was not accepted."""
+
+    path: str = Field(description="The file; empty where the text was given")
+    accepted: bool
+    stage: Stage | None = Field(default=None, description="Where it failed; None where it was accepted")
+    category: Category | None = Field(default=None, description="The kind of failure")
+    detail: str = Field(default="", description="The failure in words")
+    tier: Tier | None = Field(default=None, description="How strongly it was isolated; None: it was not run")
+    realised_operators: tuple[str, ...] = Field(default=(), description="Catalog names, in forward order")
+    contract: dict[str, bool] = Field(default_factory=dict, description="Downstream rule -> held")
+    measured: dict[Stage, dict[str, Any]] = Field(
+        default_factory=dict, description="Stage -> tolerances and numbers that it judged by"
+    )
+
+
+def validate(program: ProgramLike, settings: ValidationSettings | None = None) -> Validation:
+    """Prove one program sound: static gate, eager mode, torch.compile. It runs in a sandbox, never here.
+
+    A program called `SynthModel_<Op>_<Op>…` must realise the operators in its name, in any order. A file is
+    called by its own name, a text by the name of its class.
+
+    Each call starts a worker, which takes some seconds. For more than one program use `Validator`.
+
+    Args:
+        program: The path of a file, or the text itself. A `Path`, or a string without a line break, is a
+            path. Any other string is a text.
+        settings: Limits and rules: `timeout` in seconds for each stage, `memory_mb` in MiB.
+
+    Returns:
+        Whether it was accepted, and if not, why.
+
+    Raises:
+        UsageError: The path is no file, a check or rule in `settings` does not exist, or no sandbox works
+            on this machine and `allow_unsandboxed` is off.
+        EnvironmentFault: The machine lacks a C++ compiler, or the worker cannot be started.
+
+    Example:
+        >>> import synth_core
+        >>> result = synth_core.validate("import torch\\nx = torch.ones(")
+        >>> result.accepted, result.category.value
+        (False, 'SYNTAX_ERROR')
+        >>> print(result.detail)
+        line 2: '(' was never closed
+    """
+    with Validator(settings, workers=1) as validator:
+        return validator.validate(program)
+
+
+class Validator:
+    """Proves many programs sound with one warm worker process.
+
+    The worker starts with the first program, which takes some seconds, and ends with `close`, with the end of
+    the `with` block, or with this process. Any thread may use it, also beside a running asyncio loop: there
+    `await asyncio.to_thread(validator.validate, program)` keeps the loop free. After an interrupt
+    (KeyboardInterrupt) it is still of use. A forked process needs a Validator of its own.
+
+    Args:
+        settings: Limits and rules: `timeout` in seconds for each stage, `memory_mb` in MiB.
+        workers: Programs run at once; 0: one a core.
+        cache_dir: Folder where verdicts are kept; None: the user's cache folder. A program that was judged
+            before, under the same settings, is not run again.
+
+    Raises:
+        UsageError: A check or rule in `settings` does not exist, or `cache_dir` cannot be used.
+
+    Example:
+        >>> import synth_core
+        >>> programs = [synth_core.synthesize(["Linear", "GELU"], seed=n).source for n in (1, 2)]
+        >>> with synth_core.Validator(workers=1) as validator:
+        ...     for result in validator.validate_many(programs):
+        ...         print(result.accepted, result.realised_operators)
+        True ('Linear', 'GELU')
+        True ('Linear', 'GELU')
+    """
+
+    def __init__(
+        self,
+        settings: ValidationSettings | None = None,
+        *,
+        workers: int = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if workers < 0:
+            raise UsageError(f"workers must be 0 or more, got {workers}")
+        machine = Settings(num_worker=workers, cache_dir=os.fspath(cache_dir or "")).resolved()
+        self._engine = Engine(settings or ValidationSettings(), machine.num_worker, machine.cache_dir)
+        self._owner = os.getpid()
+        self._ahead = max(AHEAD, 2 * machine.num_worker)
+        # In a notebook the cell that made it runs again, and the old one is simply dropped.
+        self._close = weakref.finalize(self, self._engine.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker. What it has not answered fails; a closed Validator takes no more programs."""
+        self._close()
+
+    def validate(self, program: ProgramLike) -> Validation:
+        """Prove one program sound; as `synth_core.validate`, without its start."""
+        return _result(self._start(program))
+
+    def validate_many(self, programs: Iterable[ProgramLike]) -> Iterator[Validation]:
+        """Validate programs, `workers` at once, and give the results in the order of the programs.
+
+        A result comes as soon as it and all before it are known. `programs` may be endless: it is read as
+        the work proceeds, at most 64 programs ahead, or twice `workers` if that is more.
+
+        Args:
+            programs: Paths and texts, as `synth_core.validate` takes them.
+
+        Raises:
+            UsageError, EnvironmentFault: As `synth_core.validate`, in the place of that program's result.
+                No further results come then.
+        """
+        started: deque[_Started] = deque()
+        for program in programs:
+            started.append(self._start(program))
+            while started and (started[0].candidate.done() or len(started) >= self._ahead):
+                yield _result(started.popleft())
+        while started:
+            yield _result(started.popleft())
+
+    def as_completed(self, programs: Iterable[_Like]) -> Iterator[tuple[_Like, Validation]]:
+        """Validate programs as `validate_many` does, and give each result as soon as it is known.
+
+        Returns:
+            Pairs: what was given, and its result. The order changes from one time to the next.
+        """
+        started: dict[Future[Candidate], tuple[_Like, _Started]] = {}
+        for program in programs:
+            one = self._start(program)
+            started[one.candidate] = program, one
+            patience = None if len(started) >= self._ahead else 0
+            yield from _completed(started, patience)
+        while started:
+            yield from _completed(started, None)
+
+    def _start(self, program: ProgramLike) -> _Started:
+        """Read a program and have it judged. What goes wrong is raised when its result is asked for."""
+        if not self._close.alive:
+            raise UsageError("this Validator is closed; make another")
+        if self._owner != os.getpid():  # the thread that hears the worker's answers is not here
+            raise UsageError("this Validator was made before a fork; make another in this process")
+        candidate: Future[Candidate] = Future()
+        try:
+            given = read_program(program, at_most=gate.MAX_BYTES + 1)
+        except SynthError as error:
+            candidate.set_exception(error)
+            return _Started("", candidate)
+        # A daemon: after an interrupt Python need not wait for programs that nobody asks for any more.
+        threading.Thread(target=_judge, args=(self._engine, given, candidate), daemon=True).start()
+        return _Started(str(given.path or ""), candidate)
+
+
+class _Started(NamedTuple):
+    """A program that is being judged. path: as in `Validation`."""
 
     path: str
-    accepted: bool
-    stage: Stage | None = None
-    category: Category | None = None
-    detail: str = ""
-    tier: Tier | None = None
-    realised_operators: tuple[str, ...] = ()
-    contract: dict[str, bool] = Field(default_factory=dict)
+    candidate: Future[Candidate]
 
 
-def validate(path: str | Path, settings: ValidationSettings | None = None) -> Validation:
-    """Prove one program sound: static gate, eager, torch.compile; the program runs in a sandbox.
-
-    A file called `SynthModel_<Op>_<Op>….py` must realise the operators in its name, in any order.
-    Raises UsageError for a path that is no file. For many files `validate_files` keeps its worker warm.
-    """
-    return next(validate_files([path], settings or ValidationSettings(), workers=1))
-
-
-def validate_files(
-    paths: Sequence[str | Path], settings: ValidationSettings, workers: int, cache_dir: str | None = None
-) -> Iterator[Validation]:
-    """Validate files in order, `workers` at a time; raise UsageError before the first if one is no file.
-
-    cache_dir: where verdicts are kept; None means the user's cache folder.
-    """
-    files = [Path(path) for path in paths]
-    for file in files:
-        if not file.is_file():
-            raise UsageError(f"{file} is {'a folder' if file.is_dir() else 'no file'}; name Python files")
-    return _validated(files, settings, workers, cache_dir or Settings().resolved().cache_dir)
+def _completed(
+    started: dict[Future[Candidate], tuple[_Like, _Started]], patience: float | None
+) -> Iterator[tuple[_Like, Validation]]:
+    """Those that are done after `patience` seconds; None: wait for one at least."""
+    for future in wait(started, patience, FIRST_COMPLETED).done:
+        program, one = started.pop(future)
+        yield program, _result(one)
 
 
-def _validated(
-    files: Sequence[Path], settings: ValidationSettings, workers: int, cache_dir: str
-) -> Iterator[Validation]:
-    with Engine(settings, workers, cache_dir) as engine:
-        for start in range(0, len(files), BATCH):
-            batch = files[start : start + BATCH]
-            candidates = [_candidate(index, file) for index, file in enumerate(batch, start)]
-            done = engine.validate_compile(engine.validate_eager(candidates))
-            yield from (_result(file, candidate) for file, candidate in zip(batch, done, strict=True))
+def _judge(engine: Engine, given: Given, candidate: Future[Candidate]) -> None:
+    try:
+        (done,) = engine.validate_compile(engine.validate_eager([_candidate(given)]))
+    except BaseException as error:
+        candidate.set_exception(error)
+    else:
+        candidate.set_result(done)
 
 
-def _candidate(index: int, file: Path) -> Candidate:
-    with file.open("rb") as stream:
-        text = stream.read(MAX_BYTES + 1).decode("utf-8-sig", "surrogateescape")
+def _candidate(given: Given) -> Candidate:
+    name = given.path.stem if given.path else _class_name(given.source)
     specification = Specification(
-        operators=operators_named(file.stem) or (),
+        operators=operators_named(name) or (),
         strategy="",
         seed=0,
         provider="",
         prompt="",
         temperature=0.0,
     )
-    return Candidate(index=index, specification=specification, program=Program.of(file.stem, text))
+    return Candidate(index=0, specification=specification, program=Program.of(name, given.source))
 
 
-def _result(file: Path, candidate: Candidate) -> Validation:
+def _class_name(source: str) -> str:
+    """The name that a text gives its program; where it has none, validation says what is wrong with it."""
+    tree = gate.parse(source)
+    program = None if isinstance(tree, str) else program_class(tree)
+    return program.name if program else "program"
+
+
+def _result(started: _Started) -> Validation:
+    candidate = started.candidate.result()
     failure = candidate.failure
     contract = {rule: holds for verdict in candidate.verdicts for rule, holds in verdict.contract.items()}
     return Validation(
-        path=str(file),
+        path=started.path,
         accepted=failure is None,
         stage=failure.stage if failure else None,
         category=failure.category if failure else None,
@@ -90,4 +247,5 @@ def _result(file: Path, candidate: Candidate) -> Validation:
         tier=next((verdict.tier for verdict in candidate.verdicts if verdict.tier), None),
         realised_operators=candidate.graph.operators if candidate.graph else (),
         contract=contract,
+        measured={verdict.stage: verdict.measured for verdict in candidate.verdicts if verdict.measured},
     )

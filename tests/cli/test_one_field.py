@@ -20,22 +20,8 @@ from tasks.cache import ShardCache
 
 UPSTREAM = Manifest(path="x", digest="d" * 64, signature="0" * 16, stage=Stage.SAMPLE, total=1, alive=1)
 OPTIONS = list(declared_options(Settings))
-TEXTS: tuple[str, ...] = (
-    "true",
-    "1",
-    "7",
-    "0.5",
-    "300",
-    "1,2",
-    "cuda",
-    "gpu",
-    "both",
-    "chat",
-    "completions",
-    "repair",
-    "fail",
-)
-TEXTS += ("dask", "coherent", "http://127.0.0.1:1", "127.0.0.1:1", "a-name")
+WORDS = "cuda gpu both chat completions repair fail dask coherent name"
+TEXTS = ["true", "1", "7", "0.5", "300", "1,2", *WORDS.split(), "http://127.0.0.1:1", "127.0.0.1:1"]
 
 
 @pytest.fixture(autouse=True)

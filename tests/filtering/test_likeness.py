@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import synth_core
 from synth_core.errors import UsageError
-from synth_core.filtering.contamination import reference_of, scan
+from synth_core.filtering.contamination import reference_of, scan_files
 from synth_core.filtering.fingerprints import Fingerprints, graph_hash
 from synth_core.filtering.normal_form import bare_form, plain_form
 from synth_core.filtering.reference import Problem, Reference, kernelbench
@@ -144,11 +145,28 @@ def test_the_scan_says_what_is_like_what(tmp_path: Path) -> None:
     (tmp_path / "mine" / "a.py").write_text(PLANTS["renamed"][0](PROBLEM))
     (tmp_path / "mine" / "b.py").write_text("def broken(")
     (tmp_path / "mine" / ".synth" / "hidden.py").write_text(PROBLEM)
-    one, two = scan([tmp_path / "mine"], reference_of([tmp_path / "held-out"]))
+    one, two = scan_files([tmp_path / "mine"], reference_of([tmp_path / "held-out"]))
     assert (one.contaminated, one.tier, one.reference, one.score) == (True, "form", "secret", 1.0)
     assert (two.contaminated, two.tier, two.reference, two.score) == (False, "", "", 0.0)
     with pytest.raises(UsageError, match="absent"):
-        list(scan([tmp_path / "absent"]))
+        list(scan_files([tmp_path / "absent"]))
+
+
+def test_one_program_is_scanned_by_its_path_or_its_text(tmp_path: Path) -> None:
+    text = "import torch.nn as nn\nclass M(nn.Module):\n"
+    text += "    def __init__(self):\n        self.conv = nn.Conv2d(3, 8, 3)\n"
+    text += "    def forward(self, x):\n        x = torch.nn.functional.mish(self.conv(x))\n"
+    text += "        return torch.nn.functional.mish(x)\n"
+    path = tmp_path / "a.py"
+    path.write_text(text)
+    for program in (text, path, str(path)):
+        found = synth_core.scan(program)
+        assert (found.contaminated, found.tier) == (True, "operators")
+        assert found.reference == "level2/4_Conv2d_Mish_Mish"
+        assert found.path == ("" if program == text else str(path))
+    assert not synth_core.scan(text.replace("mish", "tanh")).contaminated
+    with pytest.raises(UsageError, match="no file"):
+        synth_core.scan(tmp_path / "absent.py")
 
 
 def test_operators_are_read_off_the_text_in_the_order_they_happen() -> None:

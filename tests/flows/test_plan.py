@@ -87,7 +87,8 @@ def count(
     monkeypatch.setenv("PREFECT_API_URL", server.url)
     monkeypatch.setenv("PREFECT_HOME", str(server.home))
     monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        "PYTHONPATH",
+        os.pathsep.join([str(Path(__file__).parents[1] / "helpers"), os.environ.get("PYTHONPATH", "")]),
     )
     with connected({**SILENT, **MUTED}):
         from prefect.blocks.system import Secret

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import synth_core
 from synth_core.atomic import write_atomic
 from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.prompting import render_prompts
@@ -225,6 +226,19 @@ def test_a_folder_s_ledger_spans_its_runs(run: Run) -> None:
         [run.run_id, other.run_id]
     )
     assert scan_ledger(run.output_dir, other.run_id).collect()["run_id"].to_list() == [other.run_id]
+
+
+def test_a_python_user_reads_the_ledger_of_a_folder(run: Run, tmp_path: Path) -> None:
+    assert synth_core.read_ledger(run.output_dir).is_empty()
+    append_ledger(run, [candidate(0), candidate(1, failed=True)], round=0, batch=0)
+    assert synth_core.read_ledger(run.output_dir).equals(scan_ledger(run.output_dir).collect())
+    some = synth_core.read_ledger(str(run.output_dir), columns=["index", "detail"])
+    assert some.rows() == [(0, None), (1, "held")]
+    with pytest.raises(UsageError, match="no column 'yield'; it has run_id, "):
+        synth_core.read_ledger(run.output_dir, columns=["yield"])
+    for place in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UsageError, match=f"{place} holds no run; `synth generate"):
+            synth_core.read_ledger(place)
 
 
 def test_a_program_is_written_byte_for_byte_and_only_if_alive(run: Run) -> None:

@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from synth_core.errors import CannotWrite
 from synth_core.operators import catalog
 from synth_core.operators.operator import Group, Operator
 from synth_core.program.constants import constants_of, with_constants
 from synth_core.sampling import coherent
 from synth_core.synthesis.build import Written, build
-from synth_core.synthesis.draft import CannotWrite
 from synth_core.synthesis.enlarge import enlarge
 from synth_core.validation import gate
 from synth_core.validation.inside.capture import Recorder

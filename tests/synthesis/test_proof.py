@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from synth_core.errors import CannotWrite
 from synth_core.operators.operator import Kind
 from synth_core.synthesis import proof
-from synth_core.synthesis.draft import CannotWrite, Draft
+from synth_core.synthesis.draft import Draft
 from synth_core.synthesis.parts import Value
 from synth_core.synthesis.sizes import Sizes
 

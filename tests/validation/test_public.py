@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import synth_core
 from synth_core.errors import UsageError
 from synth_core.records import Category, Stage
 from synth_core.settings import ValidationSettings
-from synth_core.validation.public import validate_files
+from synth_core.validation.public import AHEAD
 
 
 @pytest.mark.parametrize(
@@ -43,8 +47,67 @@ def test_what_is_no_file_is_the_users_mistake(tmp_path: Path) -> None:
         synth_core.validate(tmp_path / "missing.py")
     with pytest.raises(UsageError, match="a folder"):
         synth_core.validate(tmp_path)
+    with pytest.raises(UsageError, match="no file; name Python files, or give a text, which has line breaks"):
+        synth_core.validate("import torch; x = 1")
+    with pytest.raises(UsageError, match="cannot read"):
+        synth_core.validate("x" * 10_000)
     with pytest.raises(UsageError, match="unknown check"):
-        next(validate_files([__file__], ValidationSettings(skip_checks=("no_such_check",)), workers=1))
+        synth_core.Validator(ValidationSettings(skip_checks=("no_such_check",)))
+    with pytest.raises(UsageError, match="workers must be 0 or more"):
+        synth_core.Validator(workers=-1)
+
+
+def test_a_string_with_a_line_break_is_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text("import socket\n")
+    for given in (path, str(path), "import socket\n"):
+        found = synth_core.validate(given)
+        assert found.category is Category.CONTRACT_VIOLATION
+        assert found.path == ("" if given == "import socket\n" else str(path))
+
+
+def test_an_error_comes_in_its_place(tmp_path: Path) -> None:
+    """The results of the programs before it come first."""
+    with synth_core.Validator(workers=1) as validator:
+        results = validator.validate_many(["x = (\n", tmp_path / "missing.py", "x = 1\n"])
+        assert next(results).category is Category.SYNTAX_ERROR
+        with pytest.raises(UsageError, match="no file"):
+            next(results)
+        with pytest.raises(UsageError, match="no file"):
+            list(validator.as_completed([tmp_path / "missing.py"]))
+        assert list(validator.validate_many([])) == []
+        assert list(validator.as_completed([])) == []
+
+
+def test_a_closed_validator_says_so() -> None:
+    validator = synth_core.Validator(workers=1)
+    validator.close()
+    validator.close()
+    with pytest.raises(UsageError, match="closed"):
+        validator.validate("x = 1\n")
+
+
+def test_a_forked_process_is_told_to_make_its_own() -> None:
+    def there() -> None:
+        with contextlib.suppress(UsageError):
+            validator.validate("x = 1\n")
+            os._exit(1)
+
+    with synth_core.Validator(workers=1) as validator:
+        process = multiprocessing.get_context("fork").Process(target=there)
+        process.start()
+        process.join()
+    assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("name", ["validate_many", "as_completed"])
+def test_programs_are_read_as_the_work_proceeds(name: str) -> None:
+    """An endless stream of programs is fine, and no more of it is read than there is work for."""
+    read = itertools.count()
+    with synth_core.Validator(workers=1) as validator:
+        endless = (f"x = {next(read)}\n" for _ in itertools.count())
+        assert len(list(itertools.islice(getattr(validator, name)(endless), 200))) == 200
+    assert next(read) <= 200 + AHEAD
 
 
 @pytest.mark.slow
@@ -54,7 +117,13 @@ def test_files_are_held_to_their_names(tmp_path: Path, warm_up: Callable[[Path],
     for stem in stems:
         (tmp_path / f"{stem}.py").write_text(source.replace("SynthModel_Program", stem))
     paths = [tmp_path / f"{stem}.py" for stem in stems]
-    found = list(validate_files(paths, ValidationSettings(), 2, str(warm_up(tmp_path / "cache"))))
+    with synth_core.Validator(workers=2, cache_dir=warm_up(tmp_path / "cache")) as validator:
+        found = list(validator.validate_many(paths))
+        pairs = dict(validator.as_completed(paths))
+        texts = list(validator.validate_many(path.read_text() for path in paths))
+    assert [pairs[path] for path in paths] == found
+    # A text is called as its class is.
+    assert [one.model_copy(update={"path": ""}) for one in found] == texts
     assert [one.category for one in found] == [
         None,
         Category.OPERATORS_MISSING,
@@ -65,3 +134,4 @@ def test_files_are_held_to_their_names(tmp_path: Path, warm_up: Callable[[Path],
     assert found[0].realised_operators == ("Linear", "Tanh")
     assert found[0].contract["one_graph"]
     assert found[0].tier is not None
+    assert found[0].measured[Stage.VALIDATE_COMPILE]

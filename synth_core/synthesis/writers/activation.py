@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from synth_core.errors import CannotWrite
 from synth_core.operators.operator import Kind
 from synth_core.synthesis import extents
-from synth_core.synthesis.draft import CannotWrite, Draft
+from synth_core.synthesis.draft import Draft
 from synth_core.synthesis.parts import Value
 
 # A spelling with `nn.` is a module. `{x}` is the value, `{d}` the channel or feature axis.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from synth_core.errors import CannotWrite
 from synth_core.operators.operator import Kind
 from synth_core.synthesis import extents
-from synth_core.synthesis.draft import CannotWrite, Draft
+from synth_core.synthesis.draft import Draft
 from synth_core.synthesis.parts import Value
 from synth_core.synthesis.sizes import WIDTHS
 from synth_core.synthesis.writers.arithmetic import partner

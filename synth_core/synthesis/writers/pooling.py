@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from synth_core.errors import CannotWrite
 from synth_core.operators.operator import Kind
-from synth_core.synthesis.draft import CannotWrite, Draft
+from synth_core.synthesis.draft import Draft
 from synth_core.synthesis.parts import Value
 
 

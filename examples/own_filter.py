@@ -1,0 +1,42 @@
+"""A filter of your own, over finished runs. Start: python own_filter.py synth-output selected
+
+Copies the accepted programs that meet your own criterion into a folder. The ledger holds what validation read
+off each program, so most criteria need no look at the text.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import synth_core
+
+MOST_LINES = 80
+
+
+def objection(operators: Sequence[str], source: str) -> str:
+    """Why a program is not wanted; empty where it is. Here stands your own criterion."""
+    if len(set(operators)) < 3:
+        return "fewer than three different operators"
+    if source.count("\n") > MOST_LINES:
+        return f"more than {MOST_LINES} lines"
+    return ""
+
+
+def main(folder: Path, selected: Path) -> None:
+    """Copy what is wanted from `folder`, the output folder of a run, to `selected`."""
+    ledger = synth_core.read_ledger(folder, columns=["accepted", "program_name", "realised"])
+    accepted = ledger.filter("accepted").select("program_name", "realised")
+    selected.mkdir(exist_ok=True)
+    for name, operators in accepted.iter_rows():
+        file = folder / f"{name}.py"
+        reason = objection(operators, file.read_text())
+        if not reason:
+            shutil.copy2(file, selected)
+        print(f"{'left out' if reason else 'selected'}  {name}{reason and ': ' + reason}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
