@@ -103,7 +103,7 @@ class Width:
         self._exact = float(min(8, most))
         self._doubling = True
         self._last_cut = 0.0
-        self._latency = 0.0  # moving average, seconds
+        self._latency = 0.0  # moving average in seconds: it falls quickly, so a slow start is soon forgotten
 
     @property
     def limit(self) -> int:
@@ -112,7 +112,10 @@ class Width:
     def succeed(self, seconds: float) -> None:
         """Note a good answer that took `seconds`."""
         self._exact = min(self._most, self._exact + (1.0 if self._doubling else 1.0 / self._exact))
-        self._latency += (seconds - self._latency) / 8 if self._latency else seconds
+        if self._latency:
+            self._latency += (seconds - self._latency) / (4 if seconds < self._latency else 32)
+        else:
+            self._latency = seconds
 
     @property
     def gap(self) -> float:
