@@ -24,8 +24,9 @@ class ScanResult(Record):
 def scan(paths: Iterable[Path | str], reference: Reference | None = None) -> Iterator[ScanResult]:
     """Compare every `*.py` under the paths with the reference (KernelBench by default), a file at a time.
 
-    No program is run, so its graph is not compared; a text that does not parse is like nothing. Raises
-    `UsageError` for a path that is not there.
+    No program is run, so its graph is not compared. A text that is no Python is like nothing; one that takes
+    too much to compare (tier `unreadable`) counts as contaminated. Raises `UsageError` for a path that is
+    not there.
     """
     reference = reference or kernelbench()
     for path in python_files(paths):
@@ -34,8 +35,8 @@ def scan(paths: Iterable[Path | str], reference: Reference | None = None) -> Ite
         near = match or reference.nearest(prints)
         yield ScanResult(
             path=str(path),
-            contaminated=match is not None,
-            tier=match.tier if match else "",
+            contaminated=match is not None or bool(prints.unreadable),
+            tier=match.tier if match else "unreadable" if prints.unreadable else "",
             reference=near.problem if near else "",
             score=round(near.score, 3) if near else 0.0,
         )

@@ -1,13 +1,18 @@
-"""Fingerprints of a program: of its operators, of its captured graph, of its text. Pure, no torch."""
+"""Fingerprints of a program: of its operators, of its captured graph, of its text. No torch.
+
+They are taken in a child process with limits (limited.py): the text may be hostile to whoever parses it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from synth_core.filtering.normal_form import bare_form, plain_form
 from synth_core.filtering.sketch import sketch
 from synth_core.filtering.static_operators import static_operators
+from synth_core.limited import Unreadable, limited
 from synth_core.operators.catalog import find, realised_operator
 from synth_core.operators.operator import Group
 from synth_core.records import Graph, Node, operator_signature, sha256
@@ -29,6 +34,7 @@ class Fingerprints:
     operators: realised, from the graph; without one, as written. written: from the syntax tree.
     text, form: hashes of the plain and of the bare form. graph: see `graph_hash`. sketch: of the bare form.
     shapes: hash of the operators, in forward order, with the shapes of their results and of the inputs.
+    unreadable: why nothing could be taken of a text that may be Python all the same.
     """
 
     operators: tuple[str, ...] = ()
@@ -38,23 +44,17 @@ class Fingerprints:
     graph: str = ""
     shapes: str = ""
     sketch: bytes = b""
+    unreadable: str = ""
 
     @classmethod
     def of(cls, source: str, graph: Graph | None = None) -> Fingerprints:
         """Of a program's text, and of its graph where it has been captured."""
         try:
-            plain, bare, written = plain_form(source), bare_form(source), static_operators(source)
-        except (SyntaxError, ValueError, RecursionError):
-            return cls()
-        return cls(
-            operators=graph.operators if graph else written,
-            written=written,
-            text=_short(plain),
-            form=_short(bare) if bare else "",
-            graph=graph_hash(graph) if graph else "",
-            shapes=_shapes_hash(graph) if graph else "",
-            sketch=sketch(bare),
-        )
+            found = limited(f"{__name__}:take", source, graph.model_dump(mode="json") if graph else None)
+        except Unreadable as error:
+            return cls(unreadable=f"its text cannot be compared: {error}")
+        tuples = {name: tuple(found[name]) for name in ("operators", "written") if name in found}
+        return cls(**{**found, **tuples, "sketch": bytes.fromhex(found.get("sketch", ""))})
 
     def keys(self) -> dict[str, str]:
         """The fingerprints that are new in a folder or held there, by kind."""
@@ -65,6 +65,25 @@ class Fingerprints:
     def operator_set(self) -> str:
         """Signature of the set of operators that do something: near-duplicates share it."""
         return operator_set(self.operators)
+
+
+def take(source: str, graph_fields: dict[str, Any] | None) -> dict[str, Any]:
+    """The fields of a `Fingerprints` as JSON; {} of a text that is no Python. What the child is asked for."""
+    graph = Graph.model_validate(graph_fields) if graph_fields else None
+    try:
+        plain, bare, written = plain_form(source), bare_form(source), static_operators(source)
+    except (SyntaxError, ValueError):
+        return {}
+    found = Fingerprints(
+        operators=graph.operators if graph else written,
+        written=written,
+        text=_short(plain),
+        form=_short(bare) if bare else "",
+        graph=graph_hash(graph) if graph else "",
+        shapes=_shapes_hash(graph) if graph else "",
+        sketch=sketch(bare),
+    )
+    return asdict(found) | {"sketch": found.sketch.hex()}
 
 
 def operator_set(operators: Iterable[str]) -> str:
