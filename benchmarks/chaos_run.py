@@ -24,7 +24,7 @@ def main() -> None:
     from flows.cli.app import run
 
     if order["way"] != "real":
-        flows.pipeline.stages.open_compute = open_simulated  # type: ignore[assignment]
+        flows.pipeline.stages.open_compute = open_simulated  # type: ignore[assignment,attr-defined]
     if order["resume"]:
         sys.exit(run(["resume", "--output-dir", order["out"], "--json"]))
     sys.exit(run(["generate", *options(settings(order)), "--json"]))
@@ -69,7 +69,7 @@ def run_deployed(order: dict[str, Any]) -> bool:
                 time.sleep(1)
                 continue
             print(ended.name, ended.state, flush=True)  # type: ignore[union-attr]
-            return ended.state.is_completed()  # type: ignore[union-attr,no-any-return]
+            return ended.state.is_completed()  # type: ignore[union-attr]
 
 
 @contextlib.contextmanager

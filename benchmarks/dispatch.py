@@ -22,9 +22,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "providers"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 from loopback import Act, Loopback, Seen, answer, error
 
 from synth_core.prompting import render_prompts
@@ -32,7 +33,7 @@ from synth_core.providers.call import Reply, Request
 from synth_core.providers.cost_ledger import read_totals
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.records import Candidate, Outcome, Specification, Usage
-from synth_core.settings import Settings
+from synth_core.settings import BudgetSettings, ProviderSettings, Settings
 
 LIMIT, WINDOW, LATENCY, MINUTES = 600, 60.0, 2.0, 3
 
@@ -45,7 +46,14 @@ def main() -> None:
     parser.add_argument("rest", nargs="*")
     options = parser.parse_args()
     os.environ.setdefault("OPENAI_API_KEY", "benchmark")
-    {"rate": rate, "spread": spread, "cpu": cpu, "kill": kill, "child": child}[options.command](*options.rest)
+    commands: dict[str, Callable[..., None]] = {
+        "rate": rate,
+        "spread": spread,
+        "cpu": cpu,
+        "kill": kill,
+        "child": child,
+    }
+    commands[options.command](*options.rest)
 
 
 # --- rate --------------------------------------------------------------------------------------------------
@@ -118,7 +126,7 @@ def rate(kind: str = "") -> None:
 def _rate_of(kind: str, hint: bool, asked: list[Candidate]) -> None:
     limiter = Limiter(kind, hint)
     with tempfile.TemporaryDirectory() as folder, Loopback(limiter) as server:
-        options = {"base_url": server.base_url("openai"), "retries": 50}
+        options = ProviderSettings(base_url=server.base_url("openai"), retries=50)
         settings = Settings(model_name="openai", provider=options, cache_dir=folder, output_dir=folder)
         with Dispatcher(settings) as dispatcher:
             work = threading.Thread(target=_swallow, args=(dispatcher, asked))
@@ -172,7 +180,7 @@ def _spread_of(sigma: float, asked: list[Candidate]) -> None:
         return Act(body=answer("openai", "fine"), delay=delay)
 
     with tempfile.TemporaryDirectory() as folder, Loopback(behave) as server:
-        options = {"base_url": server.base_url("openai")}
+        options = ProviderSettings(base_url=server.base_url("openai"))
         settings = Settings(model_name="openai", provider=options, cache_dir=folder, output_dir=folder)
         with Dispatcher(settings) as dispatcher:
             began = time.monotonic()
@@ -199,7 +207,10 @@ def cpu() -> None:
     name = "dispatch_benchmark:instant"
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(
-            model_name=name, cache_dir=folder, output_dir=folder, budget={"calls": 10**9, "tokens": 10**12}
+            model_name=name,
+            cache_dir=folder,
+            output_dir=folder,
+            budget=BudgetSettings(calls=10**9, tokens=10**12),
         )
         with Dispatcher(settings, run_dir=Path(folder) / "run") as dispatcher:
             for label in ("asked", "from the cache"):
@@ -267,7 +278,7 @@ def _start_child(folder: str, address: str) -> subprocess.Popen[bytes]:
 
 def child(folder: str, address: str) -> None:
     """The process that is killed."""
-    options = {"base_url": address, "concurrency": 16}
+    options = ProviderSettings(base_url=address, concurrency=16)
     settings = Settings(model_name="openai", provider=options, cache_dir=folder, output_dir=folder)
     with Dispatcher(settings, run_dir=Path(folder) / "run") as dispatcher:
         dispatcher.complete(candidates("openai", 600))

@@ -126,7 +126,7 @@ def measured(source: str) -> str:
     """What the numeric filters look at, absolutely as they do and relative to the output's size, and why the
     program is accepted all the same."""
     lines = [_measured(text) for most in (ELEMENTS, LARGER * ELEMENTS) if (text := shrunk(source, most))]
-    largest, flattest = (min(line[n] for line in lines) for n in (0, 1))
+    largest, flattest = min(line[0] for line in lines), min(line[1] for line in lines)
     if largest < ABSOLUTE:
         why = "small, not zero: a softmax or a norm over many elements"
     elif flattest < ABSOLUTE:

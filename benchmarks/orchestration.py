@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from simulated import Simulation
+from simulation import Simulation
 
 from flows.pipeline.progress import RunSummary
 from flows.prefect_server.server import Server

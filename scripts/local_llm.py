@@ -18,7 +18,7 @@ from typing import Any
 
 def start(port: int = 0) -> tuple[Any, str]:
     """The running server and its base URL; it ends with this process."""
-    import xllamacpp
+    import xllamacpp  # type: ignore[import-untyped]
 
     params = xllamacpp.CommonParams()
     params.model.path = str(model_file())

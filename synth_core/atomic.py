@@ -1,4 +1,4 @@
-"""Files that several processes write: they appear whole or not at all, or are a shared SQLite file."""
+"""Files that several processes write: they appear completely or not at all, or are shared SQLite files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Final
 
 from synth_core.errors import EnvironmentFault
 
-# No reader looks for this ending, whatever the file is to be: a kill leaves the temporary behind.
+# A killed writer leaves its temporary file behind. No reader looks for files with these names.
 _PREFIX, _SUFFIX = ".tmp-", ".tmp"
-# What network file systems answer that know nothing of it.
+# Errors of network file systems that do not support fsync on folders.
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 
 _BUSY_SECONDS: Final = 60.0
@@ -24,11 +24,12 @@ _SQLITE_PAUSE: Final = 0.05
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Put `data` at `path` so that a reader, or a kill at any moment, sees the old file or the new one.
+    """Write `data` to `path` atomically. Readers see the old file or the new one, even after a kill.
 
-    durable: also after a power cut; without it the file may be empty or gone then.
-    Creates missing folders. Raises `EnvironmentFault` (disk full, no permission); nothing that was there
-    before is touched then.
+    Missing folders are created.
+
+    durable: the file also survives a power failure. Without this, it may then be empty or missing.
+    Raises `EnvironmentFault` (disk full, no permission). The old file then stays as it was.
     """
     temporary = ""
     try:
@@ -39,7 +40,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's 0600 would shut out other users' jobs
+        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp sets 0600, which other users' jobs could not read
         os.replace(temporary, path)
         if durable:
             sync_folder(path.parent)
@@ -53,13 +54,16 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what writers that were killed have left in a folder that nobody else writes to now."""
+    """Delete temporary files of killed writers. No other process may write to the folder meanwhile."""
     for path in folder.glob(f"{_PREFIX}*"):
         path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, on file systems that can. Raises `EnvironmentFault`."""
+    """Make the names in a folder survive a power failure, if the file system supports it.
+
+    Raises `EnvironmentFault`.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -72,18 +76,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def open_shared(path: Path, schema: str) -> sqlite3.Connection:
-    """Open or create a SQLite file in WAL mode: many threads and processes may read and write it at once.
+    """Open or create a SQLite file in WAL mode, which many threads and processes may read and write at once.
 
-    schema: statements that may be run again.
+    The caller begins transactions. Committed data survives kill -9. A power failure may lose the last
+    transactions, but does not corrupt the file.
 
-    Transactions are the caller's to begin. What is committed survives kill -9; a power cut may lose the last,
-    and corrupts nothing. Raises sqlite3.Error.
+    schema: SQL statements. They run at each opening, so they must be repeatable.
+    Raises sqlite3.Error.
     """
     database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     for tries_left in range(_SQLITE_TRIES, -1, -1):
         try:
-            database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded in a new file only
-            # Switching to WAL ignores the busy timeout: of two who create a file, one is told it is locked.
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect in a new file only
+            # The switch to WAL ignores the busy timeout: if two processes create the file, one gets "locked".
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             database.executescript(schema)
@@ -103,4 +108,4 @@ def _read_umask() -> int:
     return current
 
 
-_UMASK = _read_umask()  # read once at import: os.umask is process-wide, so not safe between threads
+_UMASK = _read_umask()  # at import, because os.umask changes the whole process and is not thread-safe

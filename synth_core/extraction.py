@@ -1,10 +1,10 @@
-"""From an answer to a program: find the code, name the class, say why when there is none.
+"""Finds the program in a model's answer and names its class, or says why there is no program.
 
 Answers are read in a child process with limits (limited.py), so no text ends the process that asks. Every
-step is linear in the length of the answer. The code is taken as the answer gives it, with two changes that
-cannot alter what it means: a demonstration (`if __name__ == "__main__":`, a top-level `print`) that has its
-lines to itself goes, and the class gets its name (renaming.py). Both go by positions of the syntax tree, so
-comments and layout survive.
+step is linear in the length of the answer. The code stays as the answer gives it, with two changes that do
+not alter its meaning. A demonstration (`if __name__ == "__main__":` or a top-level `print`) is removed if it
+shares no line with other code. The class gets its new name (renaming.py). Both changes use positions from
+the syntax tree, so comments and layout stay.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from synth_core.program.naming import program_name
 from synth_core.program.renaming import program_class, rename_class
 from synth_core.records import Candidate, Category, Outcome, Program, Stage, Verdict
 
-MAX_SOURCE = 1_000_000  # characters; the static gate refuses more, and parsing them would only cost time
+MAX_SOURCE = 1_000_000  # characters; the static gate rejects longer programs, so they are not parsed
 
 _FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<marks>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w.+-]*+)[^`]*+")
 _PYTHON = frozenset({"", "python", "py", "python3", "pytorch", "torch"})
 _CODE_START = re.compile(r"^(?:import [\w.]+|from [\w.]+ import\b|class \w+|def \w+|@\w)", re.MULTILINE)
 _CLASS = re.compile(r"^[ \t]*class\s", re.MULTILINE)
-_MOST_STARTS = 20  # lines that look like the start of bare code and are tried
+_MOST_STARTS = 20  # lines that look like the start of bare code; only the first 20 are tried
 _MOST_TRIES = 60  # texts that are parsed to find where bare code ends
 _MOST_PARSED = 4 * MAX_SOURCE  # characters of them together
 _SPACE = r"[^\S\r\n]"  # in a line: `\s*` at the start of every blank line would take quadratic time
@@ -43,7 +43,7 @@ _REFUSAL = re.compile(
     r"|i(?:'|’)?m not able|i am not able|i won(?:'|’)t|i will not|as an ai\b|unfortunately, i)",
     re.IGNORECASE,
 )
-_BROKEN = (SyntaxError, ValueError, RecursionError, MemoryError)  # all that parsing a text can raise
+_BROKEN = (SyntaxError, ValueError, RecursionError, MemoryError)  # everything that parsing can raise
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ def extract_programs(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def refuses(text: str) -> bool:
-    """Whether an answer declines to write a program: it begins by saying so and holds no code."""
+    """Whether an answer refuses to write a program: it starts with a phrase of refusal and has no code."""
     text = _without_thoughts(text)
     return bool(_REFUSAL.match(text[:200])) and not code_in(text)
 
 
 def code_in(text: str) -> str:
-    """The code of an answer, whether or not it parses; empty where there is none."""
+    """The code in an answer, even if it does not parse. Empty if there is none."""
     try:
         return str(limited(f"{__name__}:find_code", text))
     except Unreadable:
@@ -78,7 +78,7 @@ def find_code(text: str) -> str:
 
 
 def stated_operators(text: str) -> tuple[str, ...]:
-    """The operators of the answer's last `Final pattern:` line, by catalog name; unknown ones left out."""
+    """The catalog names in the answer's last `Final pattern:` line. Unknown names are left out."""
     stated = [match["names"] for match in _STATED.finditer(text)]
     names: list[str] = []
     for word in re.findall(r"[A-Za-z]\w*", stated[-1] if stated else ""):
@@ -111,7 +111,7 @@ def read_answer(text: str, operators: Sequence[str], is_form: bool, cut_short: b
         try:
             return {"name": program_name(operators), "source": form.write_program(tuple(operators), text)}
         except form.BadAnswer as error:
-            return _failed(Category.SYNTAX_ERROR, f"not to the schema: {error}")
+            return _failed(Category.SYNTAX_ERROR, f"does not follow the schema: {error}")
     text = _without_thoughts(text)
     block = _find_code(text)
     if block is None:
@@ -124,7 +124,7 @@ def read_answer(text: str, operators: Sequence[str], is_form: bool, cut_short: b
     try:
         source = _without_demonstration(block.code)
         name = program_name(stated_operators(text) or operators)
-        if program_class(syntax.parse(source)):  # one without a class is the static gate's to refuse
+        if program_class(syntax.parse(source)):  # the static gate rejects code without a class
             source = rename_class(source, name)
     except _BROKEN as error:
         return _failed(Category.SYNTAX_ERROR, _describe(error, block.code))
@@ -146,7 +146,7 @@ def _no_code(text: str, cut_short: bool) -> dict[str, Any]:
 
 
 def _truncated() -> dict[str, Any]:
-    detail = "the answer reached max_tokens before the program was whole; raise --max-tokens"
+    detail = "the answer reached max_tokens before the program was complete; raise --max-tokens"
     return _failed(Category.TRUNCATED, detail)
 
 
@@ -159,13 +159,19 @@ def _describe(error: BaseException, code: str) -> str:
 
 
 def _without_thoughts(text: str) -> str:
-    """Drop what a reasoning model thought aloud, the mark of byte order, and NULs at the ends."""
+    """Remove the thoughts of a reasoning model, and byte order marks and NULs at both ends."""
     return text.rpartition("</think>")[2].strip("\ufeff\x00")
 
 
 def _find_code(text: str) -> _Block | None:
-    """The answer's program: the last block that holds a full one; else all blocks together, if that is one
-    (some answers split it); else the last block that holds a class; else the last block; else bare code."""
+    """Find the program in an answer. The first of these that exists:
+
+    1. the last fenced block with a complete program
+    2. all blocks joined, if that is a complete program (some answers split it)
+    3. the last block with a class
+    4. the last block
+    5. code without fences
+    """
     blocks = list(_blocks(text))
     if not blocks:
         bare = _bare_code(text)
@@ -179,7 +185,7 @@ def _find_code(text: str) -> _Block | None:
 
 
 def _blocks(text: str) -> Iterator[_Block]:
-    """Fenced blocks of Python, in order; a fence that is never closed runs to the end."""
+    """Fenced blocks of Python code, in order. A block without a closing fence extends to the end."""
     opened: re.Match[str] | None = None
     lines: list[str] = []
     for line in syntax.lines(text):
@@ -197,7 +203,7 @@ def _blocks(text: str) -> Iterator[_Block]:
 
 
 def _bare_code(text: str) -> str:
-    """Code without fences: from a line that looks like code to the last line that still parses with it."""
+    """Code without fences: from a line that looks like code to the last line with which it still parses."""
     if len(text) > MAX_SOURCE:
         return ""
     starts = [match.start() for match in _CODE_START.finditer(text)][:_MOST_STARTS]
@@ -206,7 +212,7 @@ def _bare_code(text: str) -> str:
         part = _parsing_head(text[start:], budget)
         if re.search(r"^class\s", part, re.MULTILINE):
             return part
-    # Code that breaks off: what is wrong with it is for the caller to say.
+    # The code is incomplete. The caller reports what is wrong with it.
     return text[starts[0] :] if starts and re.search(r"^class\s", text, re.MULTILINE) else ""
 
 
@@ -224,7 +230,7 @@ class _Budget:
 
 
 def _parsing_head(text: str, budget: _Budget) -> str:
-    """As many first lines of `text` as parse together; none where that is not found within the budget."""
+    """The longest prefix of whole lines that parses; empty if it is not found within the budget."""
     lines = syntax.lines(text)
     end = len(lines)
     while end and budget.allows(head := "".join(lines[:end])):
@@ -255,7 +261,7 @@ def _is_full(code: str) -> bool:
 
 
 def _without_demonstration(code: str) -> str:
-    """`code` without top-level prints and `if __name__ == "__main__":` blocks, but for what shares a line."""
+    """Remove top-level prints and `if __name__ == "__main__":` blocks that share no line with other code."""
     together: list[list[ast.stmt]] = []  # statements that share lines
     for node in syntax.parse(code).body:
         if together and node.lineno == together[-1][-1].end_lineno:

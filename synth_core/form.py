@@ -1,10 +1,11 @@
-"""Programs as a form to fill in: a weak model chooses settings of layers, we write the code.
+"""Programs as a form to fill in: a weak model chooses the options of layers, and we write the code.
 
-A server that decodes under a JSON schema (llama.cpp, vLLM, OpenAI, Gemini) can only answer with an object
-that `answer_schema` allows, and a grammar holds llama.cpp's plain completions to it; `write_program` turns it
-into source. Every layer keeps the shape of its input,
-`[batch, channels, size, size]`, so any order and any choice fits. The prompt template `layers` selects this
-way; the strategy `small-model` draws only operators that have a row here.
+Servers with constrained decoding (llama.cpp, vLLM, OpenAI, Gemini) answer only with JSON that
+`answer_schema` allows. For llama.cpp's plain completions, a grammar does the same. `write_program` turns the
+JSON into source. Every layer keeps the shape of its input, `[batch, channels, size, size]`, so any order and
+any options fit.
+
+The prompt template `layers` uses this form. The strategy `small-model` draws only operators with a row here.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ TEMPLATE = "layers"
 
 
 class BadAnswer(ValueError):
-    """The answer does not follow the schema; the text says where."""
+    """The answer does not follow the schema. The message says where."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """How one operator is written. `module` is its constructor, with the chosen `options` filled in."""
+    """How one operator is written.
+
+    module: source of its constructor, with `{option}` for each option.
+    options: name -> allowed values.
+    """
 
     module: str
     options: dict[str, list[Any]] = field(default_factory=dict)
@@ -70,9 +75,9 @@ LAYERS: dict[str, Layer] = {
 
 
 def answer_schema(operators: Sequence[str]) -> dict[str, Any]:
-    """JSON schema of the choices for these operators, in the subset that all servers understand.
+    """The JSON schema of an answer for these operators. It uses only features that all servers support.
 
-    Raises `BadAnswer` for an operator without a row.
+    Raises `BadAnswer` for an operator without a row in `LAYERS`.
     """
     properties = {name: {"enum": values} for name, values in _SIZES.items()}
     for step, name in _steps(operators):
@@ -82,9 +87,10 @@ def answer_schema(operators: Sequence[str]) -> dict[str, Any]:
 
 
 def answer_form(operators: Sequence[str], seed: int) -> str:
-    """The same as one line for the prompt: an object with the values to choose from, parted by bars.
+    """The same schema as one line for the prompt: an object with the allowed values, separated by bars.
 
-    A weak model tends to take the first value, so `seed` shuffles them.
+    A weak model tends to choose the first value, so the values are shuffled with `seed`.
+    Raises `BadAnswer` for an operator without a row in `LAYERS`.
     """
     shuffle = random.Random(seed).sample
 
@@ -100,7 +106,7 @@ def answer_form(operators: Sequence[str], seed: int) -> str:
 
 
 def answer_grammar(schema: dict[str, Any]) -> str:
-    """A schema of `answer_schema` as a grammar in llama.cpp's notation (GBNF): keys in order, one layout."""
+    """Turn a schema from `answer_schema` into a llama.cpp grammar (GBNF) with fixed key order and layout."""
 
     def write(part: dict[str, Any]) -> str:
         if "properties" in part:
@@ -113,7 +119,7 @@ def answer_grammar(schema: dict[str, Any]) -> str:
 
 
 def write_program(operators: Sequence[str], answer: str) -> str:
-    """The program that an answer describes; `BadAnswer` where it does not follow the schema."""
+    """Write the program that an answer describes. Raises `BadAnswer` if it does not follow the schema."""
     chosen = _parse(answer)
     sizes = {name: _choice(chosen, name, values) for name, values in _SIZES.items()}
     modules, calls = [], []
@@ -146,7 +152,7 @@ def _layer(name: str) -> Layer:
 
 
 def _literal(value: Any, after: str = "") -> str:
-    """JSON of a value as a string of a grammar, which escapes as JSON does."""
+    """A value's JSON as a string literal of the grammar. GBNF escapes strings as JSON does."""
     return json.dumps(json.dumps(value) + after)
 
 
@@ -160,14 +166,14 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse(answer: str) -> dict[str, Any]:
-    """The object in an answer; a server without constrained decoding may wrap it in prose or a fence."""
+    """The JSON object in an answer. Without constrained decoding, text or a fence may surround it."""
     start, end = answer.find("{"), answer.rfind("}")
     try:
         chosen = json.loads(answer[start : end + 1])
     except (ValueError, RecursionError) as error:
         raise BadAnswer(f"no JSON object: {error}") from None
     if not isinstance(chosen, dict):
-        raise BadAnswer("the JSON is no object")
+        raise BadAnswer("the JSON is not an object")
     return chosen
 
 

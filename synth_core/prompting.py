@@ -1,11 +1,12 @@
-"""From a specification to a prompt: jinja2 templates under prompts/, or one of the user's own.
+"""Renders a specification to a prompt, with a jinja2 template from prompts/ or from the user.
 
-A template has up to two blocks, `system` and `text`; one without blocks is all text. `NAME.PROVIDER.j2` is
-the variant of `NAME.j2` that a provider gets. Files that start with `_` are parts for others to include.
+A template may have the blocks `system` and `text`. Without blocks, the whole template is the text.
+`NAME.PROVIDER.j2` is a variant of `NAME.j2` for one provider. Files that start with `_` are parts that other
+templates include.
 
-Templates may use: `operators` (catalog names, in sampled order), `rows` (their catalog rows), `grouped`
-(pairs of group and names), `class_name`, `seed`, `strategy`, `provider`. Any other name is an error
-(StrictUndefined).
+Templates may use these names: `operators` (catalog names, in sampled order), `rows` (their catalog rows),
+`grouped` (pairs of a group and its names), `class_name`, `seed`, `strategy`, `provider`. Any other name is an
+error (StrictUndefined).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _ENDING = ".j2"
 
 
 def known_templates() -> list[str]:
-    """Names that `--prompt` takes, besides files."""
+    """The template names that `--prompt` accepts. It also accepts files."""
     names = (entry.name.removesuffix(_ENDING) for entry in _FOLDER.iterdir() if entry.name.endswith(_ENDING))
     return sorted(name for name in names if not name.startswith("_") and "." not in name)
 
@@ -38,10 +39,10 @@ def known_templates() -> list[str]:
 def render_prompts(
     candidates: Sequence[Candidate], texts: Mapping[str, str] = MappingProxyType({})
 ) -> list[Candidate]:
-    """Give every live candidate its prompt; one that has a prompt already (a repair) keeps it.
+    """Give every live candidate its prompt. A candidate that has a prompt already (a repair) keeps it.
 
-    texts: what files of the user's own held when the run was planned, by path.
-    Raises `UsageError` for an unknown template or one that does not render.
+    texts: contents of the user's own prompt files when the run was planned, by path.
+    Raises `UsageError` for an unknown template or a template that does not render.
     """
 
     def prompt(asked: Specification) -> Prompt:
@@ -56,8 +57,12 @@ def render_prompts(
 
 
 def render(specification: Specification, template: jinja2.Template | None = None, **extra: Any) -> Prompt:
-    """The prompt of one specification, by the template it names or a given one; `extra` holds further names
-    that the template uses."""
+    """Render the prompt of one specification.
+
+    template: default: the template that the specification names.
+    extra: more names for the template.
+    Raises `UsageError` for an unknown template, or one that does not render or gives an empty prompt.
+    """
     template = template or load_template(specification.prompt, specification.provider)
     rows = [find(name) for name in specification.operators]
     names = {
@@ -104,18 +109,21 @@ def _blocks(template: jinja2.Template, names: dict[str, Any]) -> tuple[str, str]
 
 
 def whole_name(template: str) -> str:
-    """A template's name as it is; the path of a file made absolute."""
+    """A known template's name unchanged; any other name as an absolute path."""
     return template if template in known_templates() else str(Path(template).expanduser().absolute())
 
 
 def own_text(template: str) -> str | None:
-    """What a file of the user's own holds, None for a template of ours; `UsageError` if there is neither."""
+    """The contents of the user's own template file. None if the name is one of our templates.
+
+    Raises `UsageError` if there is no such file, or if it is not UTF-8.
+    """
     if template in known_templates():
         return None
     try:
         return Path(template).expanduser().read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise UsageError(f"the prompt template {template!r} is no UTF-8 text") from None
+        raise UsageError(f"the prompt template {template!r} is not UTF-8 text") from None
     except OSError:
         known = ", ".join(known_templates())
         what = f"unknown prompt template {template!r}; known: {known}, or a file of your own"
@@ -124,9 +132,10 @@ def own_text(template: str) -> str | None:
 
 @cache
 def load_template(name: str, provider: str, text: str | None = None) -> jinja2.Template:
-    """The template called `name` in the variant of `provider`, if there is one, or the file of that path.
+    """The template `name`, in the variant for `provider` if there is one; or the user's file at that path.
 
-    text: what that file held, where it may have changed since.
+    text: contents of the user's file, if they were saved earlier. The file is then not read.
+    Raises `UsageError` for an unknown template or a syntax error in it.
     """
     environment = _environment()
     own = own_text(name) if text is None else text
@@ -145,7 +154,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,  # an included part ends its own line
+        keep_trailing_newline=True,  # so that an included part ends with a line break
         autoescape=False,  # the output is a prompt, not HTML
     )
 

@@ -1,11 +1,11 @@
-"""What passes between stages: frozen records, one candidate growing part by part.
+"""The data that passes between stages: frozen records.
 
-A candidate starts as a `Specification` and gains a `Prompt`, a `Completion`, a `Program` and a
-`Graph` on its way; each stage that decides something appends one `Verdict`. Records are never
-mutated: a stage returns `candidate.model_copy(update=...)`.
+A candidate starts with a `Specification`. The stages add a `Prompt`, a `Completion`, a `Program` and a
+`Graph`. Each stage that decides something appends one `Verdict`. Records are never mutated: a stage returns
+`candidate.model_copy(update=...)`.
 
-`Telemetry` (durations, money, cache hits, tries) differs between two runs of the same work, so it is kept
-apart and left out of `content_digest`, by which Prefect's cache recognises equal batches.
+`Telemetry` (durations, money, cache hits, tries) differs between two runs of the same work. So it is separate
+and not part of `content_digest`, by which Prefect's cache recognises equal batches.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Record(BaseModel):
 
 
 class Stage(StrEnum):
-    """The stages in the order a candidate walks them."""
+    """The stages, in the order in which a candidate passes them."""
 
     SAMPLE = "sample"
     PROMPT = "prompt"
@@ -38,7 +38,7 @@ class Stage(StrEnum):
 
 
 class Category(StrEnum):
-    """Why a candidate was dropped. `Verdict.detail` says it so that a person can act."""
+    """Why a candidate was dropped. `Verdict.detail` gives the details, so that a person can act."""
 
     REFUSAL = "REFUSAL"
     TRUNCATED = "TRUNCATED"
@@ -74,26 +74,26 @@ class Tier(StrEnum):
 
 
 class Specification(Record):
-    """What one candidate is asked to contain."""
+    """What one candidate should contain, and how to ask for it."""
 
     operators: tuple[str, ...] = Field(description="Requested catalog names, in sampled order")
     strategy: str
     seed: int = Field(description="Seed of this candidate, derived from the run's seed and its index")
     provider: str
-    prompt: str = Field(description="Name of the prompt template, or path of the user's own")
+    prompt: str = Field(description="Name of a prompt template, or path of the user's own template")
     temperature: float
     revisit: bool = Field(
         default=False,
-        description="Asks for operators that the folder holds; a duplicate where shapes are alike too",
+        description="Repeats operators of the folder on purpose; a duplicate only if shapes are equal too",
     )
     sample: int = Field(
         default=0,
-        description="Which of many answers to one question: 0 the one that is kept, else a number of its own",
+        description="Which of many answers to one question: 0 for the shared cached one, else its own number",
     )
 
 
 class Prompt(Record):
-    """A rendered prompt; `digest` is the SHA-256 of system and text together."""
+    """A rendered prompt. `digest` is the SHA-256 of `system` and `text` together."""
 
     template: str
     system: str
@@ -102,7 +102,7 @@ class Prompt(Record):
 
 
 class Outcome(StrEnum):
-    """How one provider call ended; the closed set that every SDK's answers are mapped to."""
+    """How one provider call ended. Each provider maps every answer to one of these."""
 
     OK = "ok"
     TRUNCATED = "truncated"
@@ -120,7 +120,7 @@ class Outcome(StrEnum):
 
 
 class Usage(Record):
-    """Tokens of one call. `cost_usd` is None where the model's price is not known, never 0 for it."""
+    """Tokens and cost of one call. `cost_usd` is None if the model's price is not known."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -130,18 +130,18 @@ class Usage(Record):
 
 
 class GpuSizes(Record):
-    """Sizes for a GPU of a program that is proved at small ones: other values of the same constants.
+    """Sizes that suit a GPU, for a program that is validated at small sizes: other values of its constants.
 
-    They are re-checked for shapes and dtypes under FakeTensor, never run.
+    Shapes and dtypes at these sizes are checked under FakeTensor. The program is not run at them.
     """
 
     constants: dict[str, int] = Field(description="Constant at module level -> its value on a GPU")
     flops: int = Field(
-        description="2 a multiply-add of products and convolutions, 1 an element that any other call writes"
+        description="2 per multiply-add of products and convolutions, 1 per element that another call writes"
     )
     bytes: int = Field(description="Inputs, parameters and outputs, each moved once")
     intensity: float = Field(description="flops / bytes")
-    shape_sets: tuple[dict[str, int], ...] = Field(default=(), description="Further values that it takes")
+    shape_sets: tuple[dict[str, int], ...] = Field(default=(), description="More values that also work")
 
 
 class Completion(Record):
@@ -154,7 +154,7 @@ class Completion(Record):
     finish_reason: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
     error: str = ""
-    sizes: GpuSizes | None = Field(default=None, description="GPU sizes, where they were asked for and exist")
+    sizes: GpuSizes | None = Field(default=None, description="GPU sizes, if requested and found")
 
 
 class Program(Record):
@@ -174,7 +174,7 @@ class Node(Record):
 
     name: str
     kind: str = Field(description="input | parameter | buffer | constant | call | output")
-    target: str = Field(default="", description="Dotted name of what is called, e.g. torch.relu")
+    target: str = Field(default="", description="Dotted name of the called function, e.g. torch.relu")
     inputs: tuple[str, ...] = Field(default=(), description="Names of the nodes it reads, in order")
     arguments: str = Field(default="", description="Other arguments, as canonical JSON")
     shape: tuple[int, ...] | None = None
@@ -183,14 +183,14 @@ class Node(Record):
 
 
 class Graph(Record):
-    """The captured graph as plain data; `operators` are the realised ones in forward order."""
+    """The captured graph as plain data. `operators` are the realised operators, in forward order."""
 
     nodes: tuple[Node, ...]
     operators: tuple[str, ...]
 
 
 class Verdict(Record):
-    """What one stage decided of one candidate."""
+    """What one stage decided about one candidate."""
 
     stage: Stage
     passed: bool
@@ -199,8 +199,8 @@ class Verdict(Record):
     check: str = Field(default="", description="Name of the check that failed")
     warnings: tuple[str, ...] = Field(default=(), description="Checks that failed but only warn")
     skipped: tuple[str, ...] = Field(default=(), description="Checks switched off by --skip-check")
-    contract: dict[str, bool] = Field(default_factory=dict, description="Downstream rule -> held")
-    measured: dict[str, Any] = Field(default_factory=dict, description="Tolerances and numbers judged")
+    contract: dict[str, bool] = Field(default_factory=dict, description="Downstream rule -> whether it holds")
+    measured: dict[str, Any] = Field(default_factory=dict, description="Measured values and their tolerances")
     tier: Tier | None = None
     torch: str = ""
 
@@ -214,10 +214,10 @@ class Verdict(Record):
 
 
 class Telemetry(Record):
-    """What differs between two runs of the same work."""
+    """The data that differs between two runs of the same work."""
 
     usage: Usage = Usage()
-    calls: int = Field(default=0, description="Provider requests made, failed ones included")
+    calls: int = Field(default=0, description="Requests to the provider, with failed ones")
     from_cache: tuple[str, ...] = Field(default=(), description="Stages answered by a per-candidate cache")
     seconds: dict[str, float] = Field(default_factory=dict, description="Stage -> wall seconds")
 
@@ -225,7 +225,7 @@ class Telemetry(Record):
 class Candidate(Record):
     """One attempt: specification -> prompt -> completion -> program -> verdicts."""
 
-    index: int = Field(description="Position in the run; stays the same over repeated attempts")
+    index: int = Field(description="Position in the run; repeated attempts have the same index")
     attempt: int = Field(default=0, description="0 for the first attempt, then 1, 2, …")
     parent_id: str = Field(default="", description="`id` of the attempt this one repeats or repairs")
     specification: Specification
@@ -238,6 +238,7 @@ class Candidate(Record):
 
     @property
     def id(self) -> str:
+        """Index and attempt, unique in the run: `0000012.1`."""
         return f"{self.index:07d}.{self.attempt}"
 
     @property
@@ -250,19 +251,20 @@ class Candidate(Record):
         return self.failure is None
 
     def passed(self, stage: Stage) -> bool:
+        """Whether a verdict of this stage let the candidate pass."""
         return any(v.stage is stage and v.passed for v in self.verdicts)
 
     def judged(self, verdict: Verdict, **updates: Any) -> Candidate:
-        """A copy with one more verdict (and any other parts in `updates`)."""
+        """A copy with one more verdict. `updates` may set other fields."""
         return self.model_copy(update={**updates, "verdicts": (*self.verdicts, verdict)})
 
     def content_digest(self) -> str:
-        """SHA-256 of everything but telemetry."""
+        """SHA-256 of everything except telemetry."""
         return sha256(self.model_dump_json(exclude={"telemetry"}))
 
 
 class Manifest(Record):
-    """What one task run takes and returns: the rows themselves lie in the shard at `path`."""
+    """Describes one shard. Task runs take and return manifests; the candidates are in the file at `path`."""
 
     path: str
     digest: str = Field(description="SHA-256 over the candidates' content digests, in order")
@@ -277,7 +279,7 @@ class Manifest(Record):
 
 
 def sha256(text: str) -> str:
-    """Hexadecimal SHA-256 of the text's UTF-8 bytes (lone surrogates survive as such)."""
+    """Hexadecimal SHA-256 of the text's UTF-8 bytes. Lone surrogates are encoded, not rejected."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

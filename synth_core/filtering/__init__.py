@@ -1,4 +1,4 @@
-"""What must not be kept: programs like a benchmark's, and programs like those a folder already holds."""
+"""Rejects programs similar to a benchmark's problems, and programs similar to those already in the folder."""
 
 from synth_core.filtering.filters import FILTERS, Filter, FilterRule, refuse_held, resolve_filters
 

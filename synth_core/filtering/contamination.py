@@ -1,4 +1,4 @@
-"""Look through folders of programs, ours or anyone's, for what is like a benchmark."""
+"""Scans folders of programs, from Synth or from anyone, for similarity to a benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from synth_core.records import Record
 
 
 class ScanResult(Record):
-    """One file. Of a clean one, `score` and `reference` tell the most alike problem of the same operators."""
+    """The result for one file.
+
+    reference: the benchmark problem that it matches. For a clean file: the most similar problem with the same
+        set of operators, or empty.
+    score: similarity to that problem, from 0 to 1.
+    tier: how it matches: text, form, operators, graph or near. Empty for a clean file.
+    """
 
     path: str
     contaminated: bool
@@ -22,11 +28,11 @@ class ScanResult(Record):
 
 
 def scan(paths: Iterable[Path | str], reference: Reference | None = None) -> Iterator[ScanResult]:
-    """Compare every `*.py` under the paths with the reference (KernelBench by default), a file at a time.
+    """Compare every `*.py` file under the paths with the reference (default: KernelBench), one by one.
 
-    No program is run, so its graph is not compared. A text that is no Python is like nothing; one that takes
-    too much to compare (tier `unreadable`) counts as contaminated. Raises `UsageError` for a path that is
-    not there.
+    No program is run, so graphs are not compared. A text that is not Python matches nothing. A text that takes
+    too much to compare (tier `unreadable`) counts as contaminated.
+    Raises `UsageError` for a path that does not exist.
     """
     reference = reference or kernelbench()
     for path in python_files(paths):
@@ -43,7 +49,7 @@ def scan(paths: Iterable[Path | str], reference: Reference | None = None) -> Ite
 
 
 def reference_of(paths: Iterable[Path | str]) -> Reference:
-    """A reference made of programs of your own: a held-out set that must not be trained on."""
+    """Make a reference from your own programs, for example a held-out set that must not be trained on."""
     return Reference.of(
         Problem.of(path.stem, path.read_text(encoding="utf-8", errors="replace"))
         for path in python_files(paths)
@@ -51,7 +57,7 @@ def reference_of(paths: Iterable[Path | str]) -> Reference:
 
 
 def python_files(paths: Iterable[Path | str]) -> Iterator[Path]:
-    """The files named, and every `*.py` of the folders named, hidden folders left out."""
+    """The given files, and every `*.py` in the given folders. Hidden files and folders are skipped."""
     for path in map(Path, paths):
         if path.is_dir():
             found = (file for file in path.rglob("*.py") if not _hidden(file.relative_to(path)))

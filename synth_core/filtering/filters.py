@@ -1,7 +1,8 @@
-"""The filters, each a named row, and the stage that applies them.
+"""The filters, one row each, and the stage that applies them.
 
-A filter looks at a candidate's fingerprints and says what the candidate is like, or nothing. Adding one is
-writing one function and one row of `FILTERS`. They are asked in that order; the first to object decides.
+A filter looks at a candidate's fingerprints. It returns one line that says what the candidate is similar to,
+or an empty string. To add a filter, write one function and add one row to `FILTERS`. They run in that order,
+and the first objection decides.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from synth_core.records import Candidate, Category, Stage, Verdict, operator_sig
 
 
 class Folder(NamedTuple):
-    """What a filter may ask about the folder. is_own: whether a claim is this very candidate's."""
+    """The folder, as filters see it.
+
+    claims: the fingerprints that its programs hold. is_own: whether a claim belongs to the candidate itself.
+    """
 
     claims: Claims
     is_own: Callable[[Claim], bool]
@@ -31,9 +35,12 @@ Objection = Callable[[Fingerprints, Folder], str]
 
 
 class FilterRule(NamedTuple):
-    """name: what `--skip-filter` calls it. objection: what the program is like, one line; empty for none.
+    """One row of `FILTERS`.
 
-    revisit: it judges, in the place of the other duplicate rules, a program that was asked for again.
+    name: for `--skip-filter`.
+    proves: what holds for a program that passes.
+    objection: returns one line that says what the program is similar to, or an empty string.
+    revisit: this rule replaces the other duplicate rules for a program that was requested again on purpose.
     """
 
     name: str
@@ -54,7 +61,7 @@ def _like_kernelbench(prints: Fingerprints, _: Folder) -> str:
     return f"{alike} as KernelBench {match.problem}"
 
 
-def _held(kind: str) -> Objection:
+def _same(kind: str) -> Objection:
     def objection(prints: Fingerprints, folder: Folder) -> str:
         key = prints.keys().get(kind)
         holder = folder.claims.holder(kind, key) if key else None
@@ -89,13 +96,13 @@ FILTERS: tuple[FilterRule, ...] = (
         "duplicate-operators",
         Category.DUPLICATE,
         "no program of the folder realises the same operators in the same order",
-        _held("operators"),
+        _same("operators"),
     ),
     FilterRule(
         "duplicate-graph",
         Category.DUPLICATE,
         "no program of the folder computes the same graph, sizes and names aside",
-        _held("graph"),
+        _same("graph"),
     ),
     FilterRule(
         "near-duplicate",
@@ -107,25 +114,27 @@ FILTERS: tuple[FilterRule, ...] = (
         "duplicate-shapes",
         Category.DUPLICATE,
         "no program of the folder has a revisited one's operators, in the same order, at the same shapes",
-        _held("shapes"),
+        _same("shapes"),
         revisit=True,
     ),
 )
 
 
 def resolve_filters(skip: Sequence[str]) -> tuple[FilterRule, ...]:
-    """The filters but those to skip; `UsageError` for a name that is none."""
+    """All filters except those to skip. Raises `UsageError` for an unknown name."""
     names = [rule.name for rule in FILTERS]
     if unknown := [name for name in skip if name not in names]:
-        raise UsageError(f"unknown filter {unknown[0]!r}; there are {', '.join(names)}")
+        raise UsageError(f"unknown filter {unknown[0]!r}; known: {', '.join(names)}")
     return tuple(rule for rule in FILTERS if rule.name not in skip)
 
 
 class Filter:
-    """The stage `filter` of one run. Call `apply` for the batches in order: the first of two alike stays.
+    """The stage `filter` of one run.
 
-    "First" is by round, then by index within a run; between runs it is whoever claims first, since a
-    program that is written is never taken back. A run that is resumed meets its own claims as its own.
+    Call `apply` for the batches in order, because of two duplicates the first stays.
+
+    Within a run, "first" means the lower round, then the lower index. Between runs, the run that claims first
+    wins, because a written program is never deleted. A resumed run recognises its own claims.
     """
 
     def __init__(self, output_dir: Path | str, run_id: str, skip: Sequence[str] = ()) -> None:
@@ -134,7 +143,7 @@ class Filter:
         self._rules = resolve_filters(skip)
 
     def apply(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Judge the alive candidates, in order; raises `EnvironmentFault` where the index can't be used."""
+        """Judge the live candidates, in order. Raises `EnvironmentFault` if the index cannot be used."""
         prints = [_prints(candidate) for candidate in candidates]
         with claims_in(self._folder, self._run_id) as claims:
             return [
@@ -162,9 +171,9 @@ class Filter:
         return Verdict.ok(Stage.FILTER, measured=prints.keys())
 
     def _is_revisited(self, candidate: Candidate, prints: Fingerprints, claims: Claims) -> bool:
-        """Whether it holds again what the folder was asked for again, in the same order.
+        """Whether the candidate repeats operators of the folder on purpose, in the same order.
 
-        Of a file that no ledger knows the shapes are not known either.
+        False if the folder's program is in no ledger: then its shapes are unknown and cannot be compared.
         """
         holder = claims.holder("operators", prints.keys().get("operators", ""))
         return candidate.specification.revisit and bool(holder and holder.run_id)
@@ -172,7 +181,7 @@ class Filter:
     def _is_own(self, claim: Claim, candidate: Candidate) -> bool:
         if claim.run_id:
             return (claim.run_id, claim.candidate_id) == (self._run_id, candidate.id)
-        # A file that no ledger knows: ours, if a kill came between writing it and writing the ledger.
+        # The file is in no ledger. It is this candidate's if a kill came between the two writes.
         path = self._folder / f"{claim.program}.py"
         source = candidate.program.source if candidate.program else ""
         return path.exists() and path.read_bytes() == source.encode()
@@ -181,11 +190,11 @@ class Filter:
 def refuse_held(
     candidates: Sequence[Candidate], output_dir: Path | str, run_id: str, skip: Sequence[str] = ()
 ) -> list[Candidate]:
-    """Drop, before any provider is asked, what could not be kept: a sampled set costs no call then.
+    """Drop candidates that `filter` would reject anyway, before a provider is asked, to save the calls.
 
-    That is a list of operators, in this order, that a KernelBench problem has or a program of another run,
-    unless it is to be revisited.
-    What this run itself wrote so far is left to `filter`: how far it got differs from one time to the next.
+    A candidate is dropped if a KernelBench problem or a program of another run has its operators in the same
+    order. A candidate with `revisit` is compared with KernelBench only.
+    Programs of this run are ignored here: which of them exist by now differs each time, so `filter` decides.
     """
     rules = {rule.name for rule in resolve_filters(skip)}
     with claims_in(Path(output_dir), run_id) as claims:

@@ -1,6 +1,6 @@
-"""Fingerprints of a program: of its operators, of its captured graph, of its text. No torch.
+"""Fingerprints of a program's operators, captured graph and text. No torch.
 
-They are taken in a child process with limits (limited.py): the text may be hostile to whoever parses it.
+They are computed in a child process with limits (limited.py): the text may be hostile to its parser.
 """
 
 from __future__ import annotations
@@ -17,24 +17,27 @@ from synth_core.operators.catalog import find, realised_operator
 from synth_core.operators.operator import Group
 from synth_core.records import Graph, Node, operator_signature, sha256
 
-# Calls that hand on their input's values: a graph means the same without them.
+# Calls that return their input's values unchanged: the graph computes the same without them.
 _TRANSPARENT = frozenset(
     f"torch.{owner}{name}"
     for owner in ("", "Tensor.")
     for name in ("contiguous", "clone", "detach", "positive", "__pos__", "alias")
 )
 _COMMUTATIVE = frozenset({"Add", "Multiply"})
-_LEAVES = {"buffer": "parameter"}  # what a program learns and what it keeps count alike
+_LEAVES = {"buffer": "parameter"}  # buffers and parameters count as the same kind of leaf
 
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What one program is compared by; whatever could not be taken is empty.
+    """The values by which one program is compared with others. A value that could not be computed is empty.
 
-    operators: realised, from the graph; without one, as written. written: from the syntax tree.
-    text, form: hashes of the plain and of the bare form. graph: see `graph_hash`. sketch: of the bare form.
-    shapes: hash of the operators, in forward order, with the shapes of their results and of the inputs.
-    unreadable: why nothing could be taken of a text that may be Python all the same.
+    operators: the realised ones, from the graph; without a graph, the same as `written`.
+    written: operators from the syntax tree.
+    text, form: hashes of `plain_form` and `bare_form`.
+    graph: see `graph_hash`.
+    shapes: hash of the operators in forward order, with the shapes of their results and of the inputs.
+    sketch: MinHash sketch of the bare form.
+    unreadable: why nothing could be computed for a text that may still be Python.
     """
 
     operators: tuple[str, ...] = ()
@@ -48,7 +51,7 @@ class Fingerprints:
 
     @classmethod
     def of(cls, source: str, graph: Graph | None = None) -> Fingerprints:
-        """Of a program's text, and of its graph where it has been captured."""
+        """Compute them from a program's text, and from its graph if it has been captured."""
         try:
             found = limited(f"{__name__}:take", source, graph.model_dump(mode="json") if graph else None)
         except Unreadable as error:
@@ -57,13 +60,13 @@ class Fingerprints:
         return cls(**{**found, **tuples, "sketch": bytes.fromhex(found.get("sketch", ""))})
 
     def keys(self) -> dict[str, str]:
-        """The fingerprints that are new in a folder or held there, by kind."""
+        """The fingerprints that a folder's index stores, by kind. Empty ones are left out."""
         operators = operator_signature(self.operators) if self.operators else ""
         keys = {"operators": operators, "graph": self.graph, "shapes": self.shapes}
         return {kind: key for kind, key in keys.items() if key}
 
     def operator_set(self) -> str:
-        """Signature of the set of operators that do something: near-duplicates share it."""
+        """Signature of the set of operators, without no-ops such as Dropout. Near-duplicates share it."""
         return operator_set(self.operators)
 
 
@@ -87,17 +90,18 @@ def take(source: str, graph_fields: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def operator_set(operators: Iterable[str]) -> str:
+    """Signature of a set of operators, without those that are no-ops in eval mode. Order does not matter."""
     rows = [find(name) for name in operators]
     return operator_signature(sorted({row.fingerprint for row in rows if not row.no_op_in_eval}))
 
 
 def graph_hash(graph: Graph) -> str:
-    """Hash of the computation, whatever its sizes, constants, names, spelling or order of independent steps.
+    """Hash of a computation. It ignores sizes, constants, names, spelling and the order of independent steps.
 
-    Equal for graphs that are isomorphic once arguments, identities (Dropout in eval, `contiguous`) and the
-    order of an addition's or a multiplication's operands are ignored. Each node is hashed with all that it
-    is made of, and again with all that it goes into, so that one value used twice differs from two values.
-    Empty where nothing reaches an output.
+    Two isomorphic graphs have the same hash. It also ignores arguments, identities (Dropout in eval mode,
+    `contiguous`) and the order of operands of an addition or multiplication. Each node is hashed with all
+    its ancestors, and again with all its descendants. So one value used twice differs from two equal values.
+    Empty if nothing reaches an output.
     """
     nodes = _meaningful(graph)
     if not nodes:
@@ -124,7 +128,7 @@ def _shapes_hash(graph: Graph) -> str:
 
 
 def _meaningful(graph: Graph) -> list[Node]:
-    """The nodes that the output depends on, with identities cut out, in forward order."""
+    """The nodes that the output depends on, without identities, in forward order."""
     source: dict[str, str] = {}
     kept: list[Node] = []
     for node in graph.nodes:
@@ -148,7 +152,7 @@ def _is_identity(node: Node) -> bool:
 
 
 def _label(node: Node) -> str:
-    """What a node computes, spelled one way: F.relu, torch.relu, x.relu() and nn.ReLU are all ReLU."""
+    """What a node computes, under one name: F.relu, torch.relu, x.relu() and nn.ReLU are all ReLU."""
     if node.kind != "call":
         return _LEAVES.get(node.kind, node.kind)
     name = _operator(node)
@@ -156,11 +160,11 @@ def _label(node: Node) -> str:
 
 
 def _operator(node: Node) -> str:
-    """The operator that a call is by itself; the larger pattern that it may begin is left out."""
+    """The operator that a single call is. A motif (pattern of several calls) that starts here is ignored."""
     named = "" if not node.operator or find(node.operator).group is Group.MOTIF else node.operator
     return realised_operator(node.target) or named
 
 
 def _short(*parts: str) -> str:
-    """16 hexadecimal digits: no two of a hundred million graphs are likely to share them."""
+    """16 hexadecimal digits (64 bits): a collision is unlikely among a hundred million graphs."""
     return sha256("\x1e".join(parts))[:16]

@@ -1,4 +1,4 @@
-"""Take stock of a folder: programs that the index does not know become claims."""
+"""Adds the programs of a folder that the index does not know, as claims."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ def index_path(output_dir: Path) -> Path:
 
 @contextlib.contextmanager
 def claims_in(folder: Path, run_id: str) -> Iterator[Claims]:
-    """A transaction on the folder's index (as `claims_of`), which knows what lay there when the run began."""
+    """A transaction on the folder's index (see `claims_of`), with all programs from before the run began.
+
+    Raises `EnvironmentFault` if the index cannot be used.
+    """
     with claims_of(index_path(folder)) as claims:
-        _take_stock(claims, folder, run_id)
+        _add_unknown(claims, folder, run_id)
         yield claims
 
 
-def _take_stock(claims: Claims, folder: Path, run_id: str) -> None:
-    """Once a run: an empty index learns the accepted rows of all ledgers, oldest first, and any index the
-    program files that it does not know (copied in by hand, or by a version before the index)."""
+def _add_unknown(claims: Claims, folder: Path, run_id: str) -> None:
+    """Once per run, add the folder's programs to the index.
+
+    An empty index gets the accepted rows of all ledgers, oldest first. Every index gets the program files
+    that it does not know: files copied by hand, or written by a version without an index.
+    """
     if not claims.mark_synced(run_id):
         return
     if not claims.programs():

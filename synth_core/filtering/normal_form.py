@@ -1,4 +1,4 @@
-"""A program's text without what does not change its meaning: two normal forms, from the syntax tree alone."""
+"""Two normal forms of a program's text, for comparison. Both come from the syntax tree alone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import ast
 from synth_core.program import syntax
 from synth_core.program.renaming import program_class
 
-_SIZE = "_"  # stands for every number, and in `__init__` for every plain name: sizes come in by either
+_SIZE = "_"  # replaces every number, and in `__init__` every plain name: both are used for sizes
 _TORCH_MODULES = frozenset({"torch", "nn", "F"})
 _BUILTINS = frozenset({"len", "range", "int", "float", "tuple", "list", "zip", "enumerate", "super", "self"})
 
 
 def plain_form(source: str) -> str:
-    """The text without comments, docstrings and layout. The source must parse."""
+    """The text without comments, docstrings and layout. Raises `SyntaxError` if the source does not parse."""
     tree = syntax.parse(source)
     for node in ast.walk(tree):
         _drop_docstring(node)
@@ -21,11 +21,12 @@ def plain_form(source: str) -> str:
 
 
 def bare_form(source: str) -> str:
-    """The program class alone, without names, sizes or the order in which its parts are declared.
+    """The program class alone, without names, sizes and the order of declarations.
 
-    Names become v0, v1, … by first use in `forward`; numbers are blanked; annotations and docstrings go;
-    the statements of `__init__` are sorted. What is left is which torch functions meet which values in
-    which order. Empty where there is no class. The source must parse.
+    Names become v0, v1, … by first use in `forward`. Numbers become `_`. Annotations and docstrings are
+    removed. The statements of `__init__` are sorted. What remains is which torch functions are applied to
+    which values, in which order. Empty if there is no class. Raises `SyntaxError` if the source does not
+    parse.
     """
     program = program_class(syntax.parse(source))
     if program is None:
@@ -44,7 +45,7 @@ def bare_form(source: str) -> str:
 
 
 class _Blank(ast.NodeTransformer):
-    """Renames and blanks one method; `numbers` is shared by all methods of a class."""
+    """Renames the names of one method and replaces its sizes. All methods of a class share `numbers`."""
 
     def __init__(self, numbers: dict[str, str], *, sizes_only: bool) -> None:
         self._numbers = numbers

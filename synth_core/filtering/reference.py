@@ -1,4 +1,4 @@
-"""A benchmark as fingerprints alone: what a program must not be like, with no text of any problem kept."""
+"""A benchmark as fingerprints, so that programs can be compared with it. No text of any problem is stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ KERNELBENCH = Path(__file__).with_name("kernelbench.json")
 
 
 class Problem(Record):
-    """One problem's facts: its name, the operators as its name, its text or its graph give them, hashes."""
+    """The fingerprints of one benchmark problem.
+
+    operators: up to three lists: from its name, from its text and from its graph.
+    """
 
     name: str
     operators: tuple[tuple[str, ...], ...]
@@ -30,7 +33,7 @@ class Problem(Record):
 
     @classmethod
     def of(cls, name: str, source: str, *, named: Sequence[str] = (), graph: Graph | None = None) -> Problem:
-        """The facts of one program, whose name may list operators too."""
+        """Compute the fingerprints of one problem. named: operators that the problem's name lists."""
         prints = Fingerprints.of(source, graph)
         lists = (fingerprint(operators) for operators in (named, prints.written, prints.operators))
         return cls(
@@ -44,7 +47,10 @@ class Problem(Record):
 
 
 class Match(NamedTuple):
-    """tier: text, form, operators, graph or near. score: 1, or how near."""
+    """A match of a program with a problem.
+
+    tier: text, form, graph, operators or near. score: similarity from 0 to 1; 1 for all tiers but near.
+    """
 
     tier: str
     problem: str
@@ -53,7 +59,7 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True)
 class Reference:
-    """From a fingerprint to the first problem that has it; `sketches` by set of operators."""
+    """Maps each fingerprint to the first problem that has it. `sketches` are keyed by set of operators."""
 
     text: dict[str, str]
     form: dict[str, str]
@@ -63,6 +69,7 @@ class Reference:
 
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> Reference:
+        """Make a reference from problems."""
         reference = cls({}, {}, {}, {}, {})
         for problem in problems:
             reference.text.setdefault(problem.text, problem.name)
@@ -74,11 +81,11 @@ class Reference:
                     reference.operators.setdefault(operator_signature(spelling), problem.name)
                 reference.sketches.setdefault(operator_set(names), []).append((sketch, problem.name))
         for table in (reference.text, reference.form, reference.graph):
-            table.pop("", None)  # what could not be taken is like nothing
+            table.pop("", None)  # an empty fingerprint matches nothing
         return reference
 
     def match(self, prints: Fingerprints) -> Match | None:
-        """The surest match of a program, or None."""
+        """The strongest match of a program, or None. Text is strongest, then form, graph, operators, near."""
         exact = (
             Match("text", self.text.get(prints.text, ""), 1.0),
             Match("form", self.form.get(prints.form, ""), 1.0),
@@ -88,11 +95,11 @@ class Reference:
         return next((match for match in exact if match.problem), self.nearest(prints, at_least=NEAR))
 
     def holds(self, operators: Sequence[str]) -> str:
-        """The problem that has these operators in this order, after folding; empty if none."""
+        """The problem with these operators in this order, or empty. Variants of an operator count as one."""
         return self.operators.get(operator_signature(fingerprint(operators)), "") if operators else ""
 
     def nearest(self, prints: Fingerprints, *, at_least: float = 0.0) -> Match | None:
-        """The most alike text among the problems with the same set of operators."""
+        """The most similar text among problems with the same set of operators, or None below `at_least`."""
         candidates = self.sketches.get(prints.operator_set(), []) if prints.operators else []
         scored = [Match("near", name, similarity(prints.sketch, other)) for other, name in candidates]
         best = max(scored, key=lambda match: match.score, default=None)
@@ -100,13 +107,13 @@ class Reference:
 
 
 def _linear(names: Sequence[str]) -> tuple[str, ...]:
-    """KernelBench calls its Linear layers Matmul or Gemm, so a name's Matmul stands for either."""
+    """Replace Matmul by Linear: KernelBench's names call Linear layers Matmul or Gemm."""
     return tuple("Linear" if name == "Matmul" else name for name in names)
 
 
 @functools.cache
 def kernelbench() -> Reference:
-    """Levels 1 to 4 of KernelBench, by scripts/kernelbench_facts.py from the public repository."""
+    """Levels 1 to 4 of KernelBench. scripts/kernelbench_facts.py makes it from the public repository."""
     return Reference.of(_read(KERNELBENCH))
 
 

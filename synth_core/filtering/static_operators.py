@@ -1,7 +1,7 @@
-"""The operators of a text that nobody has run, read from its syntax tree.
+"""Reads the operators of a program from its syntax tree, without running it.
 
-It needs no torch and works on a benchmark's file or a stranger's folder, and it gives up rather than guess:
-a loop, or a part that is not a layer of the catalog, hides operators. Where there is a graph, ask that.
+It needs no torch and works on any file, such as a benchmark's. It returns nothing instead of a guess: a loop
+or a part that is not a layer of the catalog may hide operators. If a captured graph exists, use the graph.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _ARITHMETIC: dict[type[ast.operator], str] = {
 
 
 def static_operators(source: str) -> tuple[str, ...]:
-    """Catalog names in the order `forward` evaluates them; empty where that cannot be told.
+    """Catalog names in the order in which `forward` evaluates them. Empty if that is not certain.
 
-    The source must parse.
+    Raises `SyntaxError` if the source does not parse.
     """
     program = program_class(syntax.parse(source))
     methods = (
@@ -43,9 +43,9 @@ def static_operators(source: str) -> tuple[str, ...]:
 
 
 def _declared(init: ast.FunctionDef) -> dict[str, tuple[str, ...]]:
-    """Attribute -> the operators of its layer: `self.conv = nn.Conv2d(…)`, or a Sequential's in order.
+    """Attribute -> the operators of its layer, such as `self.conv = nn.Conv2d(…)`.
 
-    An attribute that holds anything else is left out.
+    A Sequential gives its layers in order. Attributes with other values are left out.
     """
     parts = {}
     for node in ast.walk(init):
@@ -73,7 +73,7 @@ def _own_calls(forward: ast.FunctionDef) -> set[str]:
 
 
 def _evaluated(node: ast.AST, parts: dict[str, tuple[str, ...]]) -> Iterator[str]:
-    """Operators in order of evaluation: what an expression is made of comes before itself."""
+    """Operators in order of evaluation: the parts of an expression come before the expression."""
     for child in ast.iter_child_nodes(node):
         yield from _evaluated(child, parts)
     match node:
@@ -90,7 +90,7 @@ def _evaluated(node: ast.AST, parts: dict[str, tuple[str, ...]]) -> Iterator[str
 
 
 def _dotted(node: ast.expr) -> str:
-    """`nn.Conv2d` -> torch.nn.Conv2d; empty for what does not start at torch, nn or F."""
+    """`nn.Conv2d` -> torch.nn.Conv2d. Empty for an expression that does not start with torch, nn or F."""
     names: list[str] = []
     while isinstance(node, ast.Attribute):
         names.append(node.attr)
@@ -101,7 +101,7 @@ def _dotted(node: ast.expr) -> str:
 
 
 def _touches_values(node: ast.AST) -> bool:
-    """`heads * 2` is arithmetic on sizes only if no part is more than a number or a size."""
+    """Whether arithmetic may involve tensors. It does not if all parts are constants, as in `2 * 3`."""
     return not all(
         isinstance(part, ast.Constant | ast.BinOp | ast.operator | ast.expr_context)
         for part in ast.walk(node)

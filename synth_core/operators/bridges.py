@@ -1,4 +1,4 @@
-"""Operators that turn one kind of value into another: an image into a sequence, anything into a vector."""
+"""Operators that turn one kind of value into another, such as an image into a sequence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BRIDGES: Mapping[tuple[Kind, Kind], frozenset[str]] = {
     (Kind.IMAGE, Kind.SEQUENCE): frozenset({"Flatten", "Unfold", "PatchEmbedding"}),
     **{(kind, Kind.VECTOR): TO_VECTOR for kind in Kind if kind is not Kind.VECTOR},
 }
-"""Operators that carry a value from one kind to another by what they do."""
+"""(from, to) -> operators that convert a value from one kind to the other."""
 
 CHANGERS = frozenset({"Flatten", "Unfold", "Fold", "Unflatten", "PatchEmbedding"})
-"""Operators that leave another kind than they take, whatever comes next; one a program is plenty."""
+"""Operators whose result always has another kind than their input. One of them per program is enough."""

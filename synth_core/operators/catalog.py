@@ -1,6 +1,6 @@
-"""The catalog: every operator a program may be asked to hold, and what counts as holding it.
+"""The catalog: every operator that a request may name, and which torch calls count as that operator.
 
-Adding an operator is adding one row to core.py, compound.py, supporting.py or motifs.py.
+To add an operator, add one row to core.py, compound.py, supporting.py or motifs.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BY_NAME: dict[str, Operator] = {
     name: operator for operator in CATALOG for name in (operator.name, *operator.aliases)
 }
 
-# A row that owns a torch name comes before one that merely describes itself by it (Scale by torch.mul).
+# `realised_by` has precedence over `torch_name`: torch.mul belongs to Multiply, though Scale names it too.
 _BY_TORCH_NAME: dict[str, str] = {
     **{
         operator.torch_name: operator.name
@@ -35,7 +35,7 @@ _BY_TORCH_NAME: dict[str, str] = {
 
 
 def find(name: str) -> Operator:
-    """The row called `name`, by its own name or an alias; `UsageError` names the closest otherwise."""
+    """The row with this name or alias. Raises `UsageError`, which suggests similar names."""
     operator = _BY_NAME.get(name)
     if operator is None:
         close = difflib.get_close_matches(name, _BY_NAME, n=3, cutoff=0.6)
@@ -52,9 +52,11 @@ def in_group(group: Group) -> tuple[Operator, ...]:
 def realised_operator(dotted_name: str) -> str | None:
     """The catalog name that a module class or function realises, or None.
 
-    Takes a class by its public name or by where it is defined (`torch.nn.modules.conv.Conv2d`), and a
-    function or method by the name that `torch.overrides.resolve_name` gives; in-place forms count alike.
-    What the name alone cannot tell (ResidualAdd, F.pad) `operators.recognise` reads from the graph.
+    dotted_name: for a class, its public name or the place of its definition
+        (`torch.nn.modules.conv.Conv2d`); for a function or method, its name from
+        `torch.overrides.resolve_name`. In-place forms count as the plain form.
+
+    A name alone cannot identify some operators, such as ResidualAdd: for them, see `operators.recognise`.
     """
     name = dotted_name
     if name.startswith("torch.nn.modules."):
@@ -65,9 +67,9 @@ def realised_operator(dotted_name: str) -> str | None:
 
 
 def made_of(name: str) -> list[tuple[str, ...]]:
-    """What a motif is made of, in forward order, each part as its alternatives, the usual first.
+    """The operators that a motif consists of, in forward order. Each item lists alternatives, usual first.
 
-    Any other row, and a motif that is one function of torch, is made of itself.
+    A row that is not a motif consists of itself, and so does a motif that is a single torch function.
     """
     operator = find(name)
     return max((parts(parse(pattern)) for pattern in operator.patterns), key=len, default=[]) or [
@@ -76,11 +78,11 @@ def made_of(name: str) -> list[tuple[str, ...]]:
 
 
 def missing(requested: Iterable[str], realised: Iterable[str]) -> list[str]:
-    """The requested operators that `realised` does not answer, both taken as multisets.
+    """The requested operators that `realised` does not cover. Both are multisets.
 
-    Each realised operator answers one request: its own name's, or that of a more general row (a
-    BatchNorm2d answers BatchNorm). A motif that nobody asked for answers with its parts too. Requests that
-    few can answer are served first: a greedy match is then exact for the catalog, whose answers do not cross.
+    Each realised operator covers one request: for its own name, or for a more general row (a BatchNorm2d
+    covers BatchNorm). A motif that was not requested covers requests with its parts too. Requests with few
+    possible answers are matched first. For this catalog, such a greedy match is exact.
     """
     names = Counter(realised)
     asked = Counter(find(name).name for name in requested)
@@ -100,5 +102,5 @@ def missing(requested: Iterable[str], realised: Iterable[str]) -> list[str]:
 
 
 def fingerprint(operators: Sequence[str]) -> tuple[str, ...]:
-    """The operators as they enter fingerprints: motifs taken apart, aliases and near-synonyms folded."""
+    """The operators as in fingerprints: motifs are split into parts; aliases and near-synonyms unified."""
     return tuple(find(part[0]).fingerprint for name in operators for part in made_of(name))

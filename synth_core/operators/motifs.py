@@ -1,7 +1,7 @@
-"""Rows of the motif group: small patterns of several operators that people know by one name.
+"""Rows of the motif group: small patterns of several operators that have a common name.
 
-A motif is recognised as a sub-graph (operators/patterns.py says how a pattern reads); its parts then count
-as realised too. Patterns are tried in this order, so the special stands before the general.
+A motif is recognised as a sub-graph; operators/patterns.py defines the syntax of patterns. The parts of a
+motif count as realised too. Patterns are tried in this order, so special ones come before general ones.
 """
 
 from __future__ import annotations

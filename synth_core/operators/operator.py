@@ -1,4 +1,4 @@
-"""One operator: a frozen row of the catalog. Rows hold strings only, so this imports no torch."""
+"""One operator: a frozen row of the catalog. Rows contain strings only, so no torch is imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Group(StrEnum):
-    """The seed system's three groups, plus motifs, which only some samplers draw."""
+    """The three groups of the seed system, plus motifs. Only some samplers draw motifs."""
 
     CORE = "core"
     COMPOUND = "compound"
@@ -18,7 +18,7 @@ class Group(StrEnum):
 
 
 class Kind(StrEnum):
-    """What the axes of a value mean; the shape alone does not tell a sequence from a signal."""
+    """What the axes of a value mean. The shape alone does not distinguish a sequence from a signal."""
 
     VECTOR = "vector"  # (batch, features)
     SEQUENCE = "sequence"  # (batch, steps, features)
@@ -31,20 +31,20 @@ class Kind(StrEnum):
 class Operator:
     """A row of the catalog.
 
-    name: the seed system's name, unique (`Conv2d`, `ResidualAdd`).
-    torch_name: dotted name of the torch module or function that defines it (`torch.nn.Conv2d`); for a
-        motif, of the function at its heart.
-    kinds: the kinds of value it takes, as its first operand, where a person would use it.
-    section: what it is for, within its group (`activation`, `padding`); listings and the synthesizer use it.
-    aliases: other names that mean this row (`HardSwish` for Hardswish).
-    realised_by: dotted names of the functions and methods whose appearance in a captured graph realises
-        this operator as its module does, e.g. `torch.nn.functional.relu`, `torch.Tensor.relu`.
-    answered_by: rows that are a special case of this one, so that a program which realises them answers a
-        request for it: a BatchNorm2d is a BatchNorm.
-    patterns: of a motif, the sub-graphs that realise it (operators/patterns.py).
+    name: unique name from the seed system (`Conv2d`, `ResidualAdd`).
+    torch_name: dotted name of the torch module or function that defines it (`torch.nn.Conv2d`). For a motif:
+        its main function.
+    kinds: the kinds of value that its first operand usually has.
+    section: its purpose within the group (`activation`, `padding`). Listings and the synthesizer use it.
+    aliases: other names of this row (`HardSwish` for Hardswish).
+    realised_by: dotted names of functions and methods that realise this operator in a captured graph, as its
+        module does, e.g. `torch.nn.functional.relu`, `torch.Tensor.relu`.
+    answered_by: rows that are special cases of this one. They satisfy a request for it: a BatchNorm2d is a
+        BatchNorm.
+    patterns: for a motif, the sub-graphs that realise it (syntax: operators/patterns.py).
     no_op_in_eval: the operator returns its input unchanged in eval mode (Identity, Dropout).
-    unwritable: why no program can hold it itself, so that another row answers for it; empty where one can.
-    folds_to: the row it counts as in fingerprints (Gemm folds to Linear); empty for itself.
+    unwritable: why no program can contain it, so that another row must satisfy requests. Empty if one can.
+    folds_to: the row that it counts as in fingerprints (Gemm counts as Linear). Empty: itself.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Operator:
 
     @property
     def fingerprint(self) -> str:
-        """The name under which this operator enters fingerprints."""
+        """The operator's name in fingerprints."""
         return self.folds_to or self.name
 
 
@@ -73,9 +73,9 @@ KIND_OF_RANK = {1: Kind.SIGNAL, 2: Kind.IMAGE, 3: Kind.VOLUME}
 
 
 def spelled(text: str) -> tuple[str, ...]:
-    """Dotted names from their short forms: `F.relu` is torch.nn.functional.relu, `T.relu` a Tensor method.
+    """Expand short forms to dotted names: `F.relu` to torch.nn.functional.relu, `T.relu` to a Tensor method.
 
-    A bare word stands for the function and the method of that name alike: `exp` is torch.exp and T.exp.
+    A word without a dot means both the function and the method: `exp` is torch.exp and torch.Tensor.exp.
     """
     return tuple(name for word in text.split() for name in _spell(word))
 
@@ -93,7 +93,10 @@ def _spell(word: str) -> tuple[str, ...]:
 
 
 def section(group: Group, name: str, kinds: tuple[Kind, ...]) -> Callable[..., Operator]:
-    """A maker of the rows of one section: `row("ReLU", "F.relu relu")`, any field of Operator by keyword."""
+    """A function that makes the rows of one section: `row("ReLU", "F.relu relu")`.
+
+    Other fields of `Operator` are keyword arguments.
+    """
 
     def row(operator: str, realised_by: str = "", **fields: Any) -> Operator:
         given = {"torch_name": f"torch.nn.{operator}", "kinds": kinds, **fields}

@@ -1,14 +1,14 @@
-"""Sub-graph patterns: how a motif is told in one line, and how it is found in a captured graph.
+"""Sub-graph patterns: the syntax that describes a motif in one line, and the search in a captured graph.
 
     pattern   = [~] names [condition] ( arguments ) | variable
     names     = a catalog name, or a function's own name (`rsqrt`), or several joined by `|`;
-                `+` stands for Add|ResidualAdd|BiasAdd, `*` for Multiply|Scale
+                `+` means Add|ResidualAdd|BiasAdd, `*` means Multiply|Scale
     condition = one of CONDITIONS, in brackets
-    ~         = activations, normalisations and dropouts may lie between
-    variable  = a lower-case letter: any value, the same one wherever it comes again
+    ~         = activations, normalisations and dropouts may come between
+    variable  = a lower-case letter: any value; the same letter always means the same value
 
-Arguments are the leading inputs in order; those of sums and products in any order. Views and reshapes
-between two members are looked through.
+Arguments are the first inputs, in order. For sums and products, the order does not matter. Views and reshapes
+between two members are ignored.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ _TOKEN = re.compile(r"\s*([~(),]|\[\w+\]|[\w|+*]+)")
 
 @dataclass(frozen=True)
 class Pattern:
-    """names: what the node may be, the usual first; empty for a variable, whose letter is `variable`."""
+    """A parsed pattern.
+
+    names: what the node may be, the usual name first. Empty for a variable.
+    loose: `~` was given. variable: the letter of a variable, else empty.
+    """
 
     names: tuple[str, ...]
     arguments: tuple[Pattern, ...] = ()
@@ -44,7 +48,7 @@ class Pattern:
 
 @cache
 def parse(text: str) -> Pattern:
-    """The pattern that `text` spells; `ValueError` where it spells none."""
+    """Parse a pattern. Raises `ValueError` if the text is not a pattern."""
     tokens = _TOKEN.findall(text)
     if "".join(tokens) != re.sub(r"\s", "", text):
         raise ValueError(f"not a pattern: {text!r}")
@@ -75,14 +79,14 @@ def _parse(tokens: list[str]) -> tuple[Pattern, list[str]]:
 
 
 def parts(pattern: Pattern) -> list[tuple[str, ...]]:
-    """The members that are operators of the catalog, in forward order, each as its alternatives."""
+    """The members that are catalog operators, in forward order. Each item lists its alternatives."""
     found = [part for argument in pattern.arguments for part in parts(argument)]
     named = tuple(name for name in pattern.names if name[0].isupper())
     return [*found, named] if named else found
 
 
 def function_name(node: Node) -> str:
-    """`rsqrt` of torch.rsqrt, torch.Tensor.rsqrt and the like."""
+    """The name without its module: `rsqrt` for torch.rsqrt and torch.Tensor.rsqrt."""
     return node.target.removesuffix(".__get__").rpartition(".")[2].strip("_")
 
 
@@ -90,7 +94,7 @@ Graph = Mapping[str, Node]
 
 
 def find(pattern: Pattern, root: Node, graph: Graph, passes: Callable[[Node], bool]) -> list[Node] | None:
-    """The members of a match that ends in `root`, or None. passes: nodes that `~` may look through."""
+    """The nodes of a match that ends in `root`, or None. passes: whether `~` may skip a node."""
     match = next(_match(pattern, root, graph, passes, {}), None)
     return None if match is None else match[0]
 
@@ -151,7 +155,7 @@ def _weight(operands: list[Node]) -> tuple[int, ...]:
 
 
 def _is_patch(node: Node, operands: list[Node]) -> bool:
-    """A convolution whose stride is its kernel: the output has that many fewer rows."""
+    """Whether the convolution's stride equals its kernel size: output size = input size // kernel size."""
     kernel, before = _weight(operands)[2:], (operands[0].shape or ())[2:]
     after = (node.shape or ())[2:]
     return (

@@ -1,7 +1,7 @@
-"""What a call's name alone does not tell: read from the captured graph around it.
+"""Recognises operators that a call's name alone does not identify, from the captured graph around it.
 
 `torch.add` may be a plain Add, a BiasAdd (one side is a parameter) or a ResidualAdd (one side is an
-ancestor of the other); a mean over all spatial axes is a GlobalAvgPool. Motifs are found as sub-graphs.
+ancestor of the other). A mean over all spatial axes is a GlobalAvgPool. Motifs are found as sub-graphs.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _PASSED_BY = frozenset({"activation", "normalisation", "dropout"})
 
 
 def recognise(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """The nodes of a captured graph, in forward order, with the final operator of each.
+    """Set the final operator of each node of a captured graph. Returns the nodes in forward order.
 
-    nodes: as captured, `operator` being what `catalog.realised_operator` says of the target. Nodes that a
-        module's own node stands for (the Linears inside a TransformerEncoder) carry no operator.
-    A motif's name stands at its last node; the nodes it is made of carry no operator of their own then.
+    nodes: as captured; `operator` is the result of `catalog.realised_operator` for the target. Nodes inside a
+        module that has its own node (the Linears inside a TransformerEncoder) have no operator.
+    The last node of a motif gets the motif's name. Its other nodes then have no operator.
     """
     by_name = {node.name: node for node in nodes}
     ancestors: dict[str, frozenset[str]] = {}
@@ -37,7 +37,7 @@ def recognise(nodes: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def _name_motifs(graph: dict[str, Node]) -> tuple[Node, ...]:
-    """Each node belongs to one motif at most; the patterns are tried in catalog order."""
+    """Name the motifs. A node belongs to at most one motif. Patterns are tried in catalog order."""
     motif_of: dict[str, str] = {}
     for motif in MOTIFS:
         for pattern in map(patterns.parse, motif.patterns):
@@ -65,9 +65,7 @@ def _refine(node: Node, operands: list[Node], ancestors: dict[str, frozenset[str
             return "ResidualAdd" if _is_residual(node, operands, ancestors) else "Add"
         case "Multiply" if len(operands) == 1 or any(operand.kind in _FIXED for operand in operands):
             return "Scale"
-        case "Max" | "Min" if (
-            len(operands) == 2
-        ):  # torch.max(a, b) takes the larger of two, element by element
+        case "Max" | "Min" if len(operands) == 2:  # torch.max(a, b) is an element-wise maximum, no reduction
             return ""
         case "Mean" if operands and _reduces_space(node, operands[0]):
             return "GlobalAvgPool"
@@ -82,7 +80,7 @@ def _is_residual(node: Node, operands: list[Node], ancestors: dict[str, frozense
 
 
 def _reduces_space(node: Node, operand: Node) -> bool:
-    """Whether a mean leaves (batch, channels) of a (batch, channels, spatial…) value, kept axes or not."""
+    """Whether a mean reduces (batch, channels, spatial…) to (batch, channels), with or without keepdim."""
     if operand.shape is None or node.shape is None or len(operand.shape) < 4:
         return False
     kept = tuple(size for size in operand.shape[:2])

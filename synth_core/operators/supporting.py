@@ -25,7 +25,7 @@ def _ranks(
     ranks: tuple[int, ...] = (1, 2, 3),
     folds_to: str = "",
 ) -> list[Operator]:
-    """One row for each number of spatial axes; `{}` in `functions` stands for it."""
+    """One row for each number of spatial axes. `{}` in `functions` is replaced by that number."""
     return [
         row(
             f"{name}{rank}d",
@@ -86,7 +86,7 @@ SUPPORTING: tuple[Operator, ...] = (
         aliases=("Div",),
     ),
     _arithmetic("Clamp", "clamp clip clamp_min clamp_max", torch_name="torch.clamp"),
-    # The next three are read from how an Add or a Multiply is used: operators/recognise.py.
+    # operators/recognise.py finds the next three from the use of an Add or a Multiply.
     _arithmetic("Scale", torch_name="torch.mul", aliases=("Scaling",), folds_to="Multiply"),
     _arithmetic("ResidualAdd", torch_name="torch.add", folds_to="Add"),
     _arithmetic("BiasAdd", torch_name="torch.add", folds_to="Add"),
@@ -115,7 +115,7 @@ SUPPORTING: tuple[Operator, ...] = (
     _norm(
         "CrossMapLRN2d",
         kinds=(Kind.IMAGE,),
-        answered_by=("LocalResponseNorm",),  # the same sum, by operations that can be traced
+        answered_by=("LocalResponseNorm",),  # the same sum, with operations that can be traced
         folds_to="LocalResponseNorm",
         unwritable="its resize_as_ breaks the graph of torch.compile",
     ),
@@ -165,7 +165,7 @@ SUPPORTING: tuple[Operator, ...] = (
     _reshaping("ChannelShuffle", "F.channel_shuffle torch.channel_shuffle", kinds=SPATIAL),
     _reshaping("PixelShuffle", "F.pixel_shuffle torch.pixel_shuffle", kinds=(Kind.IMAGE,)),
     _reshaping("PixelUnshuffle", "F.pixel_unshuffle torch.pixel_unshuffle", kinds=(Kind.IMAGE,)),
-    # F.pad serves all of these; operators/recognise.py tells them apart by its arguments.
+    # Only their modules realise these. F.pad does not: its name is the same for all of them.
     *_ranks(_padding, "ZeroPad"),
     *_ranks(_padding, "ReflectionPad"),
     *_ranks(_padding, "ReplicationPad"),

@@ -1,4 +1,4 @@
-"""The sizes of a program as text: whole numbers assigned to a name at module level, read and replaced."""
+"""Reads and replaces the sizes in a program's text: integers assigned to names at module level."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from synth_core.program import syntax
 
 
 def constants_of(source: str) -> dict[str, int]:
-    """Name -> value, in the order of the text; raises `SyntaxError` where it is no Python."""
+    """Name -> value, in the order of the text. Raises `SyntaxError` if the text is not Python."""
     found = {}
     for node in syntax.parse(source).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
@@ -21,7 +21,7 @@ def constants_of(source: str) -> dict[str, int]:
 
 
 def with_constants(source: str, constants: Mapping[str, int]) -> str:
-    """The same text with other values at those names; names that it does not assign are passed over."""
+    """Replace the values of these constants in the text. Names that the text does not assign are ignored."""
     for name, value in constants.items():
         source = re.sub(rf"^{name} = \d+$", f"{name} = {value}", source, flags=re.MULTILINE)
     return source

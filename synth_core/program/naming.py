@@ -1,7 +1,7 @@
-"""Names of programs: `SynthModel_<Op>_<Op>…`, made of operators in forward order.
+"""Names of programs: `SynthModel_<Op>_<Op>…`, with the operators in forward order.
 
-A file's stem, its class and the list of operators it claims are one and the same text, so a consumer can
-read the operators off the file name and `validate` can hold a file to it.
+The file's stem and its class have the same name. So a consumer can read the operators from the file name, and
+`validate` can check that the program realises them.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from collections.abc import Sequence
 from synth_core.records import sha256
 
 PREFIX = "SynthModel"
-MAX_LENGTH = (
-    200  # leaves room for `.py`, temporary suffixes and long folders below the 255 of most file systems
-)
+MAX_LENGTH = 200  # characters; most file systems allow 255, and `.py` and temporary suffixes need space too
 HASH_DIGITS = 12
 
 _OPERATOR = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 
 def program_name(operators: Sequence[str]) -> str:
-    """Name of a program that realises `operators`, in forward order.
+    """The name of a program that realises `operators`, given in forward order.
 
-    A name over `MAX_LENGTH` characters keeps as many leading operators as fit and ends in a hash of the
-    whole list. The hash is lower case and starts with a letter, as no operator does.
+    A name longer than `MAX_LENGTH` is cut after the last operator that fits, and ends with a hash of the
+    whole list. The hash is lower case, and no operator's name starts with a lower-case letter.
     """
     full = "_".join((PREFIX, *operators))
     if len(full) <= MAX_LENGTH:
@@ -34,9 +32,9 @@ def program_name(operators: Sequence[str]) -> str:
 
 
 def operators_named(stem: str) -> tuple[str, ...] | None:
-    """Operators that a file stem or class name claims, in order; None where it is not one of our names.
+    """The operators in a file stem or class name, in order. None if it is not one of our names.
 
-    Endings that are no operator (the hash of a long name, the number of a namesake) end the list.
+    The list ends at the first part that is not an operator: the hash of a long name, or a digest suffix.
     """
     prefix, *parts = stem.split("_")
     if prefix != PREFIX:

@@ -1,4 +1,4 @@
-"""Rename the class of a program by its syntax tree: its references follow, all else stays byte for byte."""
+"""Renames the class of a program and all references to it. All other bytes of the text stay the same."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 def rename_class(source: str, new_name: str) -> str:
-    """`source` with its program class and every reference to it called `new_name`.
+    """Rename the program class, and every reference to it, to `new_name`. Returns the new source.
 
-    Only the class's own bindings change: a local variable or a text of the same spelling stays. `source` must
-    parse and hold a class (`ValueError` otherwise: the caller has checked that).
+    A local variable or a string with the same spelling is not changed.
+    Raises `SyntaxError` if the source does not parse, and `ValueError` if it has no class.
     """
     tree = syntax.parse(source)
     program = program_class(tree)
     if program is None:
-        raise ValueError("the source holds no class to rename")
+        raise ValueError("the source has no class to rename")
     data = source.encode()
     starts = [0, *accumulate(len(line.encode()) for line in syntax.lines(source))]
     at_class = starts[program.lineno - 1] + program.col_offset
@@ -49,15 +49,17 @@ def _normal(identifier: bytes) -> str:
 
 
 def program_class(tree: ast.Module) -> ast.ClassDef | None:
-    """The class a text defines as its program: the last top-level one that derives from a `Module` and has
-    a `forward`, else the last one of any kind (validation then says what it lacks)."""
+    """The program class of a text: the last top-level class that derives from `Module` and has a `forward`.
+
+    If there is none: the last top-level class, so that validation can say what it lacks; or None.
+    """
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     modules = [node for node in classes if _is_module(node)]
     return modules[-1] if modules else classes[-1] if classes else None
 
 
 def derives_from_module(node: ast.ClassDef) -> bool:
-    """Whether a base of the class is called `Module`, in whatever module."""
+    """Whether the class has a base called `Module`, from any package."""
     return any(
         (isinstance(base, ast.Attribute) and base.attr == "Module")
         or (isinstance(base, ast.Name) and base.id == "Module")
@@ -71,7 +73,7 @@ def _is_module(node: ast.ClassDef) -> bool:
 
 
 def _references(tree: ast.Module, name: str) -> Iterator[ast.Name]:
-    """Every use of the module-level `name`; scopes that bind the same spelling locally are left alone."""
+    """Every use of the module-level `name`. Functions that bind the same name locally are skipped."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         for child in ast.iter_child_nodes(waiting.pop()):
@@ -82,6 +84,7 @@ def _references(tree: ast.Module, name: str) -> Iterator[ast.Name]:
 
 
 def _binds(function: ast.AST, name: str) -> bool:
+    """Whether `name` is a parameter or a local variable of the function."""
     own: list[ast.AST] = [function]
     stored = False
     while own:

@@ -1,8 +1,8 @@
-"""Python's own parser, for one text at a time.
+"""Python's own parser, used by one thread at a time.
 
-Before Python 3.13 the parser keeps its depth in one place for all threads: two that make trees at once, while
-the collector lets one go on amid the other's, end in "SystemError: AST constructor recursion depth mismatch".
-Silencing warnings is one setting for all threads, too.
+Before Python 3.13 all threads share the parser's recursion counter. If garbage collection switches threads
+while two of them build trees, Python raises "SystemError: AST constructor recursion depth mismatch". The
+warning filters are shared by all threads as well.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _LOCK = threading.Lock()
 
 
 def parse(source: str, filename: str = "<program>") -> ast.Module:
-    """The syntax tree; raises SyntaxError, ValueError, RecursionError and MemoryError, as `ast.parse`."""
+    """The syntax tree. Raises SyntaxError, ValueError, RecursionError or MemoryError, as `ast.parse` does."""
     with _LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an invalid escape is the program's business, not our user's
+        warnings.simplefilter("ignore")  # our user did not write the program and cannot fix it
         return ast.parse(source, filename)
 
 
 def lines(source: str) -> list[str]:
-    """The lines that `lineno` counts, with their ends; for `str.splitlines` a form feed ends one, too."""
+    """The lines as `lineno` counts them, with line ends. `str.splitlines` would also split at form feeds."""
     return list(io.StringIO(source, newline=""))

@@ -1,9 +1,9 @@
-"""Answers paid for once: a content-addressed store in the user's cache folder, shared by all runs.
+"""A store of answers, so that no question is paid for twice. All runs of a user share it.
 
-The key is what was asked (operators, prompt, provider, server, model, parameters, sample number), so it is
-the same whatever the batch or the run. `max_tokens` is no part of it: only complete answers are kept, and
-those stay good when the limit is raised. One SQLite file in WAL mode: many processes may read and write at
-once, and an answer is durable before it counts as received.
+The store is content-addressed: its key is the hash of the question (operators, prompt, provider, server,
+model, parameters, sample number). So the batch and the run do not matter. `max_tokens` is not in the key: the
+store holds complete answers only, and these stay valid under a higher limit. It is one SQLite file in WAL
+mode, so many processes may read and write at once. An answer is on disk before it counts as received.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from synth_core.errors import EnvironmentFault
 from synth_core.records import Usage, sha256
 
 FILE_NAME = "answers.sqlite"
-_ROWS_A_PIECE, _PAGES_A_PIECE = 100, 500  # what `prune` does at once: a few milliseconds
+_ROWS_PER_STEP, _PAGES_PER_STEP = 100, 500  # one step of `prune` takes a few milliseconds
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS answers (
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete answer as it was received, with what it cost then."""
+    """A complete answer as it was received, with its cost at that time."""
 
     text: str
     serving_model: str
@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the store holds of one model."""
+    """Statistics of one model's answers in the store."""
 
     provider: str
     model: str
@@ -56,12 +56,12 @@ class Stored:
 
 
 def answer_key(**asked: Any) -> str:
-    """The key of a question: the same for equal values, in any order."""
+    """The key of a question: a hash of names and values. The order of the arguments does not matter."""
     return sha256(json.dumps(asked, sort_keys=True))
 
 
 class AnswerStore:
-    """Open from one thread; other threads and processes open their own."""
+    """An open store. Use it in one thread; other threads and processes open their own."""
 
     def __init__(self, cache_dir: str | Path) -> None:
         folder = Path(cache_dir)
@@ -72,7 +72,7 @@ class AnswerStore:
             raise EnvironmentFault(f"cannot open the answer cache {folder / FILE_NAME}: {error}") from None
 
     def get(self, key: str) -> Answer | None:
-        """The answer kept under `key`, or None."""
+        """The stored answer, or None."""
         row = self._database.execute("SELECT body FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
@@ -80,7 +80,10 @@ class AnswerStore:
         return Answer(**{**values, "usage": Usage.model_validate(values["usage"])})
 
     def put(self, key: str, answer: Answer, *, provider: str, model: str, signature: str) -> None:
-        """Keep an answer; durable when this returns. An answer that is there already stays."""
+        """Store an answer. It is on disk when this returns. An existing answer is not replaced.
+
+        Raises `EnvironmentFault` if the file cannot be written.
+        """
         values = {**vars(answer), "usage": answer.usage.model_dump()}
         body = zlib.compress(json.dumps(values).encode(), 6)
         row = (key, provider, model, signature, time.time(), body)
@@ -90,7 +93,7 @@ class AnswerStore:
             raise EnvironmentFault(f"cannot write to the answer cache: {error}") from None
 
     def list(self) -> list[Stored]:
-        """What is kept, by provider and model."""
+        """Statistics for each provider and model."""
         rows = self._database.execute(
             "SELECT provider, model, count(*), sum(length(body)), min(created), max(created)"
             " FROM answers GROUP BY provider, model ORDER BY provider, model"
@@ -98,36 +101,39 @@ class AnswerStore:
         return [Stored(*row) for row in rows]
 
     def prune(self, *, older_than_s: float = 0.0, model: str = "") -> int:
-        """Forget answers older than an age, of one model if named; returns how many.
+        """Delete answers older than `older_than_s` seconds. Returns how many were deleted.
 
-        A run that writes meanwhile waits on its event loop, so this works in pieces of a few milliseconds and
-        rests as long after each.
+        model: delete answers of this model only.
+        A run that writes at the same time must wait, and its event loop waits too. So this works in steps of
+        a few milliseconds, with a rest of equal length after each.
+        Raises `EnvironmentFault` if the file cannot be written.
         """
         which = "key > ? AND created <= ? AND (? = '' OR model = ?)"
-        last, rest, forgotten = "", (time.time() - older_than_s, model, model), 0
+        last, rest, deleted = "", (time.time() - older_than_s, model, model), 0
         try:
             while True:
                 keys = self._database.execute(
-                    f"SELECT key FROM answers WHERE {which} ORDER BY key LIMIT {_ROWS_A_PIECE}", (last, *rest)
+                    f"SELECT key FROM answers WHERE {which} ORDER BY key LIMIT {_ROWS_PER_STEP}",
+                    (last, *rest),
                 ).fetchall()
                 if not keys:
                     break
-                with _resting():
+                with _rest_as_long():
                     self._database.execute(
                         f"DELETE FROM answers WHERE {which} AND key <= ?", (last, *rest, keys[-1][0])
                     )
-                last, forgotten = keys[-1][0], forgotten + len(keys)
-            self._give_room_back()
+                last, deleted = keys[-1][0], deleted + len(keys)
+            self._shrink()
         except sqlite3.Error as error:
             raise EnvironmentFault(f"cannot write to the answer cache: {error}") from None
-        return forgotten
+        return deleted
 
-    def _give_room_back(self) -> None:
-        """Shrink the file. One from before it was made to shrink in pieces only uses the room again."""
+    def _shrink(self) -> None:
+        """Shrink the file. A file from before `auto_vacuum` was set does not shrink; it reuses the space."""
         before, left = None, self._free_pages()
         while left and left != before:
-            with _resting():
-                self._database.execute(f"PRAGMA incremental_vacuum({_PAGES_A_PIECE})").fetchall()
+            with _rest_as_long():
+                self._database.execute(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})").fetchall()
             before, left = left, self._free_pages()
         self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -139,8 +145,8 @@ class AnswerStore:
 
 
 @contextmanager
-def _resting() -> Iterator[None]:
-    """Rest as long as what is done inside took, so that half of all moments are others' to write in."""
+def _rest_as_long() -> Iterator[None]:
+    """Rest as long as the body took, so that other processes can write half of the time."""
     began = time.monotonic()
     yield
     time.sleep(max(0.001, time.monotonic() - began))

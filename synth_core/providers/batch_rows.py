@@ -1,4 +1,4 @@
-"""From candidates to the rows of batch jobs and back: what a row cost, and what of it is kept."""
+"""Turns candidates into rows of batch jobs, and replies back into answers with their cost."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ KeepAnswer = Callable[[str, Candidate, Lane, Reply], None]
 
 @dataclass
 class Row:
-    """One question of a job; `owners` are the positions of the candidates that asked it.
+    """One question of a job.
 
-    reserved: the budget holds what it may cost at most, until it is answered.
+    owners: positions of the candidates that ask it.
+    reserved: the budget holds a reservation of its highest possible cost, until it is answered.
     """
 
     lane: Lane
@@ -36,14 +37,14 @@ class Row:
     )
 
     def reserve(self) -> bool:
-        """Reserve what the row may cost; False, and the row over budget, where there is no room for it."""
+        """Reserve the row's highest possible cost. Without room for it, mark the row over budget: False."""
         if reason := self.lane.reserve_row(self.request):
             self.asked = replace(self.asked, reply=failed(Outcome.OVER_BUDGET, reason))
         self.reserved = not reason
         return self.reserved
 
     def give_up(self) -> None:
-        """Wait no longer for the answer: a resumed run finds the job again."""
+        """Mark an unanswered row over budget if a budget is spent. A resumed run finds its job again."""
         if self.reserved and (reason := self.lane.refuses_row(self.request)):
             self.asked = replace(self.asked, reply=failed(Outcome.OVER_BUDGET, reason))
 
@@ -54,14 +55,16 @@ class Row:
 
 
 async def ask_rows(rows: Mapping[str, Row], cache_dir: Path, retries: int, keep: KeepAnswer) -> None:
-    """Ask all rows that the budget has room for, given by the key of their answer, and fill in what came of
-    each."""
+    """Ask all rows that the budget has room for, and set `asked` of each.
+
+    rows: by the key of their answer.
+    """
     try:
         admitted = {key: row for key, row in rows.items() if row.reserve()}
         await _ask(admitted, cache_dir, retries, keep)
         for row in admitted.values():
             row.give_up()
-    finally:  # of a job that was not taken, or is collected another day
+    finally:  # a job that was not accepted, or that a later run collects, leaves reservations
         for row in rows.values():
             row.release()
 

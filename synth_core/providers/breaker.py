@@ -1,4 +1,4 @@
-"""Stops a run whose every further call would fail, and says what it counted."""
+"""A circuit breaker: it stops a run if every further call would fail, and explains why."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from synth_core.providers.call import ANSWERED, HOPELESS, Reply
 from synth_core.providers.provider import Provider
 from synth_core.records import Outcome
 
-# A gateway may answer one 401 by mistake; three with no success between are no mistake.
-_HOPELESS_UNANSWERED = 3
-_FAILED_IN_A_ROW, _FAILED_FOR = 20, 20.0  # no call ever went well: that many failures over that many seconds
-# No call ever went well, and so many times the server rejects what we ask or the code that asks raises.
-_ALIKE = 10
+# A gateway may answer one 401 by mistake. Three of them without an answer between are no mistake.
+_HOPELESS_IN_A_ROW = 3
+# Without any answer so far: this many failures over at least this many seconds, …
+_FAILED_IN_A_ROW, _FAILED_FOR = 20, 20.0
+# … or this many rejected requests, or this many exceptions in the provider's own code.
+_SAME_KIND = 10
 _Kind = tuple[bool, bool, bool]
-_WELL = ANSWERED - {Outcome.EMPTY}  # a server that says nothing may do so for ever
+_GOOD = ANSWERED - {Outcome.EMPTY}  # a broken server may send empty answers for ever
 
 
 class Breaker:
-    """Trips on hopeless outcomes (key, quota, model): at the first one if no call ever went well, else at the
-    third since the last answer. Where no call ever went well, rejections or exceptions of the provider's own
-    code trip it within seconds, and any other failures after patience. Rate limits never do. Only an answer
-    starts the counts anew: failures of another kind between them are no sign of hope."""
+    """Decides when to stop calling a provider.
+
+    Before the first answer it trips at the first hopeless outcome (key, quota, model), at 10 rejected
+    requests, at 10 exceptions of the provider's own code, or at 20 failures over at least 20 s. After the
+    first answer it trips only at the third hopeless outcome since the last answer. Rate limits never count.
+    Only an answer resets the counts; a failure of another kind does not.
+    """
 
     def __init__(self, provider: Provider, model: str) -> None:
         self._provider = provider
         self._model = model
-        self._calls = self._answered = 0  # rate limits are no calls here
+        self._calls = self._answered = 0  # without calls that a rate limit refused
         self._row: Counter[Outcome] = Counter()  # failures since the last answer
         self._alike: Counter[_Kind] = Counter()  # the same, by kind
         self._first_errors: dict[_Kind, str] = {}
@@ -45,7 +49,7 @@ class Breaker:
         if reply.outcome is Outcome.RATE_LIMITED:
             return
         self._calls += 1
-        if reply.outcome in _WELL:
+        if reply.outcome in _GOOD:
             self._answered += 1
             self._row.clear()
             self._alike.clear()
@@ -61,11 +65,11 @@ class Breaker:
 
     def _is_hopeless(self, reply: Reply) -> bool:
         if reply.outcome in HOPELESS:
-            return not self._answered or self._alike[_kind(reply)] >= _HOPELESS_UNANSWERED
+            return not self._answered or self._alike[_kind(reply)] >= _HOPELESS_IN_A_ROW
         if self._answered:
             return False
         if reply.outcome is Outcome.BAD_REQUEST or reply.raised:
-            return self._alike[_kind(reply)] >= _ALIKE
+            return self._alike[_kind(reply)] >= _SAME_KIND
         patience_over = time.monotonic() - self._first_failure >= _FAILED_FOR
         return self._row.total() >= _FAILED_IN_A_ROW and patience_over
 
@@ -73,22 +77,22 @@ class Breaker:
         row = self._row.total()
         counted = ", ".join(f"{count} {outcome}" for outcome, count in self._row.most_common())
         earlier = self._calls - row
-        before = f"; of the {earlier} before them {self._answered} were answered" if earlier else ""
+        before = f"; {self._answered} of the {earlier} earlier calls were answered" if earlier else ""
         advice = {
             Outcome.AUTH: f"check {self._provider.key_variable or 'the key'}",
             Outcome.QUOTA: "raise the quota or wait for it, then run `synth resume`",
-            Outcome.UNKNOWN_MODEL: "name a model the server has by --model-id, or check --base-url",
-            Outcome.BAD_REQUEST: "see to what the message says, then run `synth resume`",
-        }.get(reply.outcome, "check --base-url and whether the server runs, then run `synth resume`")
+            Outcome.UNKNOWN_MODEL: "name a model that the server has by --model-id, or check --base-url",
+            Outcome.BAD_REQUEST: "fix what the message says, then run `synth resume`",
+        }.get(reply.outcome, "check --base-url and that the server runs, then run `synth resume`")
         if reply.raised:
             advice = "correct the code at that line, then run `synth resume`"
         first = self._first_errors[_kind(reply)]
         return (
             f"stopped calling {self._provider.name} ({self._model}): the last {row} of {self._calls}"
-            f" calls failed ({counted}{before}). First: {first}. To mend it: {advice}"
+            f" calls failed ({counted}{before}). First error: {first}. To fix it: {advice}"
         )
 
 
 def _kind(reply: Reply) -> _Kind:
-    """Failures that mean the same: hopeless, rejected, raised in the provider's own code."""
+    """The kind of a failure: whether it is hopeless, a rejected request, or raised by the provider's code."""
     return reply.outcome in HOPELESS, reply.outcome is Outcome.BAD_REQUEST, reply.raised

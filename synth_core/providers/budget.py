@@ -1,7 +1,7 @@
-"""Hard limits of a run: what a call may cost at most is reserved before it and settled after it.
+"""Hard limits of a run: the highest possible cost of a call is reserved before it and settled after it.
 
-Because the worst case is reserved (all of max_tokens), a limit is kept, not merely noticed; a call that does
-not fit beside those in flight waits for them to settle.
+The reservation covers the worst case (all of `max_tokens`), so a run never exceeds a limit. A call that does
+not fit beside those in flight waits until they are settled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from synth_core.settings import BudgetSettings
 
 @dataclass
 class Spending:
-    """Money, tokens and calls; `usd` leaves unpriced calls out."""
+    """Money, tokens, calls and wall time. `usd` does not contain calls of unknown price."""
 
     usd: float = 0.0
     tokens: int = 0
@@ -29,9 +29,10 @@ class Spending:
 
 
 class Budget:
-    """Lives on dispatch's event loop; `before` is what earlier sessions of the same run have spent.
+    """The budget of one run. Use it on the dispatcher's event loop only.
 
-    spent: which limit first left no room for a call; empty while there is room.
+    before: what earlier sessions of the same run have spent.
+    spent: names the limit that first had no room for a call. Empty while there is room.
     """
 
     def __init__(self, limits: BudgetSettings, before: Spending) -> None:
@@ -43,7 +44,10 @@ class Budget:
         self.spent = ""
 
     async def reserve(self, worst: Spending) -> str:
-        """Reserve one call; the answer is empty, or says which limit leaves no room for it."""
+        """Reserve one call, and wait for calls in flight if needed.
+
+        Returns an empty string, or names the limit that has no room for the call.
+        """
         while True:
             if reason := self.refuses(worst):
                 return reason
@@ -54,7 +58,7 @@ class Budget:
             await self._settled.wait()
 
     def reserve_now(self, worst: Spending) -> str:
-        """Reserve one call without waiting for others; the answer is as `reserve`'s."""
+        """As `reserve`, but without waiting for calls in flight."""
         reason = self._exceeded(worst, self._reserved)
         if reason:
             self.spent = self.spent or reason
@@ -63,25 +67,25 @@ class Budget:
         return reason
 
     def refuses(self, worst: Spending) -> str:
-        """Which limit leaves no room for a call even after those in flight, if one does."""
+        """Name the limit that has no room for the call even if calls in flight cost nothing; else empty."""
         reason = self._exceeded(worst, Spending())
         self.spent = self.spent or reason
         return reason
 
     def time_left(self) -> float:
-        """Seconds of wall time; infinite where no limit is set."""
+        """Seconds of wall time that are left. Infinite without such a limit."""
         if not self._limits.wall_s:
             return float("inf")
         return max(0.0, self._limits.wall_s - self._wall_s())
 
     def settle(self, worst: Spending, real: Spending) -> None:
-        """Replace a reservation by what the call really took."""
+        """Replace a reservation by the real cost of the call."""
         self._reserved.add(worst, -1)
         self._spent.add(real)
         self._settled.set()
 
     def release(self, worst: Spending) -> None:
-        """Take a reservation back whose call was never made."""
+        """Cancel the reservation of a call that was not made."""
         self.settle(worst, Spending())
 
     def _exceeded(self, worst: Spending, beside: Spending) -> str:

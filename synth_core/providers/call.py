@@ -1,14 +1,14 @@
-"""One call to a provider: what is asked, what comes back, and how odd answers are classified.
+"""One call to a provider: the request, the reply, and how errors map to outcomes.
 
 A provider is one async context manager function in one module and one row in table.py:
 
     @asynccontextmanager
     async def connect(connection: Connection) -> AsyncIterator[Complete]: ...
 
-It opens its client and yields `complete(request) -> reply`, which never raises for what a server did: each
-answer is mapped to one `Outcome`. Retries, limits, budgets and caches are dispatch's business, never a
-provider's. A provider of your own needs only `async def complete(request: Request) -> Reply`, given as
-`--model-name package.module:complete`.
+`connect` opens the client and yields `complete(request) -> reply`. `complete` never raises for what a server
+does: it maps each answer to one `Outcome`. Retries, limits, budgets and caches are the dispatcher's work; a
+provider does none of them. A provider of your own needs only `async def complete(request: Request) -> Reply`;
+name it by `--model-name package.module:complete`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from synth_core.errors import UsageError
 from synth_core.records import GpuSizes, Outcome, Usage
 from synth_core.settings import ProviderSettings
 
-# The server answered, whatever it said.
+# The server gave an answer, complete or not.
 ANSWERED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.EMPTY, Outcome.BLOCKED})
-# Asking again may help: at once after a pause, and in a later run.
+# Asking again may help: after a pause, or in a later run.
 RETRYABLE = frozenset(
     {Outcome.RATE_LIMITED, Outcome.TRANSIENT, Outcome.TIMEOUT, Outcome.BAD_RESPONSE, Outcome.EMPTY}
 )
-# Every further call would end alike.
+# Every further call would fail in the same way.
 HOPELESS = frozenset({Outcome.AUTH, Outcome.QUOTA, Outcome.UNKNOWN_MODEL})
 
-# OpenAI's words for what a status says, wherever no status is told.
+# OpenAI's error codes and the HTTP statuses they mean, for answers that carry no status.
 _ERROR_WORDS = {
     "invalid_api_key": 401,
     "authentication_error": 401,
@@ -48,25 +48,31 @@ _ERROR_WORDS = {
     "invalid_request_error": 400,
 }
 
-MAX_ERROR = 500  # characters of a server's message that are kept
+MAX_ERROR = 500  # characters; longer error messages are cut
 
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Where calls go and with which key; `workers` is how many programs may be written at once here."""
+    """What `connect` needs to reach the provider.
+
+    workers: how many programs this machine may write at once, for providers with `writes_here`.
+    """
 
     settings: ProviderSettings
     key: SecretStr | None
     workers: int
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Trust in the user's own CA, or None for the SDK's default (the system's certificates)."""
+        """Trusts the user's own CA. None means the SDK's default: the system's certificates."""
         return load_ca(self.settings.ca_bundle)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One question. `schema`, where given, is the JSON schema that the answer has to follow."""
+    """One question to a model.
+
+    schema: the JSON schema that the answer must follow, or None for free text.
+    """
 
     system: str
     text: str
@@ -82,11 +88,11 @@ class Request:
 class Reply:
     """How one call ended.
 
-    error: the server's own message, trimmed; empty where all went well.
-    status: HTTP status, 0 where there was none.
-    retry_after: seconds the server asked us to wait, None where it did not say.
-    seconds: how long the call took; dispatch fills it in.
-    raised: the provider's own code raised, whatever the server did.
+    error: the server's own message, cut to `MAX_ERROR` characters. Empty on success.
+    status: HTTP status, or 0 if there was none.
+    retry_after: seconds that the server asks us to wait, or None.
+    seconds: duration of the call. The dispatcher fills it in.
+    raised: the provider's own code raised an exception.
     """
 
     outcome: Outcome
@@ -106,7 +112,7 @@ Complete = Callable[[Request], Awaitable[Reply]]
 
 
 def load_ca(path: str) -> ssl.SSLContext | None:
-    """Trust in the CA of a PEM file, None where no file is named; `UsageError` where it cannot be read."""
+    """Trusts the CA of a PEM file. None if `path` is empty. Raises `UsageError` for an unreadable file."""
     if not path:
         return None
     try:
@@ -116,16 +122,17 @@ def load_ca(path: str) -> ssl.SSLContext | None:
 
 
 def failed(outcome: Outcome, error: object, **fields: Any) -> Reply:
-    """A reply without an answer; the message is put on one line and trimmed."""
+    """A reply without an answer. The message is joined to one line and cut to `MAX_ERROR` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return Reply(outcome=outcome, error=text[:MAX_ERROR], **fields)
 
 
 def raised(error: BaseException, code: CodeType | None = None) -> Reply:
-    """The reply of a call whose code raised: file and line, then the exception.
+    """The reply of a call that raised an exception. Its error names file and line, then the exception.
 
-    code: of the function that was called; its file's innermost line is named, not the one of a library
-        below, and its first line where it never began. Without it the innermost line of all is named.
+    code: the code of the function that was called. The error then names the innermost line in that
+        function's file, not in a library below it; or the function's first line if it never started.
+        None: the error names the innermost line of the traceback.
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
@@ -138,10 +145,10 @@ def raised(error: BaseException, code: CodeType | None = None) -> Reply:
 
 
 def classify(status: int, code: str, message: str) -> Outcome:
-    """The outcome that an HTTP error status means, with the help of the server's error code and message.
+    """Map an HTTP error status, with the server's error code and message, to an outcome.
 
-    A bad Gemini key is a 400, an exhausted OpenAI account and a spent daily quota are 429s, so the status
-    alone does not tell.
+    The status alone is not enough: Gemini answers 400 to a bad key, and servers answer 429 both to too many
+    calls and to an exhausted account or daily quota.
     """
     said = f"{code} {message}".lower()
     if status == 401 or any(
@@ -149,7 +156,7 @@ def classify(status: int, code: str, message: str) -> Outcome:
     ):
         return Outcome.AUTH
     spent = ["insufficient_quota", "perday", "credit balance", "spending limit"]
-    if status != 429:  # Gemini's 429 for a minute's limit speaks of "billing details" as well
+    if status != 429:  # Gemini's 429 for the limit per minute mentions "billing details" too
         spent.append("billing")
     if status == 402 or any(sign in said for sign in spent):
         return Outcome.QUOTA if status in {400, 402, 403, 429} else Outcome.TRANSIENT
@@ -165,8 +172,11 @@ def classify(status: int, code: str, message: str) -> Outcome:
 
 
 def hidden_error(error: object) -> tuple[int, dict[str, Any]]:
-    """What a gateway put into a 200 as `error`, an object or a mere message: the HTTP status that it stands
-    for, and the object. A code that is no status and no known word is taken for a passing trouble."""
+    """Read an `error` that a gateway sent with status 200. Returns the HTTP status it means, and its object.
+
+    error: an object, or only a message.
+    A code that is neither a status nor a known word becomes 500, a temporary problem.
+    """
     body: dict[str, Any] = error if isinstance(error, dict) else {"message": str(error)}
     code = str(body.get("code") or body.get("status") or "")
     if code.isdecimal() and 400 <= int(code) < 600:
@@ -176,7 +186,10 @@ def hidden_error(error: object) -> tuple[int, dict[str, Any]]:
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds in a `Retry-After` header (number or HTTP date) or a `12.5s` duration; None if unreadable."""
+    """Seconds in a `Retry-After` header (a number or an HTTP date) or a duration such as `12.5s`.
+
+    Returns None if the value cannot be read.
+    """
     if not value:
         return None
     try:
@@ -193,7 +206,10 @@ def parse_retry_after(value: str | None) -> float | None:
 
 
 def scrub(text: str, key: SecretStr | None) -> str:
-    """Take every word out of a server's message that holds a part of the key, masked ones included."""
+    """Replace every word that contains a part of the key by `[key]`, in a message from a server.
+
+    A part is any 6 characters in a row. Words with `**` are replaced too: servers mask keys like that.
+    """
     secret = key.get_secret_value() if key else ""
     parts = {secret[i : i + 6] for i in range(len(secret) - 5)}
 

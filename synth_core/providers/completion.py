@@ -1,4 +1,4 @@
-"""From a candidate to the question that is asked for it, and from the reply to its completion."""
+"""Turns a candidate into a question to the model, and a reply into the candidate's completion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CATEGORIES = {Outcome.BLOCKED: Category.REFUSAL, Outcome.TRUNCATED: Category.TR
 
 
 def question(candidate: Candidate, lane: Lane, options: ProviderSettings) -> tuple[Request, str]:
-    """What is asked, and the key its answer is kept under (empty where none is kept)."""
+    """The question for a candidate, and the key of its answer in the store (empty if it is not stored)."""
     specification, prompt = candidate.specification, candidate.prompt
     assert prompt is not None
     schema = form.answer_schema(specification.operators) if prompt.template == form.TEMPLATE else None
@@ -47,7 +47,7 @@ def question(candidate: Candidate, lane: Lane, options: ProviderSettings) -> tup
         model=lane.model,
         temperature=specification.temperature,
         max_tokens=options.max_tokens,
-        # Derived from the key, so that equal questions are asked equally.
+        # Derived from the key, so that equal questions use equal seeds.
         seed=int(key[:8], 16) >> 1 if key else specification.seed,
         schema=schema,
     )
@@ -73,7 +73,7 @@ def completed(candidate: Candidate, request: Request, reply: Reply, telemetry: T
 
 
 def _verdict(reply: Reply) -> Verdict:
-    """An answer cut short passes on if it has text: extraction decides whether its program is whole."""
+    """A truncated answer passes if it has text: extraction decides whether its program is complete."""
     if reply.outcome is Outcome.OK or (reply.outcome is Outcome.TRUNCATED and reply.text):
         return Verdict.ok(Stage.LLM)
     category = _CATEGORIES.get(reply.outcome, Category.PROVIDER_ERROR)

@@ -1,4 +1,4 @@
-"""Client of the constructive synthesizer: warm child processes that hold torch, so that we need not."""
+"""Client of the constructive synthesizer. It runs in warm child processes; only these import torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from typing import Any
 from synth_core.errors import EnvironmentFault
 from synth_core.records import GpuSizes
 
-DEADLINE = 120.0  # seconds for one program, the child's start included; usual is 0.02
+DEADLINE = 120.0  # seconds for one program, with the start of the child; 0.02 is usual
 
 
 @dataclass(frozen=True)
 class WrittenProgram:
-    """A program and its plan: the same steps in words, with shapes.
+    """A program and its plan.
 
-    lines, glue: statements of forward, and those that only adapt a shape. chain: nothing is ever joined.
+    plan: the steps of `forward` in words, with shapes.
+    lines: number of statements in `forward`.
+    glue: number of statements that only adapt a shape.
+    chain: no statement joins two branches.
     """
 
     source: str
@@ -34,7 +37,7 @@ class WrittenProgram:
 
 
 class Synthesizer:
-    """Writes programs in up to `workers` children at once; thread-safe. Children start when first needed."""
+    """Writes programs in up to `workers` children at once. Thread-safe. A child starts at its first use."""
 
     def __init__(self, workers: int) -> None:
         self._free: queue.LifoQueue[_Child] = queue.LifoQueue()
@@ -43,18 +46,20 @@ class Synthesizer:
             self._free.put(child)
 
     def write(self, operators: Sequence[str], seed: int) -> WrittenProgram | str:
-        """A program that realises `operators`, or one line that says why none was found.
+        """Write a program that uses `operators`. Returns it, or one line that says why none was found.
 
-        The same arguments give the same text on any machine, whatever was written before.
-        Raises `EnvironmentFault` where the child dies or hangs twice over the same request.
+        The same arguments give the same text on every machine; earlier requests do not matter.
+        Raises `EnvironmentFault` if the child dies or hangs twice on the same request.
         """
         reply = self._ask({"operators": list(operators), "seed": seed})
         return str(reply["error"]) if "error" in reply else WrittenProgram(**reply)
 
     def enlarge(self, source: str, sets: int = 0, seed: int = 0) -> GpuSizes | str:
-        """GPU sizes for a program that `write` wrote (any other text would run here unconfined).
+        """Find GPU sizes for a program. Returns them, or one line that says why there are none.
 
-        sets: how many further shape sets to look for. Returns one line where it has no other sizes.
+        source: a text that `write` returned. The child runs it without a sandbox, so pass no other text.
+        sets: how many further shape sets to look for.
+        Raises `EnvironmentFault` if the child dies or hangs twice on the same request.
         """
         reply = self._ask({"source": source, "sets": sets, "seed": seed})
         return str(reply["error"]) if "error" in reply else GpuSizes(**reply)
@@ -84,9 +89,9 @@ class _Child:
         for _ in range(2):
             try:
                 return self._exchange(json.dumps(request) + "\n")
-            except (OSError, ValueError):  # the pipe broke, or no whole line came before it ended
+            except (OSError, ValueError):  # the pipe broke, or the child ended within a line
                 self.stop()
-        raise EnvironmentFault(f"the synthesizer died twice over {request}")
+        raise EnvironmentFault(f"the synthesizer died twice on {request}")
 
     def _exchange(self, row: str) -> dict[str, Any]:
         process = self._process = self._process or _start()
@@ -110,7 +115,7 @@ class _Child:
 
 
 def _start() -> subprocess.Popen[str]:
-    """A child with a clean environment: no key, no option of ours, one thread, the same hashes always."""
+    """Start a child in a clean environment: no keys, none of our options, one thread, fixed hashes."""
     root = Path(__file__).resolve().parents[2]
     passed_on = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     environment = {**passed_on, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
@@ -121,5 +126,5 @@ def _start() -> subprocess.Popen[str]:
         text=True,
         encoding="utf-8",
         env=environment,
-        start_new_session=True,  # Ctrl-C is ours to handle
+        start_new_session=True,  # Ctrl-C reaches this process only
     )

@@ -1,4 +1,4 @@
-"""The provider `constructive`: programs written here by the synthesizer, with no LLM and no network."""
+"""The provider `constructive`: the synthesizer writes programs on this machine, without LLM or network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from synth_core.records import GpuSizes, Outcome
 
 @asynccontextmanager
 async def connect(connection: Connection) -> AsyncIterator[Complete]:
-    """Warm children that write programs; the same operators and seed give the same text anywhere."""
+    """Write programs in warm children. The same operators and seed give the same text on every machine."""
     synthesizer = Synthesizer(connection.workers)
     threads = ThreadPoolExecutor(connection.workers, thread_name_prefix="synthesizer")
 

@@ -1,11 +1,13 @@
 """The cost ledger: two lines for each call, one when it starts and one when it ends.
 
-The start is on disk before the request leaves, so that after a kill the calls that were in flight are known
-and their worst case counts as spent: the budget of a resumed run stays honest. Besides, a line every few
-seconds, and one at the end, says how long a session has worked and how many programs it has had written on
-this machine: each of those costs nothing and is gone with the process, so none has a line of its own. One
-file a run, `calls.jsonl`, only ever appended to; a line that a kill or a full disk tore is passed over, and
-the next begins afresh.
+The start is on disk before the request is sent. So after a kill we know which calls were in flight, and their
+worst case counts as spent: a resumed run cannot exceed the budget.
+
+Every few seconds, and at the end, one more line says how long the session has worked and how many programs
+this machine has written. Such programs cost nothing, so they have no lines of their own.
+
+Each run has one file, `calls.jsonl`. It is only appended to. A kill or a full disk may leave an incomplete
+line: the reader skips it, and the next write starts on a new line.
 """
 
 from __future__ import annotations
@@ -27,17 +29,19 @@ from synth_core.providers.call import Reply
 from synth_core.records import Outcome
 
 FILE_NAME = "calls.jsonl"
-_NOTE_SECONDS = 5.0  # how often a session notes how far it is
-_WRITTEN_A_NOTE = 16  # so many programs written here are noted at once
+_NOTE_SECONDS = 5.0  # seconds between two progress lines
+_WRITTEN_PER_NOTE = 16  # programs written here between two progress lines, at most
 
 
 @dataclass
 class CallTotals:
-    """What the ledger of a run adds up to; `lost` are calls in flight when a process was killed.
+    """The sums of a run's ledger.
 
-    worst_unsaid: the worst case of those, and of calls that ended and never said what they used.
-    written: programs asked of a provider that writes on this machine, which are no `calls`.
-    active_s: seconds for which sessions were at work.
+    written: programs requested from a provider with `writes_here`. They are not in `calls`.
+    lost: calls that were in flight when a process was killed.
+    unpriced: calls of unknown price.
+    worst_unsaid: the worst case of lost calls, and of calls that ended without reporting their usage.
+    active_s: seconds of work, summed over sessions.
     """
 
     calls: int = 0
@@ -56,11 +60,11 @@ class CallTotals:
 
     @property
     def failed(self) -> int:
-        """Calls that ended without an answer that is whole."""
+        """Calls that ended without a complete answer."""
         return self.outcomes.total() - self.outcomes[Outcome.OK]
 
     def spending(self) -> Spending:
-        """All of it, at their worst case the calls that were lost or never said what they used."""
+        """The sum of all spending. Calls that were lost or reported no usage count at their worst case."""
         tokens = self.input_tokens + self.output_tokens + self.thinking_tokens
         calls = self.calls + self.written
         spent = Spending(usd=self.cost_usd, tokens=tokens, calls=calls, wall_s=self.active_s)
@@ -69,15 +73,17 @@ class CallTotals:
 
 
 class CallLedger:
-    """Appends to a run's ledger and keeps its `totals`; without a folder it only adds up. Used by one thread
-    at a time."""
+    """Appends to a run's ledger and keeps its `totals`. Not thread-safe.
+
+    run_dir: the run's folder. None: keep totals only, write no file.
+    """
 
     def __init__(self, run_dir: Path | None) -> None:
         self._file = -1
         self._began = time.monotonic()
         self._session = f"{time.time_ns():x}-{os.getpid()}"
         self._number = 0
-        self._written = self._noted = 0  # by this session; of these, on disk
+        self._written = self._noted = 0  # programs of this session; those already on disk
         self._torn = False
         self.totals = read_totals(run_dir) if run_dir else CallTotals()
         if run_dir is not None:
@@ -87,7 +93,7 @@ class CallLedger:
             self._torn = bool(size) and os.pread(self._file, 1, size - 1) != b"\n"
 
     def start(self, candidate: str, provider: str, model: str, worst: Spending) -> int:
-        """Note that a call leaves now; returns its number, for `end`."""
+        """Record the start of a call. Returns its number, to be passed to `end`."""
         self._number += 1
         self.totals.calls += 1
         self._write(
@@ -101,7 +107,7 @@ class CallLedger:
         return self._number
 
     def end(self, number: int, reply: Reply, unsaid: Spending | None = None) -> None:
-        """Note how the call ended and what it took; `unsaid` is its worst case where nobody said."""
+        """Record how a call ended and what it used. `unsaid` is its worst case, if it reported no usage."""
         values: dict[str, Any] = {
             "end": number,
             "outcome": reply.outcome.value,
@@ -116,17 +122,17 @@ class CallLedger:
         self._write(**values)
 
     def write_here(self) -> None:
-        """Count a program that is to be written on this machine."""
+        """Count a program that this machine will write."""
         self._written += 1
         self.totals.written += 1
-        if self._written - self._noted >= _WRITTEN_A_NOTE:
+        if self._written - self._noted >= _WRITTEN_PER_NOTE:
             self._note()
 
     async def keep_noting(self) -> None:
-        """Note now and then how far the session is, so that a killed one counts towards the budgets."""
+        """Write a progress line every few seconds, so that a killed session counts towards the budgets."""
         while True:
             await asyncio.sleep(_NOTE_SECONDS)
-            with contextlib.suppress(OSError):  # a full disk ends the calls, whose own lines have to be there
+            with contextlib.suppress(OSError):  # on a full disk, the lines of the calls raise the error
                 self._note()
 
     def close(self) -> None:
@@ -147,15 +153,15 @@ class CallLedger:
         self._append(json.dumps(values).encode() + b"\n")
 
     def _append(self, line: bytes) -> None:
-        line = b"\n" * self._torn + line  # else it would be lost with the torn one
+        line = b"\n" * self._torn + line  # start a new line after an incomplete one, else both are lost
         self._torn = True
-        if os.write(self._file, line) < len(line):  # one write, so lines never mix
+        if os.write(self._file, line) < len(line):  # one write call, so that lines never mix
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), FILE_NAME)
         self._torn = False
 
 
 def read_totals(run_dir: Path) -> CallTotals:
-    """Add up a run's ledger; all zero where there is none."""
+    """Sum up a run's ledger. All zero if there is no ledger."""
     totals = CallTotals()
     open_calls: dict[tuple[str, int], Spending] = {}
     active: dict[str, float] = {}
@@ -181,7 +187,7 @@ def read_totals(run_dir: Path) -> CallTotals:
 
 
 def read_costs(run_dir: Path) -> dict[str, float]:
-    """US dollars that each candidate's calls cost, failed ones included; unpriced calls are left out."""
+    """The cost of each candidate's calls in US dollars, with failed calls, without calls of unknown price."""
     candidates: dict[tuple[str, int], str] = {}
     costs: dict[str, float] = {}
     for values in _read(run_dir):
@@ -199,7 +205,7 @@ def _read(run_dir: Path) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     for line in lines:
-        with contextlib.suppress(ValueError):  # no JSON, or no text at all
+        with contextlib.suppress(ValueError):  # not JSON, or not text
             yield json.loads(line)
 
 

@@ -1,7 +1,7 @@
-"""Prompts to completions: the one door to all providers, with the caches, limits and retries they share.
+"""Turns prompts into completions. All calls to providers go through here; they share cache, limits, retries.
 
-`Dispatcher.complete` blocks and may be called from many threads at once; the calls themselves run on one
-event loop in a thread of its own, so the limits hold for the whole run.
+`Dispatcher.complete` blocks, and many threads may call it at once. The calls themselves run on one event loop
+in one thread, so the limits hold for the whole run.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from synth_core.providers.salvage import salvage
 from synth_core.records import Candidate, Outcome, Stage, operator_signature
 from synth_core.settings import Settings
 
-_SALVAGE_PAUSE = 5.0  # seconds before calls that failed for the moment are tried again
-_GRACE = 5.0  # seconds that calls in flight get once the breaker has tripped
-_RATE_WINDOW = 60.0
+_SALVAGE_PAUSE = 5.0  # seconds before calls with a temporary failure are tried again
+_GRACE = 5.0  # seconds that calls in flight may still take after the breaker has tripped
+_RATE_WINDOW = 60.0  # seconds
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where the calls of a run stand, for the live display.
+    """Counts of a run's calls, for the live display.
 
-    Money leaves unpriced calls out, and is None where no call at all could be priced. `answered` are the
-    candidates whose asking has ended in this session, by an answer, a cached one or a failure.
+    cost_usd: without calls of unknown price; None if no call had a known price.
+    answered: candidates that this session has finished asking: with a new answer, a cached one or a failure.
     """
 
     calls: int
@@ -57,11 +57,11 @@ class Snapshot:
 
 
 class Dispatcher:
-    """All provider calls of one run. A context manager; `close` ends the loop and the clients.
+    """Makes all provider calls of one run. A context manager; `close` ends the loop and the clients.
 
-    key: the key of `settings.model_name`'s provider, if it comes from a Secret block; else the environment's.
-    run_dir: the run's folder, where the cost ledger lies; what it holds already counts towards the budgets.
-    use_cache: whether answers are looked up and kept in `settings.cache_dir`.
+    key: the key of `settings.model_name`'s provider if a Secret block holds it. None: use the environment.
+    run_dir: the run's folder, which holds the cost ledger. Calls already in it count towards the budgets.
+    use_cache: whether to look up and store answers in `settings.cache_dir`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Dispatcher:
         self._use_cache = use_cache
         self._answers: AnswerStore | None = None
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._done = self._well = self._from_cache = 0
+        self._done = self._good_answers = self._from_cache = 0
         self._thread = threading.Thread(target=self._loop.run_forever, name="dispatch", daemon=True)
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._ledger.keep_noting(), self._loop)
@@ -93,10 +93,11 @@ class Dispatcher:
         self.close()
 
     def complete(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Give every live candidate its completion, in the same order; blocks until all have ended.
+        """Give every live candidate its completion. Returns the candidates in the same order.
 
-        A candidate whose calls failed gets the verdict PROVIDER_ERROR, REFUSAL or TRUNCATED. Raises
-        `HopelessProvider` where every further call would fail; answers received by then are kept.
+        Blocks until all calls have ended. A candidate whose calls failed gets the verdict PROVIDER_ERROR,
+        REFUSAL or TRUNCATED.
+        Raises `HopelessProvider` if every further call would fail. Answers received before that are kept.
         """
         future = self._start(self._complete_all(candidates))
         try:
@@ -106,19 +107,20 @@ class Dispatcher:
             raise
 
     def admit(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those that the budgets leave room for (and the dead), in order; a call of each counts as made.
+        """Select the candidates that fit the budgets, in order, and count one call for each.
 
-        For programs that are written elsewhere, by a worker that knows of no budget.
+        Dead candidates are always selected. Use this if another process writes the programs: a worker does
+        not know the budgets.
         """
         return self._start(self._admit(candidates)).result()
 
     @property
     def budget_spent(self) -> str:
-        """Which budget left no room for a call, with what it came to; empty while there is room."""
+        """Names the budget that had no room for a call, with its figures. Empty while there is room."""
         return self._budget.spent
 
     def snapshot(self) -> Snapshot:
-        """Counts of the whole run, earlier sessions included; safe to call from any thread."""
+        """Counts of the whole run, with earlier sessions. Thread-safe."""
         totals, lanes = self._ledger.totals, list(self._lanes.paid)
         since = time.monotonic() - _RATE_WINDOW
         recent = sum(1 for lane in lanes for at in list(lane.finished) if at >= since)
@@ -137,7 +139,7 @@ class Dispatcher:
         )
 
     def close(self) -> None:
-        """Give up what is in flight, and at once what is asked later; close clients, ledger and cache."""
+        """Cancel the calls in flight; close clients, ledger and cache. Later calls raise `CancelledError`."""
         with self._gate:
             if self._closed:
                 return
@@ -149,7 +151,7 @@ class Dispatcher:
         self._ledger.close()
 
     def _start(self, work: Coroutine[Any, Any, list[Candidate]]) -> Future[list[Candidate]]:
-        """Begin on the loop, in front of `_close`, which ends it; behind that nothing would ever end."""
+        """Schedule work before `_close`, so that `_close` can cancel it. Work after it would never end."""
         with self._gate:
             if self._closed:
                 work.close()
@@ -166,7 +168,7 @@ class Dispatcher:
             self._answers.close()
 
     async def _complete_all(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """One wave of calls, then others for those that a passing trouble of the server outlasted."""
+        """Ask all at once, then ask again those that failed because the server had a temporary problem."""
         if self._settings.provider.batch:
             return await self._complete_in_batches(candidates)
         retries = self._settings.provider.retries
@@ -177,17 +179,17 @@ class Dispatcher:
             candidates,
             done,
             self._ask_once_more,
-            answered=lambda: self._well,
+            answered=lambda: self._good_answers,
             pause=_SALVAGE_PAUSE,
             time_left=self._budget.time_left,
         )
 
     async def _ask_once_more(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        self._done -= len(candidates)  # they count once they have ended for good
+        self._done -= len(candidates)  # `_answered` will count them again
         return await self._wave(candidates, retries=0)
 
     async def _wave(self, candidates: Sequence[Candidate], retries: int) -> list[Candidate]:
-        """Complete all at once; the first exception ends it, after a grace for what is in flight."""
+        """Complete all at once. After the first exception, calls in flight get `_GRACE` seconds to end."""
         tasks = {
             index: asyncio.create_task(self._complete(candidate, retries))
             for index, candidate in enumerate(candidates)
@@ -214,7 +216,7 @@ class Dispatcher:
     async def _complete(self, candidate: Candidate, retries: int) -> Candidate:
         lane = await self._lanes.get(candidate.specification.provider)
         request, key = question(candidate, lane, self._settings.provider)
-        # Of those that ask the same at once one pays; the others find its answer kept.
+        # If several ask the same question at once, one pays and the others find its answer in the cache.
         turn = self._asking.setdefault(key, asyncio.Lock()) if key else asyncio.Lock()
         async with turn:
             if known := self._known(candidate, request, key):
@@ -239,7 +241,7 @@ class Dispatcher:
         return admitted
 
     async def _complete_in_batches(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The same by the provider's batch mode: what no cache answers goes into one job."""
+        """As `_complete_all`, in the provider's batch mode: questions not in the cache go into one job."""
         done = list(candidates)
         rows: dict[str, Row] = {}
         for index, candidate in enumerate(candidates):
@@ -260,7 +262,7 @@ class Dispatcher:
         return done
 
     def _known(self, candidate: Candidate, request: Request, key: str) -> Candidate | None:
-        """The candidate with its answer from the cache, if that holds one."""
+        """The candidate with its answer from the cache, or None."""
         store = self._store(key)
         answer = store.get(key) if store else None
         if answer is None:
@@ -279,7 +281,7 @@ class Dispatcher:
 
     def _answered(self, candidate: Candidate, request: Request, asked: Asked) -> Candidate:
         self._done += asked.reply.outcome is not Outcome.OVER_BUDGET
-        self._well += asked.reply.outcome in ANSWERED
+        self._good_answers += asked.reply.outcome in ANSWERED
         before = candidate.telemetry
         update = {
             "usage": add_usage(before.usage, asked.usage) if before.calls else asked.usage,
@@ -289,7 +291,7 @@ class Dispatcher:
         return completed(candidate, request, asked.reply, before.model_copy(update=update))
 
     def _keep(self, key: str, candidate: Candidate, lane: Lane, reply: Reply) -> None:
-        """Only a good answer is kept: a refusal, a truncation or an error is asked for again another day."""
+        """Store good answers only. After a refusal, a truncation or an error, a later run asks again."""
         store = self._store(key)
         if not store or reply.outcome is not Outcome.OK or refuses(reply.text):
             return
@@ -307,7 +309,7 @@ class Dispatcher:
         )
 
     def _store(self, key: str) -> AnswerStore | None:
-        """Where this key's answer is kept, if it is; a run that asks nobody makes no such file."""
+        """The store for this key's answer, or None. Opened at first use: without calls no file is made."""
         if not key or not self._use_cache:
             return None
         self._answers = self._answers or AnswerStore(self._settings.cache_dir)

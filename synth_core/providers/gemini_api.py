@@ -25,7 +25,7 @@ from synth_core.providers.call import (
 )
 from synth_core.records import Outcome, Usage
 
-# A finish reason that is newer than the SDK is no concern of the user's terminal.
+# The SDK warns about finish reasons newer than itself. The user can do nothing about that.
 warnings.filterwarnings("ignore", category=UserWarning, module="google.genai")
 
 _ADDRESS = "https://generativelanguage.googleapis.com/"
@@ -47,18 +47,19 @@ async def connect(connection: Connection) -> AsyncIterator[Complete]:
 
 @asynccontextmanager
 async def open_client(connection: Connection) -> AsyncIterator[genai.Client]:
-    """The SDK's client, over an HTTP client of ours.
+    """The SDK's client, with our own HTTP client.
 
-    By itself the SDK has no timeout and few connections. Where aiohttp is installed it takes that, which
-    follows redirects, tries again and knows nothing of the user's CA. And it lets the environment choose
-    library, address and Vertex AI, of which the answer cache would not know.
+    The SDK's default client has no timeout and few connections. If aiohttp is installed, the SDK uses it
+    instead; then it follows redirects, retries, and ignores the user's CA. Environment variables also change
+    the SDK's library, address and use of Vertex AI. We fix all three, because the answer cache's key does
+    not contain them.
     """
     settings = connection.settings
     async with httpx2.AsyncClient(
         verify=connection.ssl_context() or True,
         limits=httpx2.Limits(max_connections=None, max_keepalive_connections=settings.concurrency),
         timeout=settings.timeout,
-        follow_redirects=False,  # a key goes nowhere but where the user sent it
+        follow_redirects=False,  # never send the key to another address
         event_hooks={"response": [_raise_hidden_error]},
     ) as http_client:
         yield genai.Client(
@@ -67,14 +68,14 @@ async def open_client(connection: Connection) -> AsyncIterator[genai.Client]:
             http_options=types.HttpOptions(
                 base_url=settings.base_url or _ADDRESS,
                 api_version="v1beta",
-                timeout=int(settings.timeout * 1000),  # milliseconds here
+                timeout=int(settings.timeout * 1000),  # milliseconds
                 httpx_async_client=http_client,
             ),
         )
 
 
 async def _raise_hidden_error(response: httpx2.Response) -> None:
-    """A 200 that carries an error instead of an answer, which the SDK would take for an empty answer."""
+    """Raise if a response with status 200 contains an error. The SDK would read it as an empty answer."""
     if response.status_code != 200 or not response.url.path.endswith(":generateContent"):
         return
     content = await response.aread()
@@ -87,14 +88,14 @@ async def _raise_hidden_error(response: httpx2.Response) -> None:
 
 
 def configuration(request: Request) -> types.GenerateContentConfig:
-    """The parameters of one question."""
+    """The SDK's parameters for one question."""
     return types.GenerateContentConfig(
         system_instruction=request.system or None,
         temperature=request.temperature,
         max_output_tokens=request.max_tokens,
         response_mime_type="application/json" if request.schema is not None else None,
         response_json_schema=request.schema,
-        automatic_continuation=False,  # the SDK would ask on by itself, unseen by budget and ledger
+        automatic_continuation=False,  # else the SDK makes calls that budget and ledger do not see
     )
 
 
@@ -115,7 +116,10 @@ async def _ask(client: genai.Client, request: Request) -> Reply:
 
 
 def read(answer: types.GenerateContentResponse) -> Reply:
-    """Map a 200 to a reply: a blocked prompt has no candidates, an answer spent on thinking has no parts."""
+    """Map a response with status 200 to a reply.
+
+    A blocked prompt has no candidates. If the model used all tokens for thinking, the content has no parts.
+    """
     about: dict[str, Any] = {
         "usage": _usage(answer.usage_metadata),
         "serving_model": answer.model_version or "",
@@ -151,7 +155,7 @@ def _usage(usage: types.GenerateContentResponseUsageMetadata | None) -> Usage:
 
 
 def _status_error(error: errors.APIError) -> Reply:
-    """Google says why in `details`: ErrorInfo.reason, QuotaFailure.quotaId, RetryInfo.retryDelay."""
+    """Google gives the reason in `details`: ErrorInfo.reason, QuotaFailure.quotaId, RetryInfo.retryDelay."""
     body = error.details if isinstance(error.details, dict) else {}
     inner = body.get("error", body)
     details = inner.get("details", []) if isinstance(inner, dict) else []

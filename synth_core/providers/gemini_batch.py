@@ -1,4 +1,4 @@
-"""Gemini's batch mode: the requests go inline, each with its id in its metadata."""
+"""Gemini's batch mode: one job contains all requests, each with its row id in its metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RUNNING = frozenset({"QUEUED", "PENDING", "RUNNING", "CANCELLING", "PAUSED", "U
 
 @asynccontextmanager
 async def connect(connection: Connection) -> AsyncIterator[Batches]:
-    """The jobs of one account."""
+    """The batch jobs of one account."""
     async with open_client(connection) as client:
         yield _GeminiBatches(client)
 
@@ -50,7 +50,7 @@ class _GeminiBatches:
             return None
         rows = (state.dest.inlined_responses if state.dest else None) or []
         replies = {row.metadata["key"]: _reply(row) for row in rows if row.metadata and "key" in row.metadata}
-        said = f": {state.error.message}" if state.error else ""  # the SDK reads it from Vertex only
+        said = f": {state.error.message}" if state.error else ""  # the SDK fills it in for Vertex only
         return Ended(replies, "" if replies else f"the batch ended as {_state(state)}{said}")
 
 
@@ -64,7 +64,7 @@ def _reply(row: types.InlinedResponse) -> Reply:
     error = row.error
     if error is None:
         return failed(Outcome.TRANSIENT, "the row has no answer")
-    status = {8: 429, 13: 500, 14: 503}.get(error.code or 0, error.code or 500)  # gRPC's numbers
+    status = {8: 429, 13: 500, 14: 503}.get(error.code or 0, error.code or 500)  # gRPC codes
     return failed(
         classify(status, "", error.message or ""), f"code {error.code}: {error.message}", status=status
     )

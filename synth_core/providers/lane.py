@@ -1,4 +1,4 @@
-"""One lane for each (provider, model): its client, its limits, its breaker. All calls of a run pass here."""
+"""A lane is one (provider, model) with its client, limits and circuit breaker. Every call uses a lane."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from synth_core.settings import Settings
 
 Keep = Callable[[Reply], None]
 
-_BYTES_PER_TOKEN = 3.0  # code and English run at 3.5 to 4.5; lower, so that a reservation is no underestimate
-_SPENT_QUOTA = 600.0  # a server that asks for a longer pause than this many seconds means a spent quota
-_LONGEST_TEXT = 2_000_000  # characters; more than any max_tokens gives, so the server is broken
+_BYTES_PER_TOKEN = 3.0  # code and English have 3.5 to 4.5; a lower figure never reserves too little
+_SPENT_QUOTA = 600.0  # seconds; a server that asks for a longer pause has spent the quota
+_LONGEST_TEXT = 2_000_000  # characters; no max_tokens allows more, so the server is broken
 _OVERLOADED = frozenset({503, 529})
 
 
 class Lane:
-    """Lives on dispatch's event loop."""
+    """Makes the calls to one model. Use it on the dispatcher's event loop only: it is not thread-safe."""
 
     def __init__(
         self, provider: Provider, model: str, connection: Connection, budget: Budget, ledger: CallLedger
@@ -64,14 +64,14 @@ class Lane:
         self._budget = budget
         self.time_left = budget.time_left
         self._ledger = ledger
-        self._turn = asyncio.Lock()  # first come, first served: only its holder looks at the limits
+        self._turn = asyncio.Lock()  # a first-in-first-out queue: only its holder checks the limits
         self._changed = asyncio.Event()
         self._expected_output = settings.max_tokens
         self._complete: Complete | None = None
-        self.batches: Batches | None = None  # where the provider's batch mode is wanted
+        self.batches: Batches | None = None  # set when the settings ask for the provider's batch mode
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Open the provider's client; it is closed with `stack`."""
+        """Open the provider's client. `stack` closes it."""
         if self._connection.settings.batch and self.provider.batch_module:
             jobs = importlib.import_module(self.provider.batch_module).connect(self._connection)
             self.batches = await stack.enter_async_context(jobs)
@@ -80,9 +80,10 @@ class Lane:
             self._complete = await stack.enter_async_context(connect(self._connection))
 
     async def ask(self, request: Request, candidate: str, keep: Keep) -> Reply:
-        """One call, after its turn in the queue. Raises `HopelessProvider` once the breaker has tripped.
+        """Wait for a turn in the queue, then make one call.
 
-        keep: is handed the reply the moment it is there, before anything else can happen to it.
+        keep: called with the reply as soon as it arrives, before any step that may fail or be cancelled.
+        Raises `HopelessProvider` once the breaker has tripped.
         """
         worst = self.worst(request)
         estimate = worst.tokens - request.max_tokens + self._expected_output
@@ -97,7 +98,7 @@ class Lane:
         return reply
 
     def worst(self, request: Request, *, batch: bool = False) -> Spending:
-        """What a call may take at most."""
+        """The most that a call may cost: the estimated input plus all of `max_tokens`."""
         input_tokens = int(len(request.system + request.text) / _BYTES_PER_TOKEN) + 1
         usage = Usage(input_tokens=input_tokens, output_tokens=request.max_tokens)
         usd = price(self.provider, self.model, usage, batch=batch) or 0.0
@@ -106,33 +107,36 @@ class Lane:
     def account(
         self, number: int, reserved: Spending, reply: Reply, seconds: float, *, batch: bool = False
     ) -> Reply:
-        """Note what a call really took, in the ledger and against the budget; the reply with its cost."""
+        """Record in the ledger and the budget what a call really cost. Returns the reply with its cost.
+
+        The ledger and the budget keep the reservation if a bill is possible but the usage is unknown.
+        """
         cost = price(self.provider, reply.serving_model or self.model, reply.usage, batch=batch)
         if cost is None:
             cost = price(self.provider, self.model, reply.usage, batch=batch)
         usage = reply.usage.model_copy(update={"cost_usd": cost})
         reply = replace(reply, usage=usage, seconds=seconds)
-        unsaid = not self.provider.writes_here and _may_be_billed_unsaid(reply)
+        unknown = not self.provider.writes_here and _is_usage_unknown(reply)
         if not self.provider.writes_here:
-            self._ledger.end(number, reply, reserved if unsaid else None)
+            self._ledger.end(number, reply, reserved if unknown else None)
         spent = Spending(usd=cost or 0.0, tokens=_tokens(reply), calls=1)
-        self._budget.settle(reserved, reserved if unsaid else spent)
+        self._budget.settle(reserved, reserved if unknown else spent)
         return reply
 
     def reserve_row(self, request: Request) -> str:
-        """Reserve a row of a batch job; the answer is empty, or says which budget leaves no room for it."""
+        """Reserve a row of a batch job. Returns an empty string, or names the budget that has no room."""
         return self._budget.reserve_now(self.worst(request, batch=True))
 
     def refuses_row(self, request: Request) -> str:
-        """Which budget is spent, if one is, so that a row of a batch job is waited for no longer."""
+        """Name the budget that is spent, if one is. Then nobody needs to wait for the row any longer."""
         return self._budget.refuses(self.worst(request, batch=True))
 
     def release_row(self, request: Request) -> None:
-        """Take back the reservation of a row that was not answered."""
+        """Cancel the reservation of a row that got no answer."""
         self._budget.release(self.worst(request, batch=True))
 
     def account_row(self, request: Request, candidate: str, reply: Reply) -> Reply:
-        """As `account`, for a row of a batch job, which has no beginning of its own."""
+        """As `account`, for a row of a batch job. It records the start of the call too, with 0 seconds."""
         reserved = self.worst(request, batch=True)
         number = self._start(candidate, reserved)
         return self.account(number, reserved, self._tidy(reply), 0.0, batch=True)
@@ -161,7 +165,7 @@ class Lane:
         return 0
 
     async def _call(self, request: Request) -> Reply:
-        """Call under a hard deadline: the SDKs' timeouts are per read; a server that drips defeats them."""
+        """Call with a deadline for the whole answer. The SDKs limit single reads only: a slow drip passes."""
         assert self._complete is not None
         try:
             async with asyncio.timeout(self._connection.settings.timeout):
@@ -171,11 +175,11 @@ class Lane:
             return failed(Outcome.TIMEOUT, f"no complete answer within {seconds:g} s")
         except SynthError:
             raise
-        except Exception as error:  # an SDK choked on what it was sent
+        except Exception as error:  # an SDK failed on the server's answer
             return raised(error)
 
     async def _wait_turn(self, estimate: int, worst: Spending) -> str:
-        """Wait until the call may start; the answer is empty, or says which budget is spent meanwhile."""
+        """Wait until the call may start. Returns an empty string, or names a budget that is spent by then."""
         async with self._turn:
             while not (reason := self._budget.refuses(worst)):
                 self.breaker.check()
@@ -193,8 +197,8 @@ class Lane:
             return reason
 
     async def _until_changed(self, seconds: float) -> None:
-        """Wait for the end of a call, at most so long: one that trips the breaker or spends the budget ends
-        even a long pause."""
+        """Wait until a call ends, at most `seconds`. Its end may trip the breaker or spend the budget, so
+        even a long pause must notice it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if seconds == float("inf") else seconds):
                 await self._changed.wait()
@@ -223,8 +227,8 @@ class Lane:
         return replace(reply, error=scrub(reply.error, self.key)) if reply.error else reply
 
 
-def _may_be_billed_unsaid(reply: Reply) -> bool:
-    """A server that was cut short may have worked and bill it, and some answers do not say what they used."""
+def _is_usage_unknown(reply: Reply) -> bool:
+    """Whether a bill is possible but the usage is unknown: after a timeout, or if the answer has no usage."""
     answered = reply.outcome in ANSWERED or reply.status == 200
     return reply.outcome is Outcome.TIMEOUT or (answered and not _tokens(reply))
 
@@ -234,12 +238,12 @@ def _tokens(reply: Reply) -> int:
 
 
 class Lanes:
-    """The lanes of one run: each is opened when its provider is first asked, and all are closed together.
+    """The lanes of one run. A lane opens at the first call to its provider; `close` closes all of them.
 
-    Lives on dispatch's event loop.
+    Use it on the dispatcher's event loop only.
 
-    key: the key of `settings.model_name`'s provider, if it comes from a Secret block; else the environment's.
-    paid: the lanes that are open, without those of a provider which writes here.
+    key: the key of `settings.model_name`'s provider if a Secret block holds it. None: use the environment.
+    paid: the open lanes, except those of providers with `writes_here`.
     """
 
     def __init__(self, settings: Settings, key: SecretStr | None, budget: Budget, ledger: CallLedger) -> None:
@@ -252,7 +256,7 @@ class Lanes:
         self._clients = AsyncExitStack()
 
     async def get(self, name: str) -> Lane:
-        """The provider's lane; whoever gives up waiting for it does not keep others from it."""
+        """The provider's lane. Cancelling one caller does not stop the opening: others may wait for it."""
         if name not in self._lanes:
             self._lanes[name] = asyncio.create_task(self._open(name))
         return await asyncio.shield(self._lanes[name])

@@ -1,4 +1,4 @@
-"""OpenAI and every server that speaks its protocol (vLLM, SGLang, llama.cpp, Ollama), by the openai SDK."""
+"""OpenAI and every server with its protocol (vLLM, SGLang, llama.cpp, Ollama), through the openai SDK."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from synth_core.records import Outcome, Usage
 
 _ADDRESS = "https://api.openai.com/v1"
 _FINISHED = {"length": Outcome.TRUNCATED, "content_filter": Outcome.BLOCKED}
-# Parameters that some models refuse (reasoning models take no temperature) and a program can do without.
+# Parameters that some models refuse (reasoning models accept no temperature). Requests work without them.
 OPTIONAL = frozenset({"temperature", "seed"})
 
 
 @asynccontextmanager
 async def connect(connection: Connection) -> AsyncIterator[Complete]:
-    """Calls to one server; `settings.api` chooses chat or plain completions."""
+    """Calls to one server. `settings.api` selects chat completions or plain completions."""
     refused: set[str] = set()
     async with open_client(connection) as client:
 
@@ -53,11 +53,11 @@ async def open_client(connection: Connection) -> AsyncIterator[openai.AsyncOpenA
         verify=connection.ssl_context() or True,
         limits=limits,
         timeout=settings.timeout,
-        follow_redirects=False,  # a key goes nowhere but where the user sent it
+        follow_redirects=False,  # never send the key to another address
     )
     async with openai.AsyncOpenAI(
         api_key=connection.key.get_secret_value() if connection.key else "none",
-        base_url=settings.base_url or _ADDRESS,  # the environment's is in no answer's key
+        base_url=settings.base_url or _ADDRESS,  # never the environment's: no key in the answer cache has it
         timeout=settings.timeout,
         max_retries=0,
         http_client=http_client,
@@ -76,7 +76,7 @@ async def _ask(
     except openai.APIStatusError as error:
         if error.status_code == 400 and error.param in OPTIONAL and error.param in body:
             refused.add(error.param)
-            return failed(Outcome.TRANSIENT, f"{error.message} (from now on asked without it)", status=400)
+            return failed(Outcome.TRANSIENT, f"{error.message} (later calls omit it)", status=400)
         return _status_error(error)
     except openai.APITimeoutError as error:
         return failed(Outcome.TIMEOUT, error)
@@ -89,7 +89,11 @@ async def _ask(
 
 
 def parameters(connection: Connection, request: Request, refused: Collection[str]) -> dict[str, Any]:
-    """The body of one request; OpenAI itself and the servers that only speak like it differ a little."""
+    """The body of one request, without the parameters in `refused`.
+
+    With a base URL, the body has the older parameters `max_tokens` and `seed`: compatible servers know them.
+    OpenAI itself gets `max_completion_tokens`.
+    """
     options: dict[str, Any] = {"model": request.model, "temperature": request.temperature}
     if connection.settings.api == "completions":
         prompt = f"{request.system}\n{request.text}" if request.system else request.text
@@ -101,7 +105,7 @@ def parameters(connection: Connection, request: Request, refused: Collection[str
             options |= {"max_tokens": request.max_tokens, "seed": request.seed}
         else:
             options["max_completion_tokens"] = request.max_tokens
-    if request.schema is not None and "prompt" in options:  # plain completions know no schemas
+    if request.schema is not None and "prompt" in options:  # plain completions have no schema option
         options["extra_body"] = {"grammar": answer_grammar(request.schema)}
     elif request.schema is not None:
         schema = {"name": "answer", "strict": True, "schema": request.schema}
@@ -110,9 +114,13 @@ def parameters(connection: Connection, request: Request, refused: Collection[str
 
 
 def read(answer: Any) -> Reply:
-    """Map a 200 to a reply. The SDK checks nothing: any field may be missing or of another type."""
+    """Map a response with status 200 to a reply.
+
+    The SDK does not check responses, so any field may be missing or have another type.
+    """
     if not isinstance(answer, ChatCompletion | TextCompletion):
-        return failed(Outcome.BAD_RESPONSE, f"the answer is no completion: {str(answer)[:200]}", status=200)
+        what = f"the answer is not a completion: {str(answer)[:200]}"
+        return failed(Outcome.BAD_RESPONSE, what, status=200)
     about: dict[str, Any] = {
         "usage": _usage(answer.usage),
         "serving_model": str(getattr(answer, "model", None) or ""),
@@ -124,8 +132,8 @@ def read(answer: Any) -> Reply:
         return failed(Outcome.EMPTY, "the answer has no choices", **about)
     choice: Any = answer.choices[0]
     finish = str(choice.finish_reason or "")
-    if finish == "error":  # a gateway whose server failed halfway
-        return _hidden_error(getattr(choice, "error", None) or "the server failed halfway", about)
+    if finish == "error":  # a gateway reports that its server failed during the answer
+        return _hidden_error(getattr(choice, "error", None) or "the server failed during the answer", about)
     if isinstance(answer, TextCompletion):
         text = choice.text
     else:
@@ -141,7 +149,7 @@ def read(answer: Any) -> Reply:
 
 
 def _hidden_error(error: object, about: dict[str, Any]) -> Reply:
-    """The reply to a 200 that carries an error: as if its status had said so."""
+    """Map a response with status 200 that contains an error, as if the status had reported the error."""
     status, body = hidden_error(error)
     code, message = f"{body.get('code') or ''} {body.get('type') or ''}", str(body.get("message") or body)
     return failed(
@@ -166,7 +174,7 @@ def _usage(usage: CompletionUsage | None) -> Usage:
 
 
 def _count(value: Any) -> int:
-    """A token count as servers report it, which may be missing, negative or no number."""
+    """A token count from a server, where it may be missing, negative or not a number."""
     return max(0, value) if isinstance(value, int) else 0
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's batch mode: a file of requests goes up, a file of answers comes down."""
+"""OpenAI's batch mode: upload a file of requests, download a file of answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
 @asynccontextmanager
 async def connect(connection: Connection) -> AsyncIterator[Batches]:
-    """The jobs of one account."""
+    """The batch jobs of one account."""
     async with open_client(connection) as client:
         yield _OpenAIBatches(client, connection)
 
@@ -32,7 +32,7 @@ class _OpenAIBatches:
     def __init__(self, client: openai.AsyncOpenAI, connection: Connection) -> None:
         self._client = client
         self._connection = connection
-        self._refused: set[str] = set()  # parameters the model does not take
+        self._refused: set[str] = set()  # parameters that the model does not accept
 
     async def submit(self, label: str, rows: Mapping[str, Request]) -> str:
         lines = (
@@ -68,8 +68,9 @@ class _OpenAIBatches:
         for file in (state.output_file_id, state.error_file_id):
             if file:
                 content = await self._client.files.content(file)
-                for line in content.text.split("\n"):  # splitlines would cut inside a text, too
-                    with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):  # asked again, alone
+                for line in content.text.split("\n"):  # splitlines would also split inside texts
+                    # A line that cannot be read is a row without a reply: it is submitted again.
+                    with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
                         row = json.loads(line)
                         replies[row["custom_id"]] = self._reply(row)
         said = (state.errors and state.errors.data) or []
@@ -86,10 +87,10 @@ class _OpenAIBatches:
                 return failed(Outcome.BAD_RESPONSE, f"the answer cannot be read: {odd}", status=200)
         error = row.get("error") or body.get("error") or {}
         message = error.get("message") or "the row was not asked"
-        if not status:  # it expired or was cancelled before its turn
+        if not status:  # the row expired or was cancelled before the provider ran it
             return failed(Outcome.TRANSIENT, message)
         if status == 400 and error.get("param") in OPTIONAL:
             self._refused.add(error["param"])
-            return failed(Outcome.TRANSIENT, f"{message} (from now on asked without it)", status=400)
+            return failed(Outcome.TRANSIENT, f"{message} (later calls omit it)", status=400)
         outcome = classify(status, str(error.get("code", "")), message)
         return failed(outcome, f"HTTP {status}: {message}", status=status)

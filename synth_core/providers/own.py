@@ -1,4 +1,4 @@
-"""A provider of the user's own, `package.module:function`; what it does amiss becomes a reply saying so."""
+"""A provider of the user's own, `package.module:function`. Its mistakes become replies that name them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from synth_core.errors import SynthError, UsageError
 from synth_core.providers.call import Complete, Connection, Reply, Request, failed, raised
 from synth_core.records import GpuSizes, Outcome, Usage
 
-# Every field of `Reply` and its types; a wrong one would fail later, where nobody knows whose it is.
-_KINDS: dict[str, tuple[type, ...]] = {
+# Every field of `Reply` and its types. A wrong type must be found here: later, its origin is unknown.
+_FIELD_TYPES: dict[str, tuple[type, ...]] = {
     "outcome": (Outcome,),
     "text": (str,),
     "serving_model": (str,),
@@ -30,9 +30,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def connect_function(name: str) -> Callable[[Connection], AbstractAsyncContextManager[Complete]]:
-    """Make a provider of a plain `async def complete(request) -> Reply`; `UsageError` where there is none.
+    """Make a `connect` function from the user's `async def complete(request) -> Reply`.
 
-    Its module is looked for where Python looks, then in the current folder.
+    name: `package.module:function`. Python's path is searched first, then the current folder.
+    Raises `UsageError` if the function cannot be loaded.
     """
     function = _load(name)
 
@@ -43,7 +44,7 @@ def connect_function(name: str) -> Callable[[Connection], AbstractAsyncContextMa
             raise
         except TimeoutError as error:
             return failed(Outcome.TIMEOUT, error)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the latter would end everybody's loop
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two would end the event loop
             return raised(error, getattr(function, "__code__", None))
         if fault := _fault(reply):
             return failed(Outcome.BAD_REQUEST, f"{name} returned {fault}")
@@ -61,42 +62,42 @@ def _load(name: str) -> Complete:
     module, _, function = name.partition(":")
     folder = os.getcwd()
     try:
-        # An installed command does not look in its user's folder. Last: no file there hides a library.
+        # An installed command does not search the current folder. Added last, so it hides no library.
         if folder not in sys.path:
             sys.path.append(folder)
         complete: Complete = getattr(importlib.import_module(module), function)
-    except (Exception, SystemExit) as error:  # whatever the user's module does
+    except (Exception, SystemExit) as error:  # the user's module may raise anything
         said = " ".join(str(error).split())
         kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
-        where = f" (looked for in {folder} too)" if isinstance(error, ModuleNotFoundError) else ""
+        where = f" (also searched in {folder})" if isinstance(error, ModuleNotFoundError) else ""
         raise UsageError(f"cannot load the provider {name}: {kind}{said}{where}") from None
     if not callable(complete):
-        raise UsageError(f"the provider {name} is no function")
+        raise UsageError(f"the provider {name} is not a function")
     return complete
 
 
 def _fault(reply: object) -> str:
-    """What is wrong with what the function returned; empty where nothing is."""
+    """What is wrong with the function's return value. Empty if nothing is."""
     if not isinstance(reply, Reply):
         return f"{type(reply).__name__}, not a Reply"
-    for field, kinds in _KINDS.items():
-        if not isinstance(value := getattr(reply, field), kinds):
-            kind = " or ".join("None" if one is type(None) else one.__name__ for one in kinds)
+    for field, types in _FIELD_TYPES.items():
+        if not isinstance(value := getattr(reply, field), types):
+            kind = " or ".join("None" if one is type(None) else one.__name__ for one in types)
             return f"a Reply whose {field} is {value!r:.80}, not of type {kind}"
         if isinstance(value, str) and not _is_text(value):
-            return f"a Reply whose {field} holds half a surrogate pair, which no file can"
-    return _absurd(reply)
+            return f"a Reply whose {field} holds a lone surrogate, which cannot be written to a file"
+    return _value_fault(reply)
 
 
-def _absurd(reply: Reply) -> str:
-    """What no reply can mean, though its types are right; empty where it can."""
+def _value_fault(reply: Reply) -> str:
+    """What is wrong with the values of a reply with correct types. Empty if nothing is."""
     if reply.outcome is Outcome.OVER_BUDGET:  # its candidate would count as never asked
-        return f"{reply.outcome!r}, which only a budget of the run's says"
-    counts = reply.usage.model_dump(exclude={"cost_usd"})  # which is reckoned here
+        return f"{reply.outcome!r}, which is reserved for the run's own budgets"
+    counts = reply.usage.model_dump(exclude={"cost_usd"})  # the cost is computed here
     if wrong := [name for name, count in counts.items() if count < 0]:
         return f"a Reply whose usage.{wrong[0]} is {counts[wrong[0]]}"
     if reply.retry_after is not None and not (math.isfinite(reply.retry_after) and reply.retry_after >= 0):
-        return f"a Reply whose retry_after is {reply.retry_after}, no number of seconds"
+        return f"a Reply whose retry_after is {reply.retry_after}, not a number of seconds"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Before money is spent: does the provider answer?"""
+"""Checks that a provider answers, before a run spends money."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _PROBE_TOKENS = 16
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether one provider answered one tiny call; `detail` says what to mend where it did not."""
+    """The result of one tiny call to one provider.
+
+    detail: on success the model, the time and the price; else what to fix.
+    """
 
     provider: str
     ok: bool
@@ -29,21 +32,21 @@ class Probe:
 
 
 def configured(settings: Settings) -> list[Provider]:
-    """The providers worth a probe: the one the settings name, and every other that has a key."""
+    """The providers worth a probe: the one that the settings name, and every other one with a key."""
     named = find_provider(settings.model_name)
     return [named, *(row for row in PROVIDERS.values() if row is not named and key_of(row) is not None)]
 
 
 def probe(settings: Settings, provider: Provider, *, key: SecretStr | None = None) -> Probe:
-    """Ask the provider one tiny question, with no retry; never raises for what the provider does."""
+    """Ask the provider one tiny question, without retries. A failure becomes a `Probe` with `ok=False`."""
     options: dict[str, Any] = {
         "retries": 0,
         "batch": False,
-        "secret_block": "",  # a key from there is the given one
+        "secret_block": "",  # `key` already holds the block's key
         "max_tokens": _PROBE_TOKENS,
         "timeout": min(30.0, settings.provider.timeout),
     }
-    if provider.name != settings.model_name:  # model and address belong to the provider that was named
+    if provider.name != settings.model_name:  # model and address belong to the named provider
         options |= {"base_url": "", "model_id": "", "api": "chat"}
     if provider.writes_here:
         options["timeout"] = settings.provider.timeout

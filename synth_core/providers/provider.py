@@ -1,4 +1,4 @@
-"""What the table says of one provider."""
+"""The columns of the table of providers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from dataclasses import dataclass
 class Provider:
     """One row of the table.
 
-    module: holds `connect`; imported when the provider is first used, so an SDK nobody uses costs nothing.
-        Empty for a function of the user's own.
-    key_variable: environment variable of its key; `key_required`: no call works without it.
-    default_model: model asked where the user names none; empty: the user has to.
-    needs_base_url: the address of the server has to be given.
-    price_list: the provider's id in genai-prices; empty: its models are unpriced.
-    batch_module: holds `connect` of its half-price batch mode; empty: it has none.
-    writes_here: answers are computed on this machine, the same for the same seed: no network, no price, and
-        nothing to limit, retry or remember.
+    module: holds `connect`. Imported at first use, so an unused SDK costs nothing. Empty for the user's own
+        function.
+    key_variable: environment variable that holds the key.
+    key_required: no call works without the key.
+    default_model: the model to ask if the user names none. Empty: the user must name one.
+    needs_base_url: the user must give the server's address.
+    price_list: the provider's id in genai-prices. Empty: the price of its models is unknown.
+    batch_module: holds `connect` of its half-price batch mode. Empty: it has none.
+    writes_here: this machine computes the answers, and the same seed gives the same answer. So there is no
+        network and no price, and limits, retries and the answer cache do not apply.
     """
 
     name: str

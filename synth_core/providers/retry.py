@@ -1,4 +1,4 @@
-"""The one layer of retries: a call that may go better next time is made again, after the wait asked for."""
+"""The only layer of retries. It repeats a call that may succeed later, and waits as the server asks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between tries, doubled each 
 
 @dataclass(frozen=True)
 class Asked:
-    """The last reply, and what all tries took together; `seconds` leaves the waiting between calls out."""
+    """The last reply, and the sums over all tries.
+
+    seconds: the duration of the calls, without the pauses between them.
+    """
 
     reply: Reply
     usage: Usage
@@ -24,7 +27,11 @@ class Asked:
 
 
 async def ask(lane: Lane, request: Request, candidate: str, retries: int, keep: Keep) -> Asked:
-    """Ask one question, at most `retries` times again. Only tokens of calls that were made count."""
+    """Ask one question, with at most `retries` repeats.
+
+    The usage contains the calls that were made, not a call that a budget refused.
+    Raises `HopelessProvider` once the lane's breaker has tripped.
+    """
     usage, calls, seconds = Usage(cost_usd=0.0), 0, 0.0
     while True:
         reply = await lane.ask(request, candidate, keep)
@@ -35,13 +42,13 @@ async def ask(lane: Lane, request: Request, candidate: str, retries: int, keep: 
         calls += 0 if lane.provider.writes_here else 1
         if reply.outcome not in RETRYABLE or calls > retries or lane.provider.writes_here:
             return Asked(reply, usage, calls, seconds)
-        if reply.outcome is not Outcome.RATE_LIMITED:  # for that, the lane itself pauses
+        if reply.outcome is not Outcome.RATE_LIMITED:  # after a rate limit, the lane itself pauses
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (calls - 1)) * random.uniform(0.5, 1.0)
             await asyncio.sleep(max(pause, reply.retry_after or 0.0))
 
 
 def add_usage(one: Usage, other: Usage) -> Usage:
-    """Both together; unpriced if either is."""
+    """The sum of both. Its cost is None if either cost is None."""
     unpriced = one.cost_usd is None or other.cost_usd is None
     return Usage(
         input_tokens=one.input_tokens + other.input_tokens,

@@ -1,4 +1,4 @@
-"""The providers: one row each. Adding one is writing its module (see call.py) and adding its row here."""
+"""The table of providers. To add one, write its module (see call.py) and add a row here."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ PROVIDERS: dict[str, Provider] = {
 
 
 def find_provider(name: str) -> Provider:
-    """The row called `name`, or one made for `package.module:function`; `UsageError` otherwise."""
+    """The row of that name, or a new one for `package.module:function`; `UsageError` for any other name."""
     if row := PROVIDERS.get(name):
         return row
     if ":" in name:
@@ -69,7 +69,7 @@ def find_provider(name: str) -> Provider:
 
 
 def load_connect(provider: Provider) -> Connect:
-    """The provider's `connect`; `UsageError` where a function of the user's own cannot be found."""
+    """The provider's `connect` function. Raises `UsageError` if the user's own function cannot be loaded."""
     if provider.name not in PROVIDERS:
         return connect_function(provider.name)
     connect: Connect = importlib.import_module(provider.module).connect
@@ -77,7 +77,7 @@ def load_connect(provider: Provider) -> Connect:
 
 
 def key_of(provider: Provider, given: SecretStr | None = None) -> SecretStr | None:
-    """The provider's key: the given one (from a Secret block), else the environment's; None without one."""
+    """The provider's key: `given` (from a Secret block), else the environment's, else None."""
     if given is not None and given.get_secret_value():
         return given
     value = os.environ.get(provider.key_variable, "").strip() if provider.key_variable else ""
@@ -85,10 +85,10 @@ def key_of(provider: Provider, given: SecretStr | None = None) -> SecretStr | No
 
 
 def require_key(settings: Settings, given: SecretStr | None = None) -> None:
-    """Refuse settings that no call could work with: unknown provider, no key, no address, no price to keep a
-    budget in USD by, an unreadable CA bundle.
+    """Refuse settings with which no call can work.
 
-    Raises `UsageError`, one line that names what to set.
+    Raises `UsageError`, one line that names what to set: for an unknown provider, a missing key or address,
+    a batch mode that the provider lacks, a budget in USD without a known price, or an unreadable CA bundle.
     """
     provider = find_provider(settings.model_name)
     options = settings.provider
@@ -105,7 +105,7 @@ def require_key(settings: Settings, given: SecretStr | None = None) -> None:
         offered = ", ".join(row.name for row in PROVIDERS.values() if row.batch_module)
         raise UsageError(f"provider {provider.name} has no batch mode; --provider-batch is for {offered}")
     if options.sizes != "small" and not provider.writes_here:
-        # Other sizes are tried outside of the sandbox: only for texts that were written here.
+        # Other sizes are tried outside the sandbox, so this is allowed only for programs written here.
         raise UsageError(f"--sizes {options.sizes} is for --model-name constructive, not {provider.name}")
     model = options.model_id or provider.default_model
     require_price(settings, provider, model)
@@ -115,7 +115,7 @@ def require_key(settings: Settings, given: SecretStr | None = None) -> None:
 
 
 def require_price(settings: Settings, provider: Provider, model: str) -> None:
-    """Refuse, by `UsageError`, a budget in USD for a model whose price nobody knows."""
+    """Raise `UsageError` for a budget in USD if the model's price is not known."""
     if settings.budget.usd and price(provider, model, Usage(output_tokens=1)) is None:
         raise UsageError(
             f"the price of {provider.name}'s model {model!r} is not known, so --budget-usd cannot be kept;"

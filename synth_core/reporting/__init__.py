@@ -1,4 +1,4 @@
-"""What a run came to: Polars tables over the ledger, printed or as one HTML page."""
+"""The report of a run: Polars queries over the ledger, printed as tables or written as one HTML page."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ __all__ = ["ALL_RUNS", "Report", "print_report", "summarise", "write_html", "wri
 
 
 def write_html(report: Report, path: Path | str) -> Path:
-    """Write the report as one self-contained HTML file, atomically, and return its path."""
-    from synth_core.reporting import page  # draws charts: a second of imports that nothing else needs
+    """Write the report as one self-contained HTML file, atomically. Returns its path."""
+    from synth_core.reporting import page  # here, because the chart libraries take a second to import
 
     return page.write_html(report, path)
 
 
 def write_report(output_dir: Path | str, run_id: str = "") -> tuple[Report, Path]:
-    """Sum up a run (empty: the newest; `ALL_RUNS`: the folder) and write its page anew, in its place."""
+    """Summarise a run and write its HTML page to the run's folder, replacing an older page.
+
+    run_id: empty: the newest run; `ALL_RUNS`: all runs of the folder.
+    Raises `UsageError` if there is no such run.
+    """
     report = summarise(output_dir, run_id or None)
     home = report.output_dir
     folder = run_folder(home, report.run_id) if report.run_id else hidden_folder(home)

@@ -1,6 +1,7 @@
-"""The page's charts: Altair specifications drawn to SVG text, with colours left to the page's style sheet.
+"""The page's charts: Altair specifications, rendered to SVG text.
 
-Colours are CSS variables (`var(--ink)`), so that one drawing serves the light page and the dark one.
+Colours are CSS variables (`var(--ink)`) of the page's style sheet, so one drawing works on a light
+and on a dark page.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import vl_convert
 
 from synth_core.reporting.report import Report
 
-_WIDTH = 820  # px of the plot; the page scales the drawing down on narrow screens
-_LABELS = 170  # px kept for the names on the left, whatever font the reader has
+_WIDTH = 820  # px; the width of the plot, which the page scales down on narrow screens
+_LABELS = 170  # px; the space for names on the left, the same for all fonts
 _PALETTE = [f"var(--c{i})" for i in range(1, 8)]
 _GROUP_COLOURS = {
     "core": "var(--c4)",
@@ -24,7 +25,7 @@ _GROUP_COLOURS = {
 }
 _MOST_CATEGORIES = 6
 _MOST_OPERATORS = 24
-_FEWEST_JUDGED = 5  # below this an operator's interval spans the whole axis
+_FEWEST_JUDGED = 5  # with fewer, the interval covers almost the whole axis
 _CONFIG: dict[str, Any] = {
     "background": "transparent",
     "font": "system-ui, sans-serif",
@@ -52,15 +53,15 @@ _CONFIG: dict[str, Any] = {
 
 
 def funnel(report: Report) -> str:
-    """Of the candidates that entered each stage: those that went on, and those dropped, by category."""
+    """For each stage: how many candidates passed, and how many were dropped, by category."""
     named = list(report.rejected)[:_MOST_CATEGORIES]
     cells = []
     for row in report.stages:
-        cells.append({"stage": row.stage, "what": "went on", "count": row.left, "place": 0})
+        cells.append({"stage": row.stage, "what": "passed", "count": row.left, "place": 0})
         for category, count in row.dropped.items():
             name = category if category in named else "other"
             cells.append({"stage": row.stage, "what": name, "count": count, "place": 1})
-    kinds = ["went on", *named, *({"other"} & {cell["what"] for cell in cells})]
+    kinds = ["passed", *named, *({"other"} & {cell["what"] for cell in cells})]
     chart = (
         alt.Chart(pl.DataFrame(cells))
         .mark_bar(height=18, cornerRadius=2)
@@ -75,7 +76,7 @@ def funnel(report: Report) -> str:
 
 
 def operators(report: Report) -> str:
-    """Success rate of the operators that succeed least, with 95% intervals; empty where few were judged."""
+    """Success rates of the weakest operators, with 95% intervals. Empty if too few answers were judged."""
     rows = [row for row in report.operators if row.judged >= _FEWEST_JUDGED][:_MOST_OPERATORS]
     if not rows:
         return ""
@@ -88,7 +89,10 @@ def operators(report: Report) -> str:
     percent = alt.Axis(format="%", tickCount=5)
     spans = base.mark_rule(strokeWidth=2, opacity=0.55).encode(
         x=alt.X(
-            "low:Q", title="proved sound, of the answers judged", scale=alt.Scale(domain=[0, 1]), axis=percent
+            "low:Q",
+            title="share of judged answers that were sound",
+            scale=alt.Scale(domain=[0, 1]),
+            axis=percent,
         ),
         x2="high:Q",
     )
@@ -97,7 +101,7 @@ def operators(report: Report) -> str:
 
 
 def lengths(report: Report) -> str:
-    """How many operators the accepted programs hold; empty where there is none."""
+    """How many operators the accepted programs have. Empty if there are no accepted programs."""
     if not report.lengths:
         return ""
     table = pl.DataFrame({"operators": list(report.lengths), "programs": list(report.lengths.values())})

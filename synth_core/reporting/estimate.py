@@ -1,4 +1,4 @@
-"""From a few candidates that were tried to what a whole run would take."""
+"""Estimates the cost, time and yield of a whole run from a few candidates that were tried."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from synth_core.settings import Settings
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run of `attempts` first attempts, and the `further` ones that follow from them, would take.
+    """The expected size of a run.
 
-    accepted: (low, likely, high) programs; low and high bound a 95% interval (Wilson's).
-    cost_usd: None where the model's price is not known.
+    attempts: first attempts. further: retries after failures.
+    accepted: programs (low, likely, high); low and high bound a 95% Wilson interval.
+    cost_usd: None if the model's price is not known.
+    seconds: wall time of the run.
     """
 
     attempts: int
@@ -34,12 +36,12 @@ class Estimate:
 def estimate(
     tried: Sequence[Candidate], settings: Settings, *, writing_s: float, judging_s: float
 ) -> Estimate:
-    """Scale a preview up to the whole run, taking further attempts to succeed as often as first ones.
+    """Scale a preview up to the whole run. It assumes that retries succeed as often as first attempts.
 
-    tried: the preview's candidates, all of them first attempts, after their last stage. What the cache
-        answered says nothing about money, so only paid answers count for that. They were asked directly,
-        whatever the settings say.
-    writing_s, judging_s: seconds a candidate that writing and judging took here once all was warm.
+    tried: the preview's candidates after their last stage, all first attempts. Tokens and cost are estimated
+        from paid answers only, not from cached ones. The preview never uses batch mode; if the settings ask
+        for it, the estimate applies its discount.
+    writing_s, judging_s: seconds per candidate on this machine, for writing and for judging, once warm.
     """
     wanted = settings.num_total_samples
     alive = sum(candidate.alive for candidate in tried)
@@ -63,15 +65,18 @@ def estimate(
 
 
 def _attempts_each(tried: Sequence[Candidate], settings: Settings) -> float:
-    """Attempts a candidate, on average: each failure that is not final is followed by one more."""
+    """Mean attempts per candidate: each failure is followed by one more attempt, unless it is final."""
     retries = 0 if settings.on_failure == "drop" else settings.max_retries
     failed = sum(bool(c.failure and c.failure.category not in FINAL) for c in tried) / len(tried)
     return sum(failed**attempt for attempt in range(retries + 1))
 
 
 def _pace(paid: Sequence[Telemetry], settings: Settings, writing_s: float, judging_s: float) -> float:
-    """Seconds an attempt in a long run: programs written here share the cores with the judging, while
-    calls are made beside it, as many at once as are allowed."""
+    """Seconds per attempt in a long run.
+
+    Programs written here use the same cores as judging, so the times add up. Calls to a server run at the
+    same time as judging, with limited concurrency and rate, so the slowest of these decides.
+    """
     if find_provider(settings.model_name).writes_here:
         return writing_s + judging_s
     provider = settings.provider

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: style and drawings inside, no script, no address."""
+"""The report as one self-contained HTML file: styles and drawings are inside, without scripts or links."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FORMATTER = HtmlFormatter(nowrap=True)
 
 
 def write_html(report: Report, path: Path | str) -> Path:
-    """Write the page, atomically, and return its path."""
+    """Write the page atomically. Returns its path."""
     path = Path(path)
     write_atomic(path, render(report).encode())
     return path
 
 
 def render(report: Report) -> str:
-    """The page's text."""
+    """The page's HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -59,7 +59,7 @@ def render(report: Report) -> str:
 
 
 def _python(source: str) -> Markup:
-    """Highlighted Python; Pygments escapes what it is given."""
+    """Highlighted Python. Safe as Markup, because Pygments escapes the source."""
     return Markup(highlight(source, PythonLexer(), _FORMATTER))
 
 

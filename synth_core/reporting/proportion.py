@@ -1,4 +1,4 @@
-"""How much a share of few trials tells: what the report and the preview both ask."""
+"""Confidence intervals of a proportion, for the report and the preview."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _Z95 = 1.959963984540054  # the two-sided 95% quantile of the normal distributio
 
 
 def wilson(successes: int, tried: int) -> tuple[float, float]:
-    """95% score interval of a proportion (Wilson 1927); (0, 1) where nothing was tried."""
+    """The 95% score interval of a proportion (Wilson 1927). (0, 1) if nothing was tried."""
     if not tried:
         return 0.0, 1.0
     rate, z2 = successes / tried, _Z95**2

@@ -1,4 +1,4 @@
-"""What a report says, as plain data: printed, drawn as a page, or given out as JSON."""
+"""The contents of a report as plain data. It can be printed, rendered as a page, or written as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from synth_core.records import Record
 
 
 class Yield(Record):
-    """Accepted out of attempted, under some name (a strategy, an attempt's number)."""
+    """How many attempts of one group were accepted. `name` is a strategy or the number of an attempt."""
 
     name: str
     attempted: int
@@ -25,10 +25,11 @@ class Yield(Record):
 
 
 class StageRow(Record):
-    """One stage: how many came in, how many it dropped and why, how long it took.
+    """One stage: how many candidates entered, how many it dropped and why, and how long it took.
 
-    total_s: seconds of all candidates added up, which many worked on at once: more than went by. median_s,
-    p95_s: seconds that one candidate took. cached: candidates that had their result from a cache.
+    total_s: sum of all candidates' seconds. It exceeds the wall time, because candidates run in parallel.
+    median_s, p95_s: seconds per candidate, the median and the 95th percentile.
+    cached: candidates whose result came from a cache.
     """
 
     stage: str
@@ -45,7 +46,11 @@ class StageRow(Record):
 
 
 class FailureRow(Record):
-    """One way to fail, with the detail met most often and the candidates to look at."""
+    """One kind of failure: the same stage, category and check.
+
+    share: of all attempts. detail: the most frequent one. details: the number of different details.
+    candidates: the ids of a few examples.
+    """
 
     stage: str
     category: str
@@ -58,10 +63,12 @@ class FailureRow(Record):
 
 
 class OperatorRow(Record):
-    """One operator: of the candidates asked for it that got a verdict on their code, how many proved sound.
+    """How often candidates with one requested operator were sound.
 
-    low, high: the 95% Wilson score interval of the rate (Wilson 1927), which stays honest for small counts.
-    realised: accepted programs that hold it, asked for or not.
+    judged: candidates that requested it and whose code was judged. sound: how many of these passed.
+    rate: sound / judged.
+    low, high: the 95% score interval of the rate (Wilson 1927), which is also valid for small counts.
+    realised: accepted programs that contain the operator, requested or not.
     """
 
     name: str
@@ -75,12 +82,15 @@ class OperatorRow(Record):
 
 
 class Spend(Record):
-    """What all calls came to, by the ledger of calls: failed ones and those of earlier sessions included.
+    """The sums of the cost ledger, with failed calls and with earlier sessions.
 
-    failed: calls that brought no good answer; cost_usd includes failed_cost_usd. lost: calls in flight when a
-    process was killed. active_s: seconds for which sessions were at work, to the last line of that ledger.
-    unsaid_usd: what these and calls that never said what they used may have cost besides,
-    at most. unpriced: calls whose price is unknown. from_cache: attempts whose answer lay in the cache.
+    failed: calls without a good answer.
+    lost: calls in flight when a process was killed.
+    from_cache: attempts whose answer came from the cache.
+    cost_usd: includes failed_cost_usd, but not unsaid_usd.
+    unsaid_usd: the most that lost calls, and calls that reported no usage, may have cost.
+    unpriced: calls of unknown price.
+    active_s: seconds of work, summed over sessions, up to the ledger's last line.
     """
 
     calls: int
@@ -99,7 +109,7 @@ class Spend(Record):
 
 
 class Example(Record):
-    """One candidate with its text: an accepted program, or a failure to learn from."""
+    """One candidate with its text, as an example of an accepted program or of a failure."""
 
     candidate_id: str
     name: str
@@ -112,9 +122,9 @@ class Example(Record):
 
 
 class Report(Record):
-    """A run, or (run_id empty) all runs of a folder."""
+    """The report of one run, or of all runs of a folder (then `run_id` is empty)."""
 
-    model_config = ConfigDict(serialize_by_alias=True)  # "yield" is no name for an attribute
+    model_config = ConfigDict(serialize_by_alias=True)  # "yield" is a Python keyword, not an attribute name
 
     output_dir: str
     run_id: str
@@ -147,28 +157,28 @@ class Report(Record):
     @computed_field(alias="yield")  # type: ignore[prop-decorator]
     @property
     def rate(self) -> float:
-        """Accepted programs per attempt, retries counted as attempts."""
+        """Accepted programs per attempt. Retries count as attempts."""
         return self.accepted / self.attempted if self.attempted else 0.0
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def first_yield(self) -> float:
-        """Accepted of candidates by first attempts alone: what the run would have come to without repair."""
+        """Share of candidates accepted at the first attempt: the yield without repair or retries."""
         return self.first_try / self.candidates if self.candidates else 0.0
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def final_yield(self) -> float:
-        """Accepted of candidates after all their attempts."""
+        """Share of candidates accepted after all attempts."""
         return self.accepted / self.candidates if self.candidates else 0.0
 
     @property
     def further(self) -> str:
-        """What further attempts were; runs of a folder may have made different ones."""
+        """What to call further attempts. Several runs may differ, so for them the name is general."""
         repaired = self.runs == 1 and self.settings.get("on_failure") == "repair"
         return "repair" if repaired else "further attempts"
 
     @property
     def span_s(self) -> float | None:
-        """Seconds from the run's first start to its end, the pauses before a resume included."""
+        """Seconds from the run's first start to its end, with pauses between sessions."""
         return (self.ended - self.started).total_seconds() if self.started and self.ended else None

@@ -1,4 +1,4 @@
-"""From the ledger to a `Report`: a handful of Polars queries over the typed columns."""
+"""Makes a `Report` from the ledger: Polars queries over its typed columns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from synth_core.store import Run, latest_run, load_run, run_folder, run_ids, sca
 ALL_RUNS = "all"
 _ORDER = {stage.value: position for position, stage in enumerate(Stage)}
 _FAILURE_EXAMPLES = 12
-# What the report asks of the ledger: of a large run, all columns would be hundreds of MB at once.
+# The columns that the report needs. All columns of a large run would take hundreds of MB.
 _COLUMNS = (
     *("run_id", "index", "attempt", "candidate_id", "strategy", "requested", "realised", "accepted"),
     *("stage", "category", "check", "detail", "warnings", "tier", "seconds", "from_cache"),
@@ -41,9 +41,10 @@ _SOUND = pl.col("position") >= _ORDER[Stage.FILTER]
 
 
 def summarise(output_dir: Path | str, run_id: str | None = None) -> Report:
-    """The report of one run (none named: the newest), or with `run_id="all"` of all runs of the folder.
+    """Make the report of one run, or of all runs of a folder.
 
-    A run in progress is reported as far as its ledger has come. `UsageError` where there is no such run.
+    run_id: None: the newest run; "all": all runs. A run in progress is reported up to its last batch.
+    Raises `UsageError` if there is no such run.
     """
     whole = run_id == ALL_RUNS
     run = latest_run(output_dir) if whole or run_id is None else load_run(output_dir, run_id)
@@ -92,7 +93,7 @@ def _header(run: Run, whole: bool) -> dict[str, Any]:
 
 
 def _first_start(output_dir: Path) -> datetime:
-    """When the oldest run began of those that this version can read, of which there is one at least."""
+    """The earliest start of the runs that this version can read. There must be at least one."""
     runs = []
     for name in run_ids(output_dir):
         with contextlib.suppress(UsageError):
@@ -101,12 +102,12 @@ def _first_start(output_dir: Path) -> datetime:
 
 
 def _position() -> pl.Expr:
-    """How far a candidate came: the place of its last stage."""
+    """How far a candidate got: the position of its last stage."""
     return pl.col("stage").replace_strict(_ORDER, default=0, return_dtype=pl.Int32)
 
 
 def _counts(values: pl.Series) -> dict[str, int]:
-    """Value -> how often, most frequent first; nulls left out."""
+    """Value -> count, most frequent first. Nulls are left out."""
     counted = values.alias("value").drop_nulls().value_counts()
     return dict(counted.sort("count", "value", descending=[True, False]).iter_rows())
 
@@ -147,7 +148,7 @@ def _failures(rows: pl.DataFrame) -> tuple[FailureRow, ...]:
 
 
 def _operators(rows: pl.DataFrame) -> tuple[OperatorRow, ...]:
-    """Operators that were asked for, the least successful first."""
+    """The requested operators, least successful first."""
     judged = (
         rows.filter(_ANSWERED)
         .select(pl.col("requested").list.unique().alias("name"), _SOUND.alias("sound"))
@@ -185,9 +186,10 @@ def _never_realised(accepted: pl.DataFrame) -> tuple[str, ...]:
 
 
 def _with_costs(rows: pl.DataFrame, folders: Mapping[str, Path]) -> pl.DataFrame:
-    """Rows with `cost_usd`, what the calls for each cost.
+    """Add the column `cost_usd`: the cost of each candidate's calls.
 
-    By the ledger of calls: a row whose batch was done again in a resumed run has its answer from the cache.
+    It comes from the cost ledger. The rows' own costs are not enough: if a resumed run repeats a batch, its
+    answers come from the cache and cost nothing.
     """
     costs = [(run, candidate, usd) for run in folders for candidate, usd in read_costs(folders[run]).items()]
     schema = {"run_id": rows.schema["run_id"], "candidate_id": rows.schema["candidate_id"]}
@@ -215,7 +217,7 @@ def _spend(rows: pl.DataFrame, folders: Mapping[str, Path]) -> Spend:
 
 
 def _short_medium_long(accepted: pl.DataFrame) -> pl.DataFrame:
-    """Three accepted programs: the ones with fewest, middling and most operators."""
+    """Three accepted programs: those with the fewest, the median number of, and the most operators."""
     keys = accepted.select("run_id", "candidate_id", length=pl.col("realised").list.len())
     ordered = keys.sort("length", "run_id", "candidate_id")
     places = sorted({0, ordered.height // 2, ordered.height - 1}) if ordered.height else []
@@ -223,16 +225,16 @@ def _short_medium_long(accepted: pl.DataFrame) -> pl.DataFrame:
 
 
 def _first_of_each_failure(rows: pl.DataFrame) -> pl.DataFrame:
-    """One candidate for each of the most frequent ways to fail."""
-    ways = ["stage", "category", "check"]
-    failed = _failed(rows).select("run_id", "candidate_id", *ways).sort("run_id", "candidate_id")
-    failed = failed.with_columns(pl.len().over(ways).alias("frequency"))
-    first = failed.unique(ways, keep="first", maintain_order=True)
+    """One candidate for each of the most frequent kinds of failure."""
+    kind = ["stage", "category", "check"]
+    failed = _failed(rows).select("run_id", "candidate_id", *kind).sort("run_id", "candidate_id")
+    failed = failed.with_columns(pl.len().over(kind).alias("frequency"))
+    first = failed.unique(kind, keep="first", maintain_order=True)
     return first.sort("frequency", "candidate_id", descending=[True, False]).head(_FAILURE_EXAMPLES)
 
 
 def _examples(ledger: pl.LazyFrame, chosen: pl.DataFrame) -> tuple[Example, ...]:
-    """The chosen rows with their texts, in the order chosen; only these records are parsed."""
+    """The chosen rows with their texts, in the given order. Only these records are parsed."""
     if chosen.is_empty():
         return ()
     wanted = pl.col("candidate_id").is_in(chosen["candidate_id"].implode())

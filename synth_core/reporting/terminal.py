@@ -1,4 +1,4 @@
-"""The report as a person at a terminal reads it: the yield first, then what was lost and why."""
+"""The report as terminal output: first the yield, then what was dropped and why."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from synth_core.reporting.report import Report, Spend
 
 _WEAK_OPERATORS = 8
 _FAILURES = 10
-_FEWEST_JUDGED = 5  # below this an operator's rate says nothing
+_FEWEST_JUDGED = 5  # with fewer, an operator's rate is not meaningful
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print the report; every table is left out where it would be empty."""
+    """Print the report. Empty tables are left out."""
     console.print(_headline(report))
     _table(
         console,
@@ -27,7 +27,7 @@ def print_report(report: Report, console: Console) -> None:
     _table(
         console,
         "Why candidates were dropped",
-        ("stage", "category", "count", "share", "most often"),
+        ("stage", "category", "count", "share", "most frequent detail"),
         (
             (row.stage, row.category, row.count, f"{row.share:.1%}", one_line(row.detail))
             for row in report.failures[:_FAILURES]
@@ -36,7 +36,7 @@ def print_report(report: Report, console: Console) -> None:
     weak = [row for row in report.operators if row.judged >= _FEWEST_JUDGED and row.rate < 1]
     _table(
         console,
-        "Operators that succeed least",
+        "Least successful operators",
         ("operator", "group", "judged", "sound", "95% interval"),
         (
             (row.name, row.group, row.judged, f"{row.rate:.0%}", f"{row.low:.0%} to {row.high:.0%}")
@@ -46,7 +46,8 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def money(usd: float, unpriced: int = 0) -> str:
-    """Dollars to a sensible digit, and how many calls have no known price: unknown is never zero."""
+    """Dollars with two or four decimals, and the number of calls of unknown price, as in `$1.20 + 3 unpriced
+    calls`. Without any known price: `unknown`."""
     amount = f"${usd:.2f}" if usd >= 1 or not usd else f"${usd:.4f}"
     if not unpriced:
         return amount
@@ -54,7 +55,7 @@ def money(usd: float, unpriced: int = 0) -> str:
 
 
 def calls(spend: Spend) -> str:
-    """`6 calls`, and where there were such: how many failed, for what, and what nobody knows the cost of."""
+    """As in `6 calls (2 failed for $0.0100, 1 lost at a kill, up to $0.0300 more of unknown usage)`."""
     parts = []
     if spend.failed:
         cost = f" for {money(spend.failed_cost_usd)}" if spend.failed_cost_usd else ""
@@ -62,12 +63,12 @@ def calls(spend: Spend) -> str:
     if spend.lost:
         parts.append(f"{spend.lost} lost at a kill")
     if spend.unsaid_usd:
-        parts.append(f"up to {money(spend.unsaid_usd)} more that no answer told")
+        parts.append(f"up to {money(spend.unsaid_usd)} more of unknown usage")
     return f"{spend.calls} calls" + (f" ({', '.join(parts)})" if parts else "")
 
 
 def duration(seconds: float | None) -> str:
-    """`850 ms`, `42 s`, `3 min 20 s`, `5 h 12 min`; a dash where there is none."""
+    """As in `850 ms`, `42 s`, `3 min 20 s` or `5 h 12 min`. A dash for None."""
     if seconds is None:
         return "–"
     if seconds < 1:
@@ -90,7 +91,7 @@ def _headline(report: Report) -> Text:
     text.append(f"{report.accepted} programs accepted", style="bold green" if report.accepted else "bold red")
     text.append(f" of {report.attempted} attempts ({report.rate:.1%})")
     if report.attempted > report.candidates:
-        text.append(f"; of {report.candidates} candidates {report.first_yield:.1%} at the first attempt,")
+        text.append(f"; of {report.candidates} candidates, {report.first_yield:.1%} at the first attempt,")
         text.append(f" {report.final_yield:.1%} with {report.further}")
     if report.spend.calls:
         text.append(f"; {calls(report.spend)}, {money(report.spend.cost_usd, report.spend.unpriced)}")

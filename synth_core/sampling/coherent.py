@@ -1,8 +1,8 @@
-"""The sampler `coherent`: operators that belong together, so that a program needs little glue.
+"""The sampler `coherent`: it draws operators that fit together, so that a program needs little glue code.
 
-A program gets a theme, the kinds of value that it works on in order; each operator drawn takes one of them.
-Where the theme goes from one kind to another, an operator that does just that is among those drawn. A row
-that serves few kinds weighs more than one that serves all, or the rare kinds' own operators would drown.
+Each program gets a theme: one or two kinds of value that it works on, in order. Each operator takes one of
+these kinds. If the theme has two kinds, one operator converts the first kind to the second. An operator that
+takes few kinds has a higher weight. Otherwise the operators that take all kinds would be drawn far too often.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from synth_core.operators.operator import Group, Kind, Operator
 
 @dataclass(frozen=True)
 class Theme:
+    """The kinds of value that a program works on, in order, and the weight of this choice."""
+
     kinds: tuple[Kind, ...]
     weight: float
 
@@ -34,11 +36,11 @@ THEMES = (
     Theme((Kind.SEQUENCE, Kind.VECTOR), 3),
     Theme((Kind.IMAGE, Kind.SEQUENCE), 6),
 )
-ONE_MOTIF, TWO_MOTIFS = 0.4, 0.12  # chances that a program holds so many
+ONE_MOTIF, TWO_MOTIFS = 0.4, 0.12  # probabilities that a program has exactly that many motifs
 
 
 def draw(rng: random.Random, counts: Mapping[Group, int]) -> list[str]:
-    """Names for one program: `counts` of each group, all fit for one theme, and perhaps a motif or two."""
+    """Draw the operators of one program: `counts` of each group, all for one theme, plus up to two motifs."""
     themes = [theme for theme in THEMES if _serves(theme, counts)]
     theme = rng.choices(themes, [theme.weight for theme in themes])[0]
     wanted = dict(counts)
@@ -48,7 +50,7 @@ def draw(rng: random.Random, counts: Mapping[Group, int]) -> list[str]:
         wanted.get(Group.MOTIF, 0) + (chance < ONE_MOTIF + TWO_MOTIFS) + (chance < TWO_MOTIFS)
     )
     drawn = [bridge] if bridge else []
-    # The operators of the first kind give the theme its name: one core operator at least is of it.
+    # At least one core operator takes the theme's first kind.
     for group, count in wanted.items():
         for i in range(count):
             kinds = theme.kinds[:1] if group is Group.CORE and i == 0 else theme.kinds
@@ -59,7 +61,7 @@ def draw(rng: random.Random, counts: Mapping[Group, int]) -> list[str]:
 
 
 def _serves(theme: Theme, counts: Mapping[Group, int]) -> bool:
-    """Whether every group has something to offer, and a bridge can be afforded."""
+    """Whether every group has operators for the theme, and the counts leave room for a bridge."""
     if any(count and not _rows(group, theme.kinds) for group, count in counts.items()):
         return False
     return len(theme.kinds) == 1 or counts.get(Group.SUPPORTING, 0) > 0
@@ -70,7 +72,7 @@ def _rows(group: Group, kinds: tuple[Kind, ...]) -> list[Operator]:
 
 
 def _draw_bridge(rng: random.Random, theme: Theme, wanted: dict[Group, int]) -> Operator | None:
-    """The operator that leads from the first kind to the second; counted against its group."""
+    """Draw the operator that converts the first kind to the second. It uses up one supporting operator."""
     if len(theme.kinds) == 1:
         return None
     names = BRIDGES[theme.kinds[0], theme.kinds[1]]

@@ -1,7 +1,7 @@
-"""Repair: a failed program goes back to the LLM with its code and what was found wrong with it.
+"""Repair: a failed program goes back to the LLM with its code and the reason of the failure.
 
-What failed before there was any code (a refusal, a truncation, an error of the provider) is asked anew, and
-so is a form (`small-model`), whose code no model wrote.
+Two kinds of failure are asked again without repair: those without code (a refusal, a truncation, an error of
+the provider), and forms (`small-model`), because no model wrote their code.
 """
 
 from __future__ import annotations
@@ -21,23 +21,20 @@ TEMPLATE = "repair"
 
 _NO_CODE = frozenset({Category.REFUSAL, Category.TRUNCATED, Category.NO_CODE, Category.PROVIDER_ERROR})
 _SHAPES = frozenset({Category.SHAPE_ERROR})
-_LONGEST_CODE, _LONGEST_DETAIL = (
-    20_000,
-    4_000,
-)  # characters; a prompt that repeats more than that helps nobody
+_LONGEST_CODE, _LONGEST_DETAIL = 20_000, 4_000  # characters; more would not help the model
 
 
 def with_feedback(fresh: Candidate, failed: Candidate) -> Candidate:
-    """`fresh`, a further attempt after `failed`, with a prompt that asks to repair instead of to write.
+    """Give `fresh`, a further attempt after `failed`, a prompt that asks to repair the failed code.
 
-    Returned unchanged where there is nothing to repair, or where no LLM writes the programs.
+    Returns `fresh` unchanged if there is no code to repair, or if no LLM wrote it.
     """
     failure = failed.failure
     assert failure is not None
     if failure.category in _NO_CODE or find_provider(fresh.specification.provider).writes_here:
         return fresh
     if fresh.specification.prompt == form.TEMPLATE:
-        return fresh  # the code is ours: what the model can do better is to fill the form in anew
+        return fresh  # we wrote the code from the form, so the model should fill in the form again
     code = (
         failed.program.source
         if failed.program
@@ -58,12 +55,12 @@ def with_feedback(fresh: Candidate, failed: Candidate) -> Candidate:
 
 
 def _trim(detail: str) -> str:
-    """The end of a traceback tells most."""
+    """Keep the end of a long detail: the end of a traceback is the most useful part."""
     return detail if len(detail) <= _LONGEST_DETAIL else "…" + detail[-_LONGEST_DETAIL:]
 
 
 def _shape_plan(candidate: Candidate) -> str:
-    """The plan, with shapes, of a program that the synthesizer writes for the same operators, or nothing."""
+    """The plan, with shapes, of a program that the synthesizer writes for the same operators, or empty."""
     try:
         written = _synthesizer().write(candidate.specification.operators, candidate.specification.seed)
     except SynthError:

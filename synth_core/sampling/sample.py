@@ -1,7 +1,7 @@
-"""Settings and a seed become specifications: which operators each candidate is asked to contain.
+"""Turns settings and a seed into specifications: which operators each candidate should contain.
 
-Every candidate draws from a random stream of its own, derived from the run's seed and its index alone, so a
-candidate is the same whatever the batch size, the order of work or the number of candidates around it.
+Every candidate has its own random stream. Its seed is derived from the run's seed and the candidate's index
+alone. So the batch size, the order of work and the number of candidates do not change a candidate.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from synth_core.sampling.repair import with_feedback
 from synth_core.settings import Settings
 from synth_core.strategies import Strategy
 
-# Asking again for the same operators can only give the same duplicate or the same benchmark problem.
+# A further attempt with the same operators would give the same duplicate or the same benchmark problem.
 FINAL = frozenset({Category.DUPLICATE, Category.CONTAMINATED})
 
 
@@ -42,15 +42,19 @@ def plan(strategies: Sequence[Strategy], first: int, count: int) -> list[tuple[S
 def sample(
     settings: Settings, strategy: Strategy, indices: Iterable[int], seen: Seen | None = None
 ) -> list[Candidate]:
-    """First attempts at the given positions of the run; `settings.seed` must be resolved.
+    """Make first attempts for the given positions of the run. `settings.seed` must be resolved.
 
-    seen: what the output folder holds, which only the sampler `coverage` asks for.
+    seen: what the output folder already has. Only the sampler `coverage`, and strategies that revisit
+        operators, use it.
     """
     return [_first_attempt(settings, strategy, index, seen or Seen()) for index in indices]
 
 
 def again(candidate: Candidate, settings: Settings) -> Candidate | None:
-    """A fresh attempt at the same operators after a failure, or None where it is not to be tried again."""
+    """A further attempt at the same operators after a failure.
+
+    None if the candidate did not fail, if its failure is final, or if the settings allow no more attempts.
+    """
     failure = candidate.failure
     if failure is None or failure.category in FINAL:
         return None
@@ -66,10 +70,10 @@ def again(candidate: Candidate, settings: Settings) -> Candidate | None:
 
 
 def draw_count(rng: random.Random, low: int, high: int, p_value: float) -> int:
-    """How many operators of one group: `low` plus the tosses of a coin until it stops, at most `high`.
+    """Draw the number of operators of one group, from `low` to `high`.
 
-    The coin stops with probability `p_value` at each toss (the seed system's rule), so the excess over
-    `low` is geometric, truncated at `high`.
+    Starting at `low`, the count stops with probability `p_value` at each step (the rule of the seed system).
+    So count - low has a geometric distribution, truncated at `high`.
     """
     count = low
     while count < high and rng.random() >= p_value:
@@ -86,7 +90,7 @@ def _first_attempt(settings: Settings, strategy: Strategy, index: int, seen: See
         Group.SUPPORTING: strategy.num_supporting_ops_range,
     }
     counts: dict[Group, int] = {}
-    while not any(counts.values()):  # ranges that all start at 0 may draw nothing at all
+    while not any(counts.values()):  # if all ranges start at 0, a draw may be empty
         counts = {
             group: draw_count(rng, low, high, strategy.p_value) for group, (low, high) in ranges.items()
         }
@@ -106,7 +110,7 @@ def _first_attempt(settings: Settings, strategy: Strategy, index: int, seen: See
 
 
 def _draw(rng: random.Random, counts: dict[Group, int], strategy: Strategy, seen: Seen) -> list[str]:
-    """A strategy that allows only some operators draws uniformly among them, whatever its sampler."""
+    """Draw operators with the strategy's sampler. With an explicit list of operators, always uniformly."""
     if strategy.operators or strategy.sampler == "uniform":
         return draw_uniform(rng, counts, strategy.operators)
     if strategy.sampler == "coherent":
@@ -115,9 +119,9 @@ def _draw(rng: random.Random, counts: dict[Group, int], strategy: Strategy, seen
 
 
 def draw_uniform(rng: random.Random, counts: dict[Group, int], only: Collection[str] = ()) -> list[str]:
-    """Names drawn with replacement, each row of a group as likely as any other, group by group.
+    """Draw names uniformly from each group, with replacement.
 
-    only: the names that may be drawn; empty: all. A group that has none of them draws nothing.
+    only: the names that may be drawn. Empty: all. A group without any of these names draws nothing.
     """
     names: list[str] = []
     for group, count in counts.items():
@@ -127,7 +131,7 @@ def draw_uniform(rng: random.Random, counts: dict[Group, int], only: Collection[
 
 
 def _another(seed: int) -> int:
-    """Which answer is asked for where the kept one won't do: no other run, index or attempt asks for it."""
+    """The `sample` number for a question that must not get the cached answer: the seed, but never 0."""
     return seed or 1
 
 

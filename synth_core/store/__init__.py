@@ -1,4 +1,4 @@
-"""What is kept on disk: shards between tasks, the ledger of a run, program files, the exported dataset."""
+"""Everything on disk: shards between tasks, the ledger of a run, program files, the exported dataset."""
 
 from synth_core.store.export import export_dataset
 from synth_core.store.ledger import Attempts, accepted_programs, append_ledger, scan_ledger

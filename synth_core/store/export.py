@@ -1,4 +1,4 @@
-"""The accepted programs of a folder as one dataset file, in the columns that KernelBook made common."""
+"""Exports the accepted programs of a folder as one dataset file, with KernelBook's column names."""
 
 from __future__ import annotations
 
@@ -17,18 +17,24 @@ from synth_core.store.runs import load_run
 
 # A fixed namespace, so that a program has the same identifier in every export.
 _NAMESPACE = uuid.UUID("6f0b4d8e-55a6-4d0e-9b0a-6a3c1d2f7e10")
-_PART = 5_000  # programs, some 10 MB of text
+_PART = 5_000  # programs; about 10 MB of text
 
 
 def export_dataset(output_dir: Path | str, target: Path | str, *, run_id: str | None = None) -> int:
-    """Write every accepted program whose file still lies in output_dir; return how many.
+    """Write every accepted program whose file is still in `output_dir` to `target`. Returns how many.
 
-    target: `.parquet` or `.jsonl`; written atomically. A program that a user deleted stays out, and one
-    that several runs know counts once. Columns: `uuid`, `entry_point`, `module_name`, `python_code`,
-    `synthetic`, `licenses`, `repo_name`, `repo_link` as in KernelBook (its Triton columns come with the
-    pairs), then where the program came from. `bench_code` is the same program at GPU sizes, null in runs
-    without `--sizes both`; its cost stands beside it. Raises `UsageError` for another ending, an empty
-    folder or an unknown run.
+    A program whose file the user deleted is left out. A program of several runs is written once.
+
+    target: a `.parquet` or `.jsonl` file; written atomically.
+    run_id: export this run only. None: all runs of the folder.
+
+    Columns: `uuid`, `entry_point`, `module_name`, `python_code`, `synthetic`, `licenses`, `repo_name` and
+    `repo_link` as in KernelBook (its Triton columns come with the pairs), then the origin of the program.
+    `bench_code` is the same program at GPU sizes, with its cost in the columns after it. It is null in runs
+    without `--sizes both`.
+
+    Raises `UsageError` for another file ending, a folder without accepted programs or an unknown run, and
+    `EnvironmentFault` if `target` cannot be written.
     """
     target, output_dir = Path(target), Path(output_dir)
     if target.suffix not in (".parquet", ".jsonl"):
@@ -38,8 +44,8 @@ def export_dataset(output_dir: Path | str, target: Path | str, *, run_id: str | 
     rows = _present(output_dir, run_id)
     if rows.is_empty():
         if run_id:
-            load_run(output_dir, run_id)  # says so where there is none of that id
-        raise UsageError(f"{output_dir} holds no accepted program to export")
+            load_run(output_dir, run_id)  # raises for an unknown run
+        raise UsageError(f"{output_dir} contains no accepted program to export")
     try:
         _write(rows, output_dir, target)
     except OSError as error:
@@ -48,7 +54,7 @@ def export_dataset(output_dir: Path | str, target: Path | str, *, run_id: str | 
 
 
 def _present(output_dir: Path, run_id: str | None) -> pl.DataFrame:
-    """The accepted programs that are still there, without their texts."""
+    """The ledger rows of accepted programs whose files still exist, without the `record` column."""
     stems = [path.stem for path in output_dir.glob("*.py")]
     files = pl.LazyFrame({"program_name": stems}, schema={"program_name": pl.String()})
     accepted = scan_ledger(output_dir, run_id).filter("accepted")
@@ -57,7 +63,7 @@ def _present(output_dir: Path, run_id: str | None) -> pl.DataFrame:
 
 
 def _write(rows: pl.DataFrame, output_dir: Path, target: Path) -> None:
-    """In parts, which a stream then joins: memory stays that of one part however many programs there are."""
+    """Write parts, then join them as a stream, so that memory holds one part at a time."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tmp-") as folder:
         for number, part in enumerate(rows.iter_slices(_PART)):

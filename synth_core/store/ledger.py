@@ -1,4 +1,4 @@
-"""The ledger of a run: every candidate, kept or dropped, with the reason; one Parquet file a batch."""
+"""The ledger of a run: every candidate, accepted or dropped, with the reason. One Parquet file per batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RUN_COLUMNS: dict[str, pl.DataType] = {
     "python_version": pl.String(),
 }
 LEDGER_SCHEMA: dict[str, pl.DataType] = {**_RUN_COLUMNS, **SCHEMA}
-# By its first letter: a kill may have left another's temporary there, whole or empty, that ends alike.
+# The `r` matters: a killed writer may have left a temporary file with the same ending.
 _FILES = "ledger/r*.parquet"
 
 
@@ -32,7 +32,10 @@ def append_ledger(
     round: int,  # noqa: A002  the word that Manifest and DESIGN use
     batch: int,
 ) -> Path:
-    """Write the last state of one batch into the run's ledger; the same batch again replaces itself."""
+    """Write the final state of one batch to the run's ledger. A second write of a batch replaces the first.
+
+    Raises `EnvironmentFault` if the file cannot be written.
+    """
     path = run.folder / "ledger" / f"r{round:03d}-b{batch:06d}.parquet"
     values = {
         "run_id": run.run_id,
@@ -48,9 +51,9 @@ def append_ledger(
 
 
 def scan_ledger(output_dir: Path | str, run_id: str | None = None) -> pl.LazyFrame:
-    """The ledger of one run, or of all runs of a folder, oldest first; empty where nothing is written yet.
+    """The ledger of one run, or of all runs of a folder, oldest first. Empty if nothing is written yet.
 
-    Columns: `LEDGER_SCHEMA`. A ledger of an older version lacks columns: they read as null.
+    Columns: `LEDGER_SCHEMA`. Columns that a ledger of an older version lacks are null.
     """
     folders = [run_folder(output_dir, run_id)] if run_id else sorted(hidden_folder(output_dir).glob("runs/*"))
     files = [file for folder in folders for file in sorted(folder.glob(_FILES))]
@@ -60,21 +63,24 @@ def scan_ledger(output_dir: Path | str, run_id: str | None = None) -> pl.LazyFra
 
 
 def accepted_programs(output_dir: Path | str) -> Iterator[tuple[str, Candidate]]:
-    """(run id, candidate) of every accepted one in the ledgers of a folder, oldest run first."""
+    """(run id, candidate) for every accepted candidate in the ledgers of a folder, oldest run first."""
     rows = scan_ledger(output_dir).filter("accepted").select("run_id", "record").collect()
     for run_id, record in rows.iter_rows():
         yield run_id, Candidate.model_validate_json(record)
 
 
 class Attempts:
-    """The attempts that the ledgers of a folder hold, each file read once however often one asks."""
+    """The attempts in the ledgers of a folder. Each file is read once, even over many calls of `fresh`."""
 
     def __init__(self, output_dir: Path | str) -> None:
         self._folder = hidden_folder(output_dir)
         self._read: set[Path] = set()
 
     def fresh(self) -> list[tuple[list[str], bool]]:
-        """(operators, accepted) of those that no earlier call returned: realised ones where accepted."""
+        """(operators, accepted) for each attempt that no earlier call returned.
+
+        Operators are the realised ones if the attempt was accepted, else the requested ones.
+        """
         files = sorted(set(self._folder.glob(f"runs/*/{_FILES}")) - self._read)
         if not files:
             return []

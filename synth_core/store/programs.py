@@ -1,4 +1,4 @@
-"""Accepted programs as files: flat in output_dir, named after what they realise, never overwritten."""
+"""Accepted programs as files: flat in output_dir, named after their realised operators, never overwritten."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from synth_core.store.runs import Run
 
 
 def persist(candidates: Sequence[Candidate], run: Run) -> list[Candidate]:
-    """Write every alive candidate's program as `<output_dir>/<name>.py`, byte for byte its source.
+    """Write every live candidate's source to `<output_dir>/<name>.py`.
 
-    A name that another program holds is left to it: the newcomer, class included, takes the first eight
-    digits of its own digest as a further part of the name, so that the result is the same whenever and
-    however often it is asked for. Raises `EnvironmentFault` (disk full); what was written before stays.
+    If another program has the name already, the new program and its class get a suffix: the first eight
+    digits of the source's digest. So a repeated call gives the same result.
+    Raises `EnvironmentFault` if the disk is full; files written before stay.
     """
     kept = [_persisted(c, run.output_dir) if c.alive and c.program else c for c in candidates]
     sync_folder(run.output_dir)
@@ -35,17 +35,17 @@ def _persisted(candidate: Candidate, folder: Path) -> Candidate:
         name = f"{program.name}_{program.digest[:8]}"
         program = Program.of(name, rename_class(program.source, name))
         if not _place(folder, program):
-            raise EnvironmentFault(f"{folder / name}.py holds another text; something else writes there")
+            raise EnvironmentFault(f"{folder / name}.py has other contents; another program writes there")
     seconds = {**candidate.telemetry.seconds, Stage.PERSIST.value: time.perf_counter() - began}
     telemetry = candidate.telemetry.model_copy(update={"seconds": seconds})
     return candidate.judged(Verdict.ok(Stage.PERSIST), program=program, telemetry=telemetry)
 
 
 def _place(folder: Path, program: Program) -> bool:
-    """True if the file holds the program now; False if another text holds the name.
+    """True if the file now contains the program. False if the name belongs to another text.
 
-    A hard link makes the file appear whole and fails where the name is taken, in one step: two runs may
-    write into one folder.
+    `os.link` does two things in one atomic step: the file appears with its whole contents, and the call fails
+    if the name exists. So two runs may write to one folder.
     """
     path = folder / f"{program.name}.py"
     data = program.source.encode()

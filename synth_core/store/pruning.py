@@ -1,4 +1,4 @@
-"""What the shards of a folder take, and how to make room: a run that has completed needs them no more."""
+"""Measures and deletes the shards of a folder. A completed run no longer needs its shards."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from synth_core.errors import UsageError
 from synth_core.store.runs import RunState, hidden_folder, load_run, run_folder, run_ids, save_run
 from synth_core.store.settled import read_settled
 
-# Shards, Prefect's records of the task runs that made them, and what a killed writer of programs left.
+# Shards, Prefect's records of the task runs that made them, and temporary files of killed writers.
 _PLACES = ("shards/**/*", "results/**/*", ".tmp-*")
-# Seconds; a run that was killed had noted something in its folder not so long before its last shard.
-_AFTER_THE_LAST_SIGN = 3600.0
+# Seconds; a killed run may have written shards for up to this long after the last file in its own folder.
+_MARGIN = 3600.0
 
 
 class Held(NamedTuple):
+    """Disk use: a number of files and their bytes."""
+
     files: int
     bytes: int
 
 
 class _Life(NamedTuple):
-    """A run's time at work, in seconds since the epoch, without end while it is at work; what became of it.
+    """When a run worked and how it ended.
 
-    over: it completed so long ago that none of its shards is wanted.
+    began, ended: seconds since the epoch; `ended` is infinite while the run works.
+    over: it completed so long ago that its shards may be deleted.
     """
 
     run_id: str
@@ -42,21 +45,23 @@ Hold = Callable[[Path], AbstractContextManager[bool]]
 
 
 def held(output_dir: Path | str) -> Held:
-    """What shards and results take in a folder."""
+    """The disk use of a folder's shards and results."""
     sizes = []
     for path in _files(output_dir):
-        with contextlib.suppress(FileNotFoundError):  # a run may replace it meanwhile
+        with contextlib.suppress(FileNotFoundError):  # a run may replace the file at any time
             sizes.append(path.stat().st_size)
     return Held(len(sizes), sum(sizes))
 
 
 def drop_shards(output_dir: Path | str, older_than_s: float, hold: Hold) -> tuple[Held, list[str]]:
-    """Delete shards and results that were of no use for so long; return what went, and the ids of the runs
-    that can be resumed, whose own stay however old.
+    """Delete shards and results that were not used for `older_than_s` seconds.
 
-    hold: takes the lock of the run of a folder, if nobody works on it.
-    Runs that completed as long ago are marked, for a resume of theirs would do all of it anew. Programs,
-    ledgers and records stay. Raises `EnvironmentFault` where a record can't be written.
+    Shards of a run that can be resumed stay, at any age. Programs, ledgers and run records stay too. A run
+    that completed more than `older_than_s` ago is marked as pruned: to resume it would repeat all its work.
+
+    hold: takes the lock of a run folder. It yields False if another process holds the lock.
+    Returns what was deleted, and the ids of the runs that can be resumed.
+    Raises `EnvironmentFault` if a run record cannot be written.
     """
     limit = time.time() - older_than_s
     lives = [_life(output_dir, run_id, limit, hold) for run_id in run_ids(output_dir)]
@@ -66,7 +71,7 @@ def drop_shards(output_dir: Path | str, older_than_s: float, hold: Hold) -> tupl
     dropped = Held(0, 0)
     for path in _files(output_dir):
         with contextlib.suppress(FileNotFoundError):
-            facts = path.stat()  # only now: a run may have found it again while others went
+            facts = path.stat()  # here, because a run may have used the file since this loop began
             if path.stem not in final and not any(start < facts.st_mtime <= end for start, end in spans):
                 path.unlink()
                 dropped = Held(dropped.files + 1, dropped.bytes + facts.st_size)
@@ -78,14 +83,14 @@ def _files(output_dir: Path | str) -> list[Path]:
 
 
 def _life(output_dir: Path | str, run_id: str, limit: float, hold: Hold) -> _Life:
-    """Read, and marked where it is over, while nobody can go on with the run."""
+    """Read a run, and mark it as pruned if it is over. This holds its lock, so that nobody can resume it."""
     folder = run_folder(output_dir, run_id)
     signs = [path.stat().st_mtime for path in folder.iterdir() if path.name != "lock"]
     with hold(folder) as free:
-        last = max(signs) + _AFTER_THE_LAST_SIGN if free else math.inf
+        last = max(signs) + _MARGIN if free else math.inf
         try:
             run = load_run(output_dir, run_id)
-        except UsageError:  # of another version, which may go on with it
+        except UsageError:  # another version wrote it, and that version may resume it
             return _Life(run_id, min(signs), last, completed=False, over=False)
         ended = run.ended.timestamp() if run.ended else last
         completed = run.state is RunState.COMPLETED

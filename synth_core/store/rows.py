@@ -1,7 +1,7 @@
-"""One candidate as one row: typed columns to analyse, and the whole record as JSON to read back.
+"""One candidate as one row: typed columns for analysis, and the whole record as JSON for reading back.
 
-The `record` column is the truth; every other column is derived from it, so that a question about a run
-needs no parsing. Columnar Parquet makes the two free of each other: a report never touches `record`.
+The `record` column is the source of truth; all other columns are derived from it. Parquet stores columns
+separately, so a report reads the typed columns without the cost of `record`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "thinking_tokens": pl.Int64(),
     "cached_tokens": pl.Int64(),
     "cost_usd": pl.Float64(),
-    "bench_constants": pl.String(),  # JSON: constant -> value; `shape_sets` a list of such
+    "bench_constants": pl.String(),  # JSON: constant -> value; `shape_sets` is a list of these
     "bench_flops": pl.Int64(),
     "bench_bytes": pl.Int64(),
     "bench_intensity": pl.Float64(),
@@ -60,7 +60,7 @@ SCHEMA: dict[str, pl.DataType] = {
 
 
 def frame(candidates: Sequence[Candidate]) -> pl.DataFrame:
-    """All candidates as a table with the columns of `SCHEMA`, in order."""
+    """The candidates as a table with the columns of `SCHEMA`, in the same order."""
     return pl.DataFrame([_row(candidate) for candidate in candidates], schema=SCHEMA)
 
 
@@ -108,7 +108,7 @@ def _sizes_columns(candidate: Candidate) -> dict[str, Any]:
 
 
 def _verdict_columns(candidate: Candidate) -> dict[str, Any]:
-    """The verdict that dropped the candidate or else the last one, and how strongly it was isolated."""
+    """The verdict that dropped the candidate (else the last verdict), and the isolation tier of its run."""
     decisive = candidate.failure or (candidate.verdicts[-1] if candidate.verdicts else None)
     ran: Verdict | None = next((v for v in reversed(candidate.verdicts) if v.tier), None)
     seconds = candidate.telemetry.seconds

@@ -1,7 +1,7 @@
-"""The record of a run: what was asked, by which versions, when, and how it ended.
+"""The record of a run: its settings, the versions it used, its times and how it ended.
 
-It lies in `output_dir/.synth/runs/<run_id>/run.json`, next to the run's ledger, so that a folder of
-programs always says where they came from and `synth resume` needs nothing but the folder.
+The file is `output_dir/.synth/runs/<run_id>/run.json`, next to the run's ledger. So a folder of programs
+always shows their origin, and `synth resume` needs only the folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PACKAGES = ("torch", "triton", "prefect", "polars", "openai", "google-genai")
 
 
 class RunState(StrEnum):
-    RUNNING = "running"  # or killed: nothing can write a last word then
+    RUNNING = "running"  # or killed: a killed run cannot update its record
     COMPLETED = "completed"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
@@ -40,10 +40,10 @@ class RunState(StrEnum):
 
 
 class Run(Record):
-    """One run; times are UTC, `settings` are resolved (seed drawn, paths absolute).
+    """One run. Times are UTC. `settings` are resolved: the seed is drawn and paths are absolute.
 
-    strategies: as the run was planned, so that neither an edited file nor a new default changes them.
-    prompts: what prompt files of the user's own held then, by path.
+    strategies: as planned. A later edit of a file or a new default does not change them.
+    prompts: contents of the user's own prompt files when the run was planned, by path.
     """
 
     run_id: str
@@ -55,8 +55,8 @@ class Run(Record):
     started: datetime
     ended: datetime | None = None
     state: RunState = RunState.RUNNING
-    takeovers: int = Field(default=0, description="How often in a row a scheduled run went on with it")
-    pruned: bool = Field(default=False, description="Its shards were dropped, so nothing can go on with it")
+    takeovers: int = Field(default=0, description="How often in a row a scheduled run has resumed it")
+    pruned: bool = Field(default=False, description="Its shards were deleted, so it cannot be resumed")
 
     @property
     def output_dir(self) -> Path:
@@ -67,10 +67,10 @@ class Run(Record):
         return run_folder(self.output_dir, self.run_id)
 
     def planned(self) -> list[tuple[Strategy, str]]:
-        """The strategies, each with the text by which its batches are recognised.
+        """The strategies, each with the JSON text that is part of its batches' cache keys.
 
-        A run older than this record has those that its settings name now. Raises `UsageError` where another
-        version wrote what this one can't read.
+        Runs of older versions did not record strategies; they use those that their settings name now.
+        Raises `UsageError` if another version wrote strategies that this one cannot read.
         """
         if not self.strategies:
             named = effective_strategies(self.settings)
@@ -82,7 +82,7 @@ class Run(Record):
 
 
 def hidden_folder(output_dir: Path | str) -> Path:
-    """Where all that is not a program lies: a consumer globs `*.py` in output_dir itself."""
+    """The folder for everything except programs, so that consumers can glob `*.py` in output_dir."""
     return Path(output_dir) / ".synth"
 
 
@@ -91,9 +91,10 @@ def run_folder(output_dir: Path | str, run_id: str) -> Path:
 
 
 def plan_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None = None) -> Run:
-    """A new run of which nothing is written; `UsageError` where output_dir is a file or cannot be written.
+    """Plan a new run. Its record is not written yet.
 
-    Run ids sort by time: `20261125-091157-3fa9c1`, UTC.
+    Run ids sort by time (UTC), for example `20261125-091157-3fa9c1`.
+    Raises `UsageError` if output_dir is a file or cannot be written to.
     """
     settings = settings.resolved()
     check_writable(Path(settings.output_dir))
@@ -112,8 +113,8 @@ def plan_run(settings: Settings, *, flow_run_id: str = "", now: datetime | None 
 
 
 def continue_run(run: Run, *, flow_run_id: str = "", takeovers: int = 0) -> Run:
-    """The same run, running again by what is installed now; the caller holds its lock."""
-    for name in ("ledger", "settled"):  # where the run alone writes
+    """Mark the run as running again, with the versions installed now. The caller must hold its lock."""
+    for name in ("ledger", "settled"):  # only the run itself writes to these folders
         remove_leftovers(run.folder / name)
     changes = {
         "state": RunState.RUNNING,
@@ -126,28 +127,29 @@ def continue_run(run: Run, *, flow_run_id: str = "", takeovers: int = 0) -> Run:
 
 
 def refuse_pruned(run: Run) -> None:
-    """`UsageError` for a completed run whose shards are gone: a resume would do all of it anew."""
+    """Raise `UsageError` for a completed run whose shards were deleted: a resume would repeat its work."""
     if run.pruned:
-        what = f"run {run.run_id} is complete and its shards were dropped: there is nothing to go on with"
+        what = f"run {run.run_id} is complete and its shards were deleted: there is nothing to resume"
         raise UsageError(f"{what}; `synth report` shows it")
 
 
 def finish_run(run: Run, state: RunState) -> Run:
-    """Write the run's last word; one that had completed before ended then."""
+    """Record how the run ended. A run that had completed before keeps its earlier end."""
     return save_run(run.model_copy(update={"state": state, "ended": run.ended or datetime.now(UTC)}))
 
 
 def load_run(output_dir: Path | str, run_id: str) -> Run:
-    """The record of one run; `UsageError` names the runs that are there if this one is not.
+    """The record of one run. Its output_dir is set to the given folder, which may have been moved.
 
-    A folder may have been moved since: the run's output_dir is where it was found.
+    Raises `UsageError` for an unknown run id (the message names existing runs), or if another version wrote
+    a record that this one cannot read.
     """
     path = run_folder(output_dir, run_id) / "run.json"
     try:
         run = Run.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         known = ", ".join(run_ids(output_dir)[-3:]) or "none"
-        raise UsageError(f"no run {run_id!r} in {output_dir}; the newest there: {known}") from None
+        raise UsageError(f"no run {run_id!r} in {output_dir}; the newest runs: {known}") from None
     except ValidationError as error:
         raise _of_another_version(path, error) from None
     found = str(Path(output_dir).absolute())
@@ -160,17 +162,19 @@ def run_ids(output_dir: Path | str) -> list[str]:
 
 
 def latest_run(output_dir: Path | str) -> Run:
-    """The newest run of a folder; `UsageError` where it has none."""
+    """The newest run of a folder. Raises `UsageError` if it has none."""
     ids = run_ids(output_dir)
     if not ids:
-        raise UsageError(f"{output_dir} holds no run; `synth generate --output-dir {output_dir}` makes one")
+        raise UsageError(
+            f"{output_dir} contains no run; `synth generate --output-dir {output_dir}` starts one"
+        )
     return load_run(output_dir, ids[-1])
 
 
 def latest_unfinished_run(output_dir: Path | str) -> Run | None:
-    """The newest run that did not complete, killed ones included; None where all did.
+    """The newest run that did not complete (it may have been killed), or None.
 
-    One that can't be read (another version wrote it) is passed over: it is still there to be asked for by id.
+    Runs that another version wrote and this one cannot read are skipped. Name them by id to get the error.
     """
     for run_id in reversed(run_ids(output_dir)):
         with contextlib.suppress(UsageError):
@@ -181,31 +185,31 @@ def latest_unfinished_run(output_dir: Path | str) -> Run | None:
 
 
 def save_run(run: Run) -> Run:
-    """Write the record; `EnvironmentFault` where the disk does not take it."""
+    """Write the record. Raises `EnvironmentFault` if it cannot be written."""
     write_atomic(run.folder / "run.json", run.model_dump_json(indent=2).encode())
     return run
 
 
 def check_writable(output_dir: Path) -> None:
-    """Make the folder; `UsageError` where it is a file or can't be written."""
+    """Create the folder. Raises `UsageError` if it is a file or cannot be written to."""
     try:
         hidden_folder(output_dir).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"output_dir {output_dir} is not a folder; name another with --output-dir") from None
     except OSError as error:
-        raise UsageError(f"output_dir {output_dir} cannot be made: {error.strerror}") from None
+        raise UsageError(f"output_dir {output_dir} cannot be created: {error.strerror}") from None
     if not os.access(output_dir, os.W_OK | os.X_OK):
         raise UsageError(f"output_dir {output_dir} cannot be written to; name another with --output-dir")
 
 
 def room(folder: Path) -> tuple[Path, float]:
-    """The folder or the nearest parent that exists, and how many MiB are free there."""
+    """The folder or its nearest existing parent, and the free space there in MiB."""
     existing = next(each for each in (folder, *folder.parents) if each.exists())
     return existing, shutil.disk_usage(existing).free / 2**20
 
 
 def _to_record(strategy: Strategy) -> dict[str, Any]:
-    """Every value, for a resume from whatever folder."""
+    """All values of a strategy. Paths are absolute, so that a resume may start in any folder."""
     return strategy.model_copy(update={"prompt": whole_name(strategy.prompt)}).model_dump(mode="json")
 
 
@@ -214,7 +218,7 @@ def _of_another_version(path: Path, error: ValidationError) -> UsageError:
 
 
 def _versions() -> dict[str, str]:
-    """Versions of what a program's fate depends on, read without importing any of it."""
+    """Versions of Python and of packages that influence results, read without importing them."""
     versions = {"synth": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:

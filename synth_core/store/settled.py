@@ -1,4 +1,4 @@
-"""Which shards are final for a run: those of each batch that has left, named by the work they hold."""
+"""Notes which shards are final for a run: those of every batch that has passed all stages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ def note_settled(
     round: int,  # noqa: A002  the word that Manifest and DESIGN use
     batch: int,
 ) -> None:
-    """Note a batch's keys, work -> name of its shard; `EnvironmentFault` where the disk does not take it."""
+    """Write the shard names of one batch.
+
+    keys: work (a stage and the digest of its input) -> name of the shard.
+    Raises `EnvironmentFault` if the file cannot be written.
+    """
     path = run_folder(output_dir, run_id) / "settled" / f"r{round:03d}-b{batch:06d}.json"
     write_atomic(path, json.dumps(keys).encode())
 
 
 def read_settled(output_dir: Path | str, run_id: str) -> dict[str, str]:
-    """What the run has settled so far, all batches together."""
-    files = run_folder(output_dir, run_id).glob("settled/r*.json")  # not what a kill left under another name
+    """The notes of all batches of a run, merged: work -> name of the shard."""
+    files = run_folder(output_dir, run_id).glob("settled/r*.json")  # `r`: skips temporary files
     return {work: key for file in files for work, key in json.loads(file.read_bytes()).items()}

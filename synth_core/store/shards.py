@@ -1,4 +1,4 @@
-"""Shards: the Parquet file that one task run hands to the next."""
+"""Shards: Parquet files that pass candidates from one task run to the next."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def write_shard(
     round: int = 0,  # noqa: A002  the word that Manifest and DESIGN use
     batch: int = 0,
 ) -> Manifest:
-    """Write the candidates as one Parquet file, atomically, and return what describes it.
+    """Write the candidates to one Parquet file, atomically. Returns its manifest.
 
-    Raises `EnvironmentFault` where the disk does not take it.
+    Raises `EnvironmentFault` if the file cannot be written.
     """
     write_table(Path(path), frame(candidates))
     return describe_shard(path, candidates, stage=stage, strategy=strategy, round=round, batch=batch)
@@ -41,9 +41,9 @@ def describe_shard(
     round: int = 0,  # noqa: A002  the word that Manifest and DESIGN use
     batch: int = 0,
 ) -> Manifest:
-    """The manifest of a shard that lies at `path` already.
+    """The manifest of an existing shard.
 
-    Its digest leaves telemetry out: equal work done twice keeps later stages' caches valid.
+    Its digest ignores telemetry. So if the same work is done twice, later stages find their cached results.
     """
     dropped = [c.failure.category for c in candidates if c.failure and c.failure.stage is stage]
     return Manifest(
@@ -61,7 +61,7 @@ def describe_shard(
 
 
 def read_shard(path: Path | str) -> list[Candidate]:
-    """The candidates of a shard, in the order they were written; `EnvironmentFault` if it can't be read."""
+    """The candidates of a shard, in their written order. Raises `EnvironmentFault` if it cannot be read."""
     try:
         return candidates_of(pl.read_parquet(Path(path), columns=["record"]))
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -69,7 +69,11 @@ def read_shard(path: Path | str) -> list[Candidate]:
 
 
 def write_table(path: Path, table: pl.DataFrame) -> None:
-    """Through memory (a batch is a few MB): a full disk is then our own write's clear error."""
+    """Write a table atomically.
+
+    The bytes are built in memory first (a batch has a few MB). Then a full disk fails in our own write, which
+    has a clear error. Raises `EnvironmentFault`.
+    """
     buffer = io.BytesIO()
     table.write_parquet(buffer, compression="zstd")
     write_atomic(path, buffer.getvalue())

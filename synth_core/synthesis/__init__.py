@@ -1,14 +1,14 @@
-"""The constructive synthesizer: programs that are valid because every line ran while it was written.
+"""The constructive synthesizer. Its programs are valid, because it runs each line when it writes it.
 
-It imports torch, so it lives in a child process (`python -m synth_core.synthesis`); its client is
-`synth_core.providers.constructive`. Nothing else of synth_core imports it.
+It imports torch, so it runs in a child process (`python -m synth_core.synthesis`). Its client is
+`synth_core.providers.constructive`. No other part of synth_core imports it.
 
-    arrange   which operator comes after which
+    arrange   the order of the operators
     writers   how each operator is written: one table
-    draft     the program so far, run line by line; undo
-    sharing   weights used twice
-    glue      lines that carry a value to another kind, or join two
-    soundness, proof   what is worth keeping
-    render, plan       the file's text, and the same in words
-    build     all of it together
+    draft     the program so far, run line by line, with undo
+    sharing   weights that are used twice
+    glue      lines that convert a value to another kind, or join two values
+    soundness, proof   checks on values, and on the finished program
+    render, plan       the text of the file, and its description in words
+    build     puts all of this together
 """

@@ -1,8 +1,8 @@
-"""Which operators come after which: tracks of one kind of value each, and the order within a track.
+"""Orders the operators: into tracks with one kind of value each, and within each track.
 
-The order of the operators asked for is free, so they are laid out as a person would: volumes before images
-before sequences before vectors, padding before a convolution, then norm, activation, pooling. That leaves
-little to adapt between one line and the next.
+The requested operators may come in any order, so they get the usual order: volumes before images before
+sequences before vectors; padding before a convolution, then norm, activation, pooling. This order needs
+little glue code between two lines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PLACE = {"lookup": -1.0, "padding": 0.0, "normalisation": 2.0, "activation": 3.0
 
 @dataclass(frozen=True)
 class Track:
-    """Operators that work on one kind of value. leaves: the kind that the last one is to leave behind."""
+    """Operators that work on one kind of value. leaves: the kind that the last one should produce."""
 
     kind: Kind
     operators: tuple[Operator, ...]
@@ -32,6 +32,7 @@ class Track:
 
 
 def arrange(operators: Sequence[Operator], rng: random.Random) -> list[Track]:
+    """Divide the operators into tracks, in the order in which the program will run them."""
     kinds = _fewest_kinds(operators, rng)
     members: dict[Kind, list[Operator]] = {kind: [] for kind in kinds}
     for operator in operators:
@@ -50,7 +51,7 @@ def arrange(operators: Sequence[Operator], rng: random.Random) -> list[Track]:
 
 
 def _fewest_kinds(operators: Sequence[Operator], rng: random.Random) -> list[Kind]:
-    """A smallest set of kinds such that each operator takes one of them, in the order of ORDER."""
+    """Draw a smallest set of kinds such that each operator takes one of them. The result follows ORDER."""
     for count in range(1, len(ORDER) + 1):
         fits = [
             chosen
@@ -58,14 +59,14 @@ def _fewest_kinds(operators: Sequence[Operator], rng: random.Random) -> list[Kin
             if all(any(kind in operator.kinds for kind in chosen) for operator in operators)
         ]
         if fits:
-            # Beside images a dense layer works on vectors rather than on sequences.
+            # In a program with images, a dense layer usually works on vectors, not on sequences.
             weights = [3.0 if Kind.VECTOR in chosen and count > 1 else 1.0 for chosen in fits]
             return list(rng.choices(fits, weights)[0])
     raise AssertionError("every operator takes some kind")
 
 
 def _order(operators: list[Operator], rng: random.Random) -> list[Operator]:
-    """Cells of one anchor each, its satellites around it."""
+    """Order the operators of a track: cells with one anchor each, and the other operators around anchors."""
     anchors = [operator for operator in operators if operator.section in ANCHORS]
     rng.shuffle(anchors)
     cells: list[list[tuple[float, Operator]]] = [[(1.0, anchor)] for anchor in anchors] or [[]]
@@ -73,7 +74,7 @@ def _order(operators: list[Operator], rng: random.Random) -> list[Operator]:
         if operator.section in ANCHORS:
             continue
         place = PLACE[operator.section]
-        # Before the mean of a whole image, where the last cell often ends, a pooling would do nothing.
+        # The last cell often ends with the mean of a whole image. A pooling before that would have no effect.
         homes = cells[:-1] or cells if operator.section == "pooling" else cells
         cell = cells[0] if operator.section == "lookup" else rng.choice(homes)
         if operator.name in CHANGERS:

@@ -1,4 +1,4 @@
-"""From operators and a seed to a program: arrange, write step by step, join what is left, prove, render."""
+"""Builds a program from operators and a seed: arrange, write step by step, join, prove, render."""
 
 from __future__ import annotations
 
@@ -22,19 +22,23 @@ from synth_core.synthesis.writers import WRITERS
 
 TRIES_A_STEP = 5
 TRIES_A_PROGRAM = 24
-HALF, HALF_UP_TO = 0.34, 7  # chance of half precision, among programs of so few operators: some 8% of all
-HALF_STARTS = 2  # in half precision; a third of such programs is then written in single after all
+HALF, HALF_UP_TO = 0.34, 7  # probability of half precision, for up to 7 operators: about 8% of all programs
+HALF_STARTS = 2  # starts in half precision; then single precision, which happens for a third of them
 HALF_TYPES = ("torch.bfloat16", "torch.bfloat16", "torch.float16")
 RECURRENT = frozenset({"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"})
 SOURCES = frozenset({"Embedding", "EmbeddingBag", "PositionalEmbedding"})
-JOINING = 0.12  # chance, after a step, to join with an earlier value
-SIDE_BY_SIDE = 0.12  # chance that two steps read the same value and are joined
-AT_LAST = 0.4  # chance to join with an earlier value at the end, where nothing was joined so far
+JOINING = 0.12  # probability, after a step, to join its value with an earlier one
+SIDE_BY_SIDE = 0.12  # probability that two steps read the same value and their results are joined
+AT_LAST = 0.4  # probability, at the end of a chain, to join with an earlier value
 
 
 @dataclass(frozen=True)
 class Written:
-    """A program's text, the same plan in words, and how its lines came about."""
+    """A finished program.
+
+    plan: its steps in words. lines: statements of forward. glue: statements that only adapt a shape.
+    chain: no statement joins two values.
+    """
 
     source: str
     plan: str
@@ -44,16 +48,16 @@ class Written:
 
 
 def build(operators: Sequence[str], seed: int) -> Written:
-    """Write a program that realises all of `operators`; the same arguments give the same bytes.
+    """Write a program that realises all of `operators`. The same arguments give the same bytes.
 
-    Raises `CannotWrite` where no way was found in `TRIES_A_PROGRAM` starts.
+    Raises `CannotWrite` if `TRIES_A_PROGRAM` attempts have failed, and `UsageError` for an unknown operator.
     """
     rows = [find(name) for name in operators]
     dtype, reason = _dtype(rows, seed), ""
     for start in range(TRIES_A_PROGRAM):
         key = sha256(f"{seed}:{start}:{','.join(row.name for row in rows)}")
         rng = random.Random(key)
-        torch.default_generator.manual_seed(int(key[:15], 16))  # torch.manual_seed walks the stack for CUDA
+        torch.default_generator.manual_seed(int(key[:15], 16))  # torch.manual_seed is slower
         try:
             return _attempt(rows, rng, 5 + start // 4, dtype if start < HALF_STARTS else "")
         except CannotWrite as error:
@@ -62,11 +66,15 @@ def build(operators: Sequence[str], seed: int) -> Written:
 
 
 def _dtype(rows: list[Operator], seed: int) -> str:
-    """Drawn once a program: starts in half precision fail more often, so drawn anew they would be few."""
+    """Draw the dtype, once per program: "" for single precision, else a half precision.
+
+    If each start drew its own dtype, few programs would have half precision, because its starts fail more
+    often.
+    """
     rng = random.Random(sha256(f"dtype:{seed}:{','.join(row.name for row in rows)}"))
     smooth = proof.STEPS.isdisjoint(row.name for row in rows)
-    # On a CPU a transposed convolution in half precision takes milliseconds, and every proof runs it again.
-    # A recurrence adds up the roundings of all its steps.
+    # On a CPU, a transposed convolution in half precision takes milliseconds, and the proof runs it often.
+    # A recurrence accumulates the rounding errors of all steps.
     fit = RECURRENT.isdisjoint(row.name for row in rows) and not any(
         row.name.startswith("ConvTranspose") for row in rows
     )
@@ -95,7 +103,7 @@ def _attempt(rows: list[Operator], rng: random.Random, most_inputs: int, dtype: 
 
 
 def _enter(d: Draft, x: Value | None, track: Track) -> Value | None:
-    """The value that a track starts from: the last one made fit, or a new input."""
+    """The value that a track starts with: the last value, converted, or a new input."""
     if x is not None:
         mark = d.mark()
         try:
@@ -109,7 +117,7 @@ def _enter(d: Draft, x: Value | None, track: Track) -> Value | None:
 
 
 def _walk(d: Draft, x: Value | None, track: Track) -> Value | None:
-    """Write a track's operators; one that does not fit now waits for the next values."""
+    """Write a track's operators. An operator that does not fit now is tried again after the others."""
     waiting = list(track.operators)
     patience = 2 * len(waiting)
     while waiting:
@@ -137,7 +145,7 @@ def _walk(d: Draft, x: Value | None, track: Track) -> Value | None:
 
 
 def _step(d: Draft, x: Value | None, row: Operator) -> Value:
-    """Write one operator on x, in a few spellings at most, undoing what fails."""
+    """Write one operator on x. Tries up to `TRIES_A_STEP` times, and undoes each failed try."""
     if x is None and row.name not in SOURCES:
         x = d.input(row.kinds[0])
     if x is not None and x.kind not in row.kinds and row.name not in SOURCES:
@@ -162,7 +170,7 @@ def _step(d: Draft, x: Value | None, row: Operator) -> Value:
         except CannotWrite as error:
             d.undo(mark)
             if str(error) == str(reason):
-                break  # chance has no say in it
+                break  # the reason does not depend on random choices
             reason = error
         finally:
             d.operator, d.idle = "", False
@@ -171,7 +179,10 @@ def _step(d: Draft, x: Value | None, row: Operator) -> Value:
 
 
 def _elsewhere(d: Draft, x: Value | None, row: Operator) -> Value:
-    """Another value that is there, x made fit, or a new input; what is left unread is joined at the end."""
+    """Write an operator that does not fit x: on an earlier value, on x converted, or on a new input.
+
+    Values that nothing reads then are joined at the end.
+    """
     there = [v for v in reversed(d.offered) if v.kind in row.kinds][:4]
     for value in there:
         try:
@@ -200,7 +211,7 @@ def _elsewhere(d: Draft, x: Value | None, row: Operator) -> Value:
 
 
 def _side_by_side(d: Draft, x: Value, first: Operator, second: Operator) -> Value | None:
-    """Both operators on x, joined; None where their values do not fit each other."""
+    """Write both operators on x and join their values. None if the values do not fit each other."""
     mark = d.mark()
     try:
         a, b = _step(d, x, first), _step(d, x, second)
@@ -213,7 +224,7 @@ def _side_by_side(d: Draft, x: Value, first: Operator, second: Operator) -> Valu
 
 
 def _join_earlier(d: Draft, x: Value) -> Value:
-    """x joined with an earlier value of its shape, two lines back at least; x itself where there is none."""
+    """Join x with a value of the same shape, at least two values earlier. Returns x if there is none."""
     earlier = [v for v in d.offered[:-2] if v.shape == x.shape and v.kind is x.kind and v is not x]
     if not earlier:
         return x
@@ -233,7 +244,7 @@ def _finish(d: Draft, x: Value) -> list[Value]:
         mark = d.mark()
         try:
             if len(d.heads) < 2 and d.rng.random() < 0.3:
-                raise CannotWrite("returned as it is")
+                raise CannotWrite("returned without a join")
             x = _sound(d, glue.join(d, x, other))
         except CannotWrite:
             d.undo(mark)
@@ -243,7 +254,7 @@ def _finish(d: Draft, x: Value) -> list[Value]:
     x = sharing.tie(d, x)
     made = any(x in line.outs for line in d.lines)
     if not made and not d.heads:
-        raise CannotWrite("an input would be returned as it came")
+        raise CannotWrite("an input would be returned unchanged")
     return [x, *d.heads] if made else d.heads
 
 

@@ -1,8 +1,8 @@
-"""A program while it is being written: every line runs on real tensors as it is added.
+"""A program that is being written: every line runs on real tensors when it is added.
 
-Writers add text; the draft runs that very text in eval mode under no_grad, so shapes and values are known
-and never computed by hand. A line that raises, or whose value is degenerate, is undone with everything that
-came with it. Values and attributes carry placeholder names (`v3_`, `m2_`) until `render` names them.
+Writers add text. The draft runs exactly this text, in eval mode under no_grad. So shapes and values are known
+and need not be computed by hand. If a line raises, or its value is degenerate, the line and everything added
+with it are undone. Values and attributes have placeholder names (`v3_`, `m2_`) until `render` names them.
 """
 
 from __future__ import annotations
@@ -24,35 +24,37 @@ from synth_core.synthesis.parts import Attribute, Input, Line, Mark, Value
 from synth_core.synthesis.sizes import Sizes
 from synth_core.synthesis.targets import pick
 
-MOST_ELEMENTS = 1 << 15  # of one value: keeps a program at a few milliseconds on one core
+MOST_ELEMENTS = 1 << 15  # elements of one value; so a program takes a few milliseconds on one core
 PLACEHOLDER = re.compile(r"\b(?:v|m)\d+_\b")
 
 
 class CannotWrite(Exception):
-    """The operator does not fit here; another place, number or spelling may do."""
+    """The operator does not fit here. It may fit in another place, or with another number or spelling."""
 
 
 @dataclass
 class Draft:
-    """The program so far. `rng` makes every choice; `sizes` holds the named numbers."""
+    """The program so far. `rng` makes every random choice. `sizes` holds the named numbers."""
 
     rng: random.Random
     sizes: Sizes
     most_inputs: int = 5
-    dtype: str = ""  # of inputs and parameters, `torch.bfloat16`; empty for torch's own
-    steps: list[str] = field(default_factory=list)  # the operators written, in order
-    private: set[str] = field(default_factory=set)  # values between the lines of one operator
+    dtype: str = ""  # of inputs and parameters, as in `torch.bfloat16`; empty for torch's default
+    steps: list[str] = field(default_factory=list)  # the operators written so far, in order
+    private: set[str] = field(default_factory=set)  # names of intermediate values within one operator
     inputs: list[Input] = field(default_factory=list)
     attributes: list[Attribute] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
-    heads: list[Value] = field(default_factory=list)  # results that are returned beside the last value
+    heads: list[Value] = field(
+        default_factory=list
+    )  # results that are returned in addition to the last value
     role: str = "operator"
     operator: str = ""
     idle: bool = False
     again: str = ""
-    sharing: str = ""  # weights are to be used again: for a `pair` of inputs, or `twice`; empty once they are
-    bridge_to: Kind | None = None  # what the next operator takes, where it differs from the present kind
+    sharing: str = ""  # how to share weights: by a `pair` of inputs or `twice`; empty: not, or already done
+    bridge_to: Kind | None = None  # the kind that the next track needs; set for the last operator of a track
     counter: int = 0
 
     def __post_init__(self) -> None:
@@ -63,7 +65,7 @@ class Draft:
     # --- adding text -----------------------------------------------------------------------------
 
     def attribute(self, hint: str, text: str) -> str:
-        """Add `self.<hint> = text`; returns how forward refers to it."""
+        """Add `self.<hint> = text`. Returns the text by which forward refers to it."""
         name = self._fresh("m")
         made = self._run(text)
         if isinstance(made, nn.Module):
@@ -80,7 +82,7 @@ class Draft:
         return self.attribute(hint, f"nn.Parameter({text})")
 
     def number(self, name: str, value: float) -> str:
-        """A number that forward needs: a literal, or an argument of __init__ kept on self."""
+        """A number that forward needs: a literal, or an argument of __init__ that is stored on self."""
         if self.rng.random() < 0.5:
             return repr(value)
         return self.attribute(name, self.sizes.constant(name, value, self.env))
@@ -92,7 +94,7 @@ class Draft:
     def emit_many(
         self, text: str, kinds: Sequence[Kind], hints: Sequence[str], targets: str = "", role: str = ""
     ) -> tuple[Value, ...]:
-        """Add a line that binds several values; `targets` is its left side, `{}` for each of them."""
+        """Add a line that binds several values. `targets` is its left side, with `{}` for each value."""
         results = self._run(text)
         if len(kinds) == 1 and not targets:
             results = (results,)
@@ -108,7 +110,7 @@ class Draft:
         return outs
 
     def block(self, text: str, kind: Kind, hint: str) -> Value:
-        """Add several statements; `{out}` in them is the new value."""
+        """Add several statements. `{out}` in them is the new value."""
         name = self._fresh("v")
         body = text.replace("{out}", name)
         try:
@@ -120,13 +122,14 @@ class Draft:
         return value
 
     def input(self, kind: Kind, hint: str = "x", like: Value | None = None, width: int = 0) -> Value:
-        """A new floating input: of the program's own sizes, or shaped like a value."""
+        """Add a floating-point input: with the program's own sizes, or with the shape of the value `like`."""
         shape = self.sizes.texts_like(like, self.env) if like else self.sizes.shape(kind, self.env, width)
         maker = self.rng.choices(("randn", "rand"), (9, 1))[0]
         dtype = f", dtype={self.dtype}" if self.dtype else ""
         return self.input_from(f"torch.{maker}({', '.join(shape)}{dtype})", shape, kind, hint)
 
     def input_from(self, factory: str, axes: Sequence[str], kind: Kind, hint: str) -> Value:
+        """Add an input that the expression `factory` makes. axes: the texts of its sizes."""
         if len(self.inputs) >= self.most_inputs:
             raise CannotWrite(f"{self.most_inputs} inputs are enough")
         value = self._value(self._fresh("v"), self._run(factory), kind, hint)
@@ -134,7 +137,7 @@ class Draft:
         return value
 
     def drop_unread_attributes(self) -> None:
-        """A writer that chose between spellings may have made an attribute for the one it left."""
+        """Remove attributes that no line uses. A writer may make one for a spelling that it then drops."""
         text = "\n".join(line.text for line in self.lines)
         self.attributes = [a for a in self.attributes if re.search(rf"\b{a.name}\b", text)]
 
@@ -142,24 +145,24 @@ class Draft:
 
     @property
     def offered(self) -> list[Value]:
-        """The floating values that a later step may take."""
+        """The floating-point values that a later step may use."""
         return [v for v in self.values if v.name not in self.private and v.tensor.is_floating_point()]
 
     def dangling(self) -> list[Value]:
-        """Values that nothing reads yet, in the order they were made; heads are spoken for."""
+        """Values that nothing reads and that are not heads, in the order in which they were made."""
         read = {name for line in self.lines for name in line.reads}
-        spoken_for = {value.name for value in self.heads}
-        return [v for v in self.values if v.name not in read and v.name not in spoken_for]
+        returned = {value.name for value in self.heads}
+        return [v for v in self.values if v.name not in read and v.name not in returned]
 
     @property
     def chain(self) -> bool:
-        """One input, one result, and no line reads two different values."""
+        """Whether there is one input and one result, and no line reads two different values."""
         return (
             len(self.inputs) == 1 and not self.heads and all(len(set(line.reads)) < 2 for line in self.lines)
         )
 
     def ancestors(self, value: Value) -> set[str]:
-        """Names of the values it was computed from."""
+        """The names of all values from which it was computed."""
         found: set[str] = set()
         waiting = [value.name]
         reads = {out.name: line.reads for line in self.lines for out in line.outs}
@@ -176,7 +179,7 @@ class Draft:
     # --- undoing ---------------------------------------------------------------------------------
 
     def mark(self) -> Mark:
-        """How far the program has come, for `undo`."""
+        """The current length of the program, for `undo`."""
         return Mark(
             inputs=len(self.inputs),
             attributes=len(self.attributes),
@@ -189,7 +192,7 @@ class Draft:
         )
 
     def undo(self, mark: Mark) -> None:
-        """Back to the mark; names that were used since are not used again."""
+        """Remove everything added since the mark. Placeholder names are not used a second time."""
         del self.inputs[mark.inputs :]
         del self.attributes[mark.attributes :]
         del self.lines[mark.lines :]
@@ -207,14 +210,14 @@ class Draft:
     def _run(self, text: str) -> Any:
         try:
             return eval(text, self.env)
-        except Exception as error:  # what torch refuses is simply not written
+        except Exception as error:  # torch rejects the line, so it is not written
             raise CannotWrite(f"{text}: {error}") from None
 
     def _value(self, name: str, tensor: Any, kind: Kind, hint: str) -> Value:
         if not isinstance(tensor, torch.Tensor):
-            raise CannotWrite(f"{hint} is no tensor")
+            raise CannotWrite(f"{hint} is not a tensor")
         if tensor.numel() > MOST_ELEMENTS:
-            raise CannotWrite(f"{hint} would hold {tensor.numel()} elements")
+            raise CannotWrite(f"{hint} would have {tensor.numel()} elements")
         self.env[name] = tensor
         value = Value(name, tensor, kind, hint)
         self.values.append(value)

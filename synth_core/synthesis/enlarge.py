@@ -1,8 +1,8 @@
-"""Other sizes for a finished program: GPU-size constants, and further shape sets near them.
+"""Finds other sizes for a finished program: constants for a GPU, and more shape sets near them.
 
 A program's sizes are constants at module level, so other sizes are other numbers there. Each is tried under
-FakeTensor on the meta device (shapes and dtypes, no arithmetic, no memory); what the program does not take
-stays as it was.
+FakeTensor on the meta device: this checks shapes and dtypes without arithmetic or memory. A constant that
+cannot be enlarged keeps its value.
 """
 
 from __future__ import annotations
@@ -34,16 +34,17 @@ BENCH = {
     "bag_size": 64,
     "num_classes": 1000,
 }
-BENCH_WIDTH = 8  # every other whole number is a width: so many times what it was
-MOST_CALLS = 2000  # a recurrence is unrolled, here as by the compiler: not over thousands of steps
-MOST_BYTES = 8 << 30  # touched by all operators together; beyond, the batch is halved
+BENCH_WIDTH = 8  # every other integer is a width; it is multiplied by this
+MOST_CALLS = 2000  # a recurrence is unrolled, here and by the compiler; this limits its steps
+MOST_BYTES = 8 << 30  # read and written by all operators together; above this, the batch is halved
 EXTENTS = ("batch_size", "height", "width", "depth", "length", "seq_len", "bag_size")
 
 
 def enlarge(source: str, sets: int, seed: int) -> GpuSizes:
-    """GPU sizes for a program that was written here, and up to `sets` further shape sets near them.
+    """Find GPU sizes for a program that `build` wrote, and up to `sets` more shape sets near them.
 
-    Raises `ValueError` where the program does not even take the sizes it came with.
+    It executes the source without a sandbox.
+    Raises `ValueError` if the program does not run under FakeTensor with its own sizes.
     """
     constants = constants_of(source)
     cost = _measure(source, constants)
@@ -61,15 +62,17 @@ def enlarge(source: str, sets: int, seed: int) -> GpuSizes:
 
 @dataclass(frozen=True)
 class _Cost:
+    """moved: bytes of inputs, parameters and outputs. touched: bytes read and written by all operators."""
+
     flops: int
     moved: int
     touched: int
 
 
 def _enlarge(source: str, constants: dict[str, int], cost: _Cost) -> tuple[dict[str, int], _Cost]:
-    """Every constant at its target if the program takes them all, else one after the other.
+    """Set every constant to its target. If the program does not run then, enlarge one constant at a time.
 
-    One that it does not take alone is tried with those that are perhaps tied to it.
+    If a constant cannot change alone, it is tried together with constants that may depend on it.
     """
     targets = {name: BENCH.get(name, BENCH_WIDTH * value) for name, value in constants.items()}
     whole = _measure(source, targets)
@@ -79,7 +82,7 @@ def _enlarge(source: str, constants: dict[str, int], cost: _Cost) -> tuple[dict[
         small = dict(constants)
         for name, value in targets.items():
             if constants[name] != small[name]:
-                continue  # came along with an earlier one
+                continue  # changed together with an earlier one
             for moved in _together(name, value, small):
                 found = _measure(source, {**constants, **moved})
                 if found is not None:
@@ -92,7 +95,10 @@ def _enlarge(source: str, constants: dict[str, int], cost: _Cost) -> tuple[dict[
 
 
 def _together(name: str, value: int, small: Mapping[str, int]) -> list[dict[str, int]]:
-    """What to try for a constant: it alone, with its equals, with its multiples too; each in proportion."""
+    """Changes to try for a constant: it alone; with all equal constants; with multiples and divisors too.
+
+    Constants that change together keep their ratio.
+    """
     size = small[name]
     equal = {other: value for other, its in small.items() if its == size}
     multiples = {
@@ -108,7 +114,7 @@ def _together(name: str, value: int, small: Mapping[str, int]) -> list[dict[str,
 
 
 def _vary(source: str, constants: dict[str, int], sets: int, rng: random.Random) -> list[dict[str, int]]:
-    """Up to `sets` different values of the extents that the program takes."""
+    """Up to `sets` different values of the extents with which the program runs."""
     found: list[dict[str, int]] = []
     names = [name for name in EXTENTS if name in constants]
     for _ in range(4 * sets):
@@ -123,21 +129,21 @@ def _vary(source: str, constants: dict[str, int], sets: int, rng: random.Random)
 
 
 def _measure(source: str, constants: Mapping[str, int]) -> _Cost | None:
-    """The cost at these sizes, or None where the program does not take them."""
-    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # a refusal is no news
+    """The cost at these sizes, or None if the program does not run with them."""
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # failures are expected
     torch.backends.mha.set_fastpath_enabled(False)  # it has no meta kernel
     env: dict[str, Any] = {}
     counter = FlopCounterMode(display=False)
     traffic = _Traffic()
     try:
-        with torch.device("meta"):  # a FakeTensor cannot be deep-copied, as TransformerEncoder does
+        with torch.device("meta"):  # TransformerEncoder deep-copies its layers; FakeTensors cannot be copied
             exec(with_constants(source, constants), env)
             program = next(v for v in env.values() if isinstance(v, type) and issubclass(v, nn.Module))
             args, kwargs = env["get_init_inputs"]()
             module, inputs = program(*args, **kwargs).eval(), env["get_inputs"]()
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), counter, traffic:
             outputs = module(*inputs)
-    except Exception:  # whatever it raises, these sizes are not for it
+    except Exception:  # any exception means that the sizes do not fit
         return None
     ends = [*inputs, *module.parameters(), *tree_leaves(outputs)]
     return _Cost(
@@ -148,9 +154,9 @@ def _measure(source: str, constants: Mapping[str, int]) -> _Cost | None:
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the elements that operators without a flop formula write, and the bytes that all touch.
+    """Counts the elements written by operators without a flop formula, and the bytes that all operators use.
 
-    Raises `ValueError` at one call more than `MOST_CALLS`.
+    Raises `ValueError` after more than `MOST_CALLS` calls.
     """
 
     def __init__(self) -> None:

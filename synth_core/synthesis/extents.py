@@ -1,8 +1,8 @@
-"""What each axis of a value is, by the program's own names: `seq_len`, `d_model + hidden_dim`, `height // 2`.
+"""The size of each axis as text with the program's own names, such as `seq_len` or `height // 2`.
 
-Read back from the lines that made the value, from its inputs on. Two axes of one size are not one extent: a
-score matrix has `seq_len` columns even where some layer is as wide. What no name explains (what is left of an
-image beyond a convolution without padding) stays a figure.
+The text is derived from the lines that made the value, back to the inputs. Equal sizes are not enough: a
+score matrix has `seq_len` columns, even if some layer has the same width. A size that no name explains stays
+a number, for example the side of an image after a convolution without padding.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from synth_core.synthesis.parts import Line, Value
 _CONCAT = re.compile(r"torch\.cat\(\[([^\[\]]*)\], dim=(-?\d+)\)")
 _SIMPLE = re.compile(r"(?:(\d+) \* )?([a-z]\w*)(?: // (\d+))?")
 _NAMED = re.compile(r"(?:\b\d+ \* )?\b[a-z]\w*\b(?: // \d+)?")
-# Sizes of their own, whatever they are given.
+# Operations whose output sizes do not depend on the input's sizes.
 _FIXED = re.compile(r"[Aa]daptive|unflatten|Unflatten|Fold|F\.fold|Fractional|\[:, -1\]")
 LARGEST_RATIO = 16
 
 
 def texts(d: Draft, value: Value) -> list[str]:
-    """The text of each axis; `d.sizes` keeps it, for whatever is made like this value."""
+    """The text of each axis. It is stored in `d.sizes`, for inputs of the same shape."""
     if value.name not in d.sizes.axes:
         d.sizes.axes[value.name] = [_text(d, value, axis) for axis in range(len(value.shape))]
     return list(d.sizes.axes[value.name])
 
 
 def channels(d: Draft, value: Value) -> str:
-    """The text of the axis of channels or features."""
+    """The text of the channel or feature axis."""
     return _text(d, value, value.axis % len(value.shape))
 
 
@@ -37,22 +37,22 @@ def _text(d: Draft, value: Value, axis: int) -> str:
     key = (value.name, axis)
     if key not in d.sizes.extents:
         given = next((item.axes[axis] for item in d.inputs if item.value is value), "")
-        d.sizes.extents[key] = given or _made(d, value, axis) or str(value.shape[axis])
+        d.sizes.extents[key] = given or _derived(d, value, axis) or str(value.shape[axis])
     return d.sizes.extents[key]
 
 
 def part(text: str, count: int) -> str:
-    """Text of one `count`-th of an extent that it divides: `d_model // 4`."""
+    """Text of an extent divided by `count`: `d_model // 4`. `count` must divide it."""
     return _fraction(text, 1, count) or f"{operand(text)} // {count}"
 
 
 def multiple(text: str, count: int) -> str:
-    """Text of so many times an extent: `2 * d_model`."""
+    """Text of `count` times an extent: `2 * d_model`."""
     return _fraction(text, count, 1) or f"{count} * {operand(text)}"
 
 
 def total(extents: list[str]) -> str:
-    """Text of their sum, like terms together: `3 * width` and not `2 * width + width`."""
+    """Text of a sum of extents. Equal terms are combined: `3 * width`, not `2 * width + width`."""
     counts: dict[str, int] = {}
     for extent in extents:
         for term in [extent] if "(" in extent else extent.split(" + "):
@@ -67,17 +67,17 @@ def total(extents: list[str]) -> str:
 
 
 def operand(text: str) -> str:
-    """An extent as it stands in a product: a sum or a quotient needs parentheses."""
+    """An extent as a factor of a product: a sum or a quotient gets parentheses."""
     return f"({text})" if " + " in text or " // " in text else text
 
 
 def power(text: str) -> str:
-    """The inverse root of an extent, which has as many parentheses as it needs."""
+    """Text of an extent to the power -0.5, with parentheses if needed."""
     return f"({text}) ** -0.5" if " " in text else f"{text} ** -0.5"
 
 
 def _fraction(text: str, times: int, over: int) -> str:
-    """`times / over` of a simple extent in its lowest terms; empty for one that is made of several names."""
+    """`times / over` of a simple extent, reduced to lowest terms. Empty for an extent with several names."""
     match = _SIMPLE.fullmatch(text)
     if match is None:
         return str(int(text) * times // over) if text.isdecimal() else ""
@@ -89,7 +89,8 @@ def _fraction(text: str, times: int, over: int) -> str:
     return f"{front} // {below}" if below > 1 else front
 
 
-def _made(d: Draft, value: Value, axis: int) -> str:
+def _derived(d: Draft, value: Value, axis: int) -> str:
+    """The text of an axis, from the line that made the value. Empty if that line does not explain it."""
     line = next((line for line in reversed(d.lines) if value in line.outs), None)
     if line is None or value.shape[axis] == 1:
         return ""
@@ -100,7 +101,7 @@ def _made(d: Draft, value: Value, axis: int) -> str:
 
 
 def _axis(d: Draft, line: Line, reads: list[Value], value: Value, axis: int) -> str:
-    """The rules in the order of how much they tell; empty where none does."""
+    """Apply the rules, the most certain first. Empty if no rule applies."""
     size = value.shape[axis]
     joined = _concatenated(d, line, reads, axis, len(value.shape))
     if joined:
@@ -109,9 +110,9 @@ def _axis(d: Draft, line: Line, reads: list[Value], value: Value, axis: int) -> 
     fixed = _FIXED.search(f"{line.text} {made_by}")
     if axis == value.axis % len(value.shape) and axis:
         front = "2 * " if "bidirectional" in made_by else ""
-        named = [f"{front}{text}" for text in _NAMED.findall(made_by) if _is(d, f"{front}{text}", size)]
+        named = [f"{front}{text}" for text in _NAMED.findall(made_by) if _has_size(d, f"{front}{text}", size)]
         if named:
-            return named[-1]  # a layer states what it takes before what it gives
+            return named[-1]  # a layer's arguments name its input size before its output size
     for other in reads:
         if len(other.shape) > axis and other.shape[axis] == size and (axis < 2 or not fixed):
             return _text(d, other, axis)
@@ -131,18 +132,19 @@ def _concatenated(d: Draft, line: Line, reads: list[Value], axis: int, rank: int
 
 
 def _definitions(d: Draft, line: Line) -> str:
-    """What __init__ says of the layers and parameters that the line uses."""
+    """The text in __init__ of the layers and parameters that the line uses."""
     used = set(re.findall(r"\bm\d+_\b", line.text))
     return " ".join(attribute.text for attribute in d.attributes if attribute.name in used) if used else ""
 
 
-def _is(d: Draft, text: str, size: int) -> bool:
+def _has_size(d: Draft, text: str, size: int) -> bool:
+    """Whether an expression with a named constant has this value."""
     name = re.search(r"[a-z]\w*", text)
     return name is not None and name.group() in d.sizes.constants and eval(text, d.env) == size
 
 
 def _inherited(d: Draft, reads: list[Value], value: Value, axis: int) -> str:
-    """An extent that follows from those of a value read: several flattened, another axis, a multiple."""
+    """An extent derived from a value that the line reads: flattened axes, another axis, or a multiple."""
     size = value.shape[axis]
     for other in (other for other in reads if axis and len(other.shape) > len(value.shape)):
         flat = _flattened(d, other, size)
@@ -162,7 +164,7 @@ def _inherited(d: Draft, reads: list[Value], value: Value, axis: int) -> str:
 
 
 def _flattened(d: Draft, other: Value, size: int) -> str:
-    """The trailing axes as one, whole or in patches: `(height // 4) * (width // 4)`."""
+    """The product of the last axes, whole or in patches: `(height // 4) * (width // 4)`."""
     for first, patch in ((1, 1), (2, 1), (2, 2), (2, 4)):
         sides = other.shape[first:]
         if all(side % patch == 0 for side in sides) and math.prod(side // patch for side in sides) == size:
@@ -171,7 +173,7 @@ def _flattened(d: Draft, other: Value, size: int) -> str:
 
 
 def _ratio(text: str, before: int, size: int) -> str:
-    """`2 * height`, `height // 2`; a figure stays a figure."""
+    """The text of a size that is a multiple or a fraction of a named one: `2 * height`, `height // 2`."""
     if text.isdecimal() or before == 1:
         return ""
     if before % size == 0 and before // size <= LARGEST_RATIO:

@@ -1,4 +1,4 @@
-"""Lines that nobody asked for: they carry a value from one kind to another, or join two values."""
+"""Lines that no request asks for: they convert a value to another kind, or join two values."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ LONGEST_VECTOR = 512
 
 
 def convert(d: Draft, x: Value, kind: Kind) -> Value:
-    """x as a value of another kind, in one line."""
+    """Convert x to another kind in one line. Raises `CannotWrite` if there is no usual conversion."""
     if x.kind is kind:
         return x
-    text, hint = d.rng.choice(_ways(x, kind))
+    text, hint = d.rng.choice(_conversions(x, kind))
     return d.emit(text, kind, hint, role="glue")
 
 
-def _ways(x: Value, kind: Kind) -> list[tuple[str, str]]:
+def _conversions(x: Value, kind: Kind) -> list[tuple[str, str]]:
     if len(x.shape) < 2:
-        raise CannotWrite("one number a row")
+        raise CannotWrite("only one number per row")
     if kind is Kind.VECTOR:
         return _to_vector(x)
     match x.kind, kind:
@@ -44,13 +44,13 @@ def _ways(x: Value, kind: Kind) -> list[tuple[str, str]]:
         case Kind.VECTOR, Kind.SEQUENCE | Kind.SIGNAL:
             ways = [f"{x}.unflatten(1, {_grid(x.channels)})"]
         case _:
-            raise CannotWrite(f"no usual way from {x.kind} to {kind}")
+            raise CannotWrite(f"no usual conversion from {x.kind} to {kind}")
     return [(text, "tokens" if kind is Kind.SEQUENCE else "h") for text in ways]
 
 
 def _to_vector(x: Value) -> list[tuple[str, str]]:
     if x.kind is Kind.SEQUENCE:
-        if x.hint == "outputs":  # a recurrent layer's last step has seen all the others
+        if x.hint == "outputs":  # the last step of a recurrent layer depends on all other steps
             return [(f"{x}[:, -1]", "last")]
         return [(f"{x}.mean(dim=1)", "pooled"), (f"{x}.amax(dim=1)", "pooled")]
     axes = list(range(2, len(x.shape)))
@@ -64,12 +64,16 @@ def _to_vector(x: Value) -> list[tuple[str, str]]:
 def _grid(count: int) -> tuple[int, int]:
     rows = next((n for n in range(math.isqrt(count), 1, -1) if count % n == 0), 0)
     if not rows:
-        raise CannotWrite("the axis makes no grid")
+        raise CannotWrite("the axis does not split into a grid")
     return (rows, count // rows)
 
 
 def join(d: Draft, x: Value, y: Value) -> Value:
-    """One value of two: concatenated along the channels, added, multiplied or gated."""
+    """Join two values: concatenated along the channels, added, multiplied or gated.
+
+    Values of different kinds or shapes are broadcast or converted to vectors first. Raises `CannotWrite` if
+    they do not fit.
+    """
     if x.shape == y.shape and x.kind is y.kind:
         cat = f"torch.cat([{x}, {y}], dim={x.axis})"
         text = d.rng.choices(
@@ -87,12 +91,12 @@ def join(d: Draft, x: Value, y: Value) -> Value:
     if x.kind is Kind.VECTOR and y.kind is not Kind.VECTOR and x.channels == y.channels:
         return join(d, y, x)
     if x.kind is Kind.VECTOR and y.kind is Kind.VECTOR:
-        raise CannotWrite("vectors of unlike rows")
+        raise CannotWrite("vectors with different numbers of rows")
     return join(d, convert(d, x, Kind.VECTOR), convert(d, y, Kind.VECTOR))
 
 
 def fits(x: Value, y: Value) -> bool:
-    """Whether two values join as they are: alike but for their channels."""
+    """Whether two values can be concatenated: same kind, and same shape except for the channels."""
     if x.kind is not y.kind or len(x.shape) != len(y.shape):
         return False
     axis = x.axis % len(x.shape)

@@ -1,4 +1,4 @@
-"""Names that a person would choose, for values by how long they live and for attributes by what they are."""
+"""Chooses natural names for values and attributes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEAK = frozenset(
     {"pooled", "padded", "merged", "encoded", "decoded", "attended", "tokens", "scores", "embedded", "flat"}
     | {"upsampled", "gate", "weights", "gated", "ratio", "outputs", "patches", "last", "h"}
 )
-"""What a value is called now and then; any other hint says what the value is for, and is always used."""
+"""Hints that are used as names only sometimes. Other hints say what a value is for, and are always used."""
 BY_WEAK_HINT = 0.3
 TAKEN = frozenset({"state", "memory_cell", "steps", "t", "self"})  # locals of loops
 
@@ -24,7 +24,7 @@ TAKEN = frozenset({"state", "memory_cell", "steps", "t", "self"})  # locals of l
 def name_values(
     rng: random.Random, inputs: Sequence[Input], lines: Sequence[Line], outputs: Sequence[Value]
 ) -> dict[str, str]:
-    """Placeholder -> name. A name is used again once the value that it stood for is not needed any more."""
+    """Placeholder -> name. A name is used again when its earlier value is no longer needed."""
     last_use = {value.name: len(lines) for value in outputs}
     for i, line in enumerate(lines):
         for name in line.reads:
@@ -43,7 +43,7 @@ def name_values(
         bind(given.value, given.value.hint)
     for i, line in enumerate(lines):
         dying = [names[name] for name in dict.fromkeys(line.reads) if last_use[name] == i]
-        if not line.block:  # a block may read after it has bound
+        if not line.block:  # a block may read a value after it has assigned another
             live.difference_update(dying)
         for value in line.outs:
             if value.name not in last_use:
@@ -58,7 +58,7 @@ def name_values(
 
 
 def name_attributes(attributes: Sequence[Attribute]) -> dict[str, str]:
-    """Placeholder -> name; several of one sort are numbered."""
+    """Placeholder -> name. Attributes with the same hint are numbered."""
     total = Counter(attribute.hint for attribute in attributes)
     seen: Counter[str] = Counter()
     names = {}
@@ -70,10 +70,10 @@ def name_attributes(attributes: Sequence[Attribute]) -> dict[str, str]:
 
 
 def name_operators(d: Draft) -> list[str]:
-    """The operators in forward order, by the names of what is written for them.
+    """The operators in forward order, with the names of the operators actually written.
 
-    A general row goes by the special case that its lines hold (`nn.MaxPool2d` for MaxPool), and one that no
-    program can hold by the row that answers for it.
+    For a general row this is the special case in its lines (`nn.MaxPool2d` for MaxPool). For a row that
+    cannot be written, it is the row written in its place.
     """
     texts = {f"self.{attribute.name}": attribute.text for attribute in d.attributes}
     names = []
@@ -86,19 +86,19 @@ def name_operators(d: Draft) -> list[str]:
 
 
 def _is_written(name: str, text: str) -> bool:
-    """Whether the text calls the module of that name, or a function that does the same."""
+    """Whether the text calls the module of that name, or an equivalent function."""
     functions = (f"F.{spelling.rpartition('.')[2]}(" for spelling in find(name).realised_by)
     return f"nn.{name}(" in text or any(function in text for function in functions)
 
 
 def axes_of(d: Draft, value: Value) -> str:
-    """`(batch_size, hidden_channels, 16, 16)`: a shape by the program's own names."""
+    """A shape with the program's own names: `(batch_size, hidden_channels, 16, 16)`."""
     given = next((item for item in d.inputs if item.value is value), None)
     texts = given.axes if given else d.sizes.describe(value)
     return f"({', '.join(texts)}{',' if len(texts) == 1 else ''})"
 
 
 def dtype_of(value: Value) -> str:
-    """` bool`, ` bfloat16`; nothing for float32, which everybody expects."""
+    """The dtype with a space before it: ` bool`, ` bfloat16`. Empty for float32, the default."""
     dtype = str(value.tensor.dtype).removeprefix("torch.")
     return "" if dtype == "float32" else f" {dtype}"

@@ -1,4 +1,4 @@
-"""What a draft is made of: values, attributes, lines, inputs."""
+"""The parts of a draft: values, attributes, lines, inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from synth_core.operators.operator import Kind
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """One value of forward: `str(value)` is how text refers to it."""
+    """One value of forward. Text refers to it by `str(value)`. hint: a word from which its name is chosen."""
 
     name: str
     tensor: torch.Tensor
@@ -32,7 +32,7 @@ class Value:
 
     @property
     def axis(self) -> int:
-        """The axis of channels or features, as a person writes it."""
+        """The channel or feature axis: -1 for sequences and vectors, else 1."""
         return -1 if self.kind in (Kind.SEQUENCE, Kind.VECTOR) else 1
 
     @property
@@ -55,10 +55,13 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Line:
-    """A statement of forward. `text` is an expression, or a block of lines where `block` is set.
+    """A statement of forward.
 
-    role: operator (asked for), merge (joins values), glue (only adapts a shape). step: the place of its
-    operator in `Draft.steps`. again: the value that the same weights made before, if they did.
+    text: an expression, or several lines if `block` is set.
+    role: operator (requested), merge (joins values) or glue (only adapts a shape).
+    idle: it has no effect in eval mode, such as a Dropout.
+    step: position of its operator in `Draft.steps`.
+    again: an earlier value made with the same weights, or empty.
     """
 
     outs: tuple[Value, ...]
@@ -67,7 +70,7 @@ class Line:
     operator: str = ""
     block: bool = False
     targets: str = ""
-    idle: bool = False  # does nothing in eval mode, by its nature
+    idle: bool = False
     step: int = 0
     again: str = ""
 
@@ -79,7 +82,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Input:
-    """factory: how get_inputs makes it. axes: the texts of its shape."""
+    """An input of the program. factory: the expression in get_inputs. axes: the texts of its shape."""
 
     value: Value
     factory: str
@@ -87,7 +90,7 @@ class Input:
 
 
 class Mark(NamedTuple):
-    """Lengths of what only ever grows."""
+    """Lengths of a draft's lists, to which `Draft.undo` cuts them back."""
 
     inputs: int
     attributes: int
@@ -100,7 +103,7 @@ class Mark(NamedTuple):
 
 
 def entries(lines: Sequence[Line]) -> list[list[Line]]:
-    """The lines of one operator together, each other line alone."""
+    """Group the lines: those of one operator together, every other line alone."""
 
     def key(numbered: tuple[int, Line]) -> tuple[int, int]:
         place, line = numbered

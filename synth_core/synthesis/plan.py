@@ -1,4 +1,4 @@
-"""The plan of a program in words: each step with the shape it leaves; for prompts and repair hints."""
+"""The plan of a program in words: each step with the shape of its result. Repair prompts show it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from synth_core.synthesis.parts import Line, Value, entries
 
 
 def describe(d: Draft, outputs: list[Value]) -> str:
-    """One entry an operator, however many lines it takes: `Conv2d(h1) -> h2 [4, 16, 32, 32]`.
+    """Describe a program: one entry per operator, even if it has several lines: `Linear(h1) -> h2 [4, 16]`.
 
-    Values are numbered in forward order; an operator's own, which nothing else reads, are left out. What
-    nobody asked for is a `join` or a `reshape`. An input names its dtype where that is not float32.
-    `Conv2d(x1), weights of h2, -> h3 [4, 16, 32, 32]`: the layer that made h2 is called again.
+    Values are numbered in forward order. Values that only one operator uses internally are left out. Lines
+    that no request asked for are a `join` or a `reshape`. An input shows its dtype if that is not float32.
+    `Conv2d(x1), weights of h2, -> h3 [4, 16, 32, 32]` means that the layer that made h2 is called again.
     """
     names: dict[str, str] = {}
     rows = []
@@ -29,7 +29,7 @@ def describe(d: Draft, outputs: list[Value]) -> str:
         reads = dict.fromkeys(names[n] for line in lines for n in line.reads if n not in own)
         for value in left:
             names[value.name] = f"h{len(set(names.values()))}"
-        for value in made:  # weights used again are named by what came of them
+        for value in made:  # internal values too, because `again` may name one
             names.setdefault(value.name, names[left[-1].name])
         again = next((names[line.again] for line in lines if line.again), "")
         shared = f", weights of {again}," if again else ""

@@ -1,7 +1,7 @@
-"""Proof that every operator, line and input shows in the outputs: each is taken away or disturbed in turn.
+"""Proves that every operator, line and input affects the outputs: each is removed or disturbed in turn.
 
-Validation measures the same from outside, with the tolerance of a comparison; the margins here are wider, so
-that what passes here passes there.
+Validation measures the same from outside, with the tolerances of a comparison. The margins here are larger,
+so a program that passes here passes there.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from synth_core.synthesis import soundness
 from synth_core.synthesis.draft import CannotWrite, Draft
 from synth_core.synthesis.parts import Line, Value, entries
 
-NOISE = 0.5  # of a value's own deviation
-LEAST_SPREAD = 2e-3  # of the largest magnitude, along each axis of an output
-LEAST_SHARE = 0.015  # of an output's elements that must move
-TREMOR = 1e-5  # of each input: some hundred rounding errors
-MOST_GROWTH = 100.0  # times as much an output may move; a rounding error then stays within validation's 1e-4
+NOISE = 0.5  # noise, as a multiple of the value's standard deviation
+LEAST_SPREAD = 2e-3  # variation along each axis of an output, as a share of its largest magnitude
+LEAST_SHARE = 0.015  # share of an output's elements that must change
+TREMOR = 1e-5  # relative noise on the inputs: about a hundred rounding errors
+MOST_GROWTH = 100.0  # factor by which it may grow; then rounding errors stay within validation's 1e-4
 STEPS = frozenset({"FakeQuantize", "Threshold", "Hardshrink", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d"})
-"""Operators that turn a rounding error into a jump."""
+"""Step functions: a rounding error in their input may cause a jump in their output."""
 RELATIVE = {torch.float32: 4e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
 def prove(d: Draft, outputs: list[Value]) -> None:
-    """Raise `CannotWrite` where a value could be left out, or replaced, without any output showing it."""
+    """Raise `CannotWrite` if some value can be removed or replaced without a change in any output."""
     for given in d.inputs:
         storage = given.value.tensor.untyped_storage().data_ptr()
         if any(output.tensor.untyped_storage().data_ptr() == storage for output in outputs):
@@ -38,7 +38,7 @@ def prove(d: Draft, outputs: list[Value]) -> None:
         _expect_variation(output)
         if d.dtype and output.tensor.is_floating_point() and str(output.tensor.dtype) != d.dtype:
             raise CannotWrite(
-                "computed in half precision and returned in single: held to what it cannot meet"
+                "computed in half precision but returned in single, whose tolerance it cannot meet"
             )
     replay = _Replay(d, outputs)
     for given in d.inputs:
@@ -58,11 +58,11 @@ def prove(d: Draft, outputs: list[Value]) -> None:
 
 
 def _expect_work(d: Draft, outputs: list[Value], replay: _Replay) -> set[str]:
-    """An operator does nothing if what it reads, though of another shape, serves in its place.
+    """Raise `CannotWrite` for an operator whose operand, though of another shape, can replace its result.
 
-    So does an upsampling before a mean of all pixels, or a pooling by maxima before the largest pixel. What
-    serves within a motif alone (keys repeated for a head that would be broadcast) is no operator. Returns the
-    names of the values that something else took the place of, and that were missed.
+    Examples are an upsampling before the mean of all pixels, and a max-pooling before the largest pixel.
+    Values inside a motif are not tested (for example repeated keys that would be broadcast anyway).
+    Returns the names of the values whose replacement changed an output.
     """
     tensors = {value.name: value.tensor for value in d.values}
     missed = set()
@@ -85,7 +85,7 @@ def _expect_work(d: Draft, outputs: list[Value], replay: _Replay) -> set[str]:
 
 
 def _expect_variation(output: Value) -> None:
-    """Along every axis: an output of equal rows or channels says less than its shape."""
+    """Raise `CannotWrite` if an output is constant along an axis, for example if all channels are equal."""
     tensor = output.tensor.float()
     scale = float(tensor.abs().max())
     for axis, size in enumerate(tensor.shape):
@@ -94,7 +94,7 @@ def _expect_variation(output: Value) -> None:
 
 
 class _Replay:
-    """The lines as code, run again from somewhere with one value replaced."""
+    """The lines as compiled code. They can be run again from any line, with some values replaced."""
 
     def __init__(self, d: Draft, outputs: list[Value]) -> None:
         self._values = d.values
@@ -109,7 +109,7 @@ class _Replay:
         self._generator = torch.Generator().manual_seed(0)
 
     def noisy(self, value: Value) -> torch.Tensor:
-        """Other numbers of the same spread; an index shows in what it looks up, so it stays as it is."""
+        """The value plus noise. An integer value is returned unchanged: its lookup is tested instead."""
         tensor = value.tensor
         if not tensor.is_floating_point():
             return tensor
@@ -117,7 +117,7 @@ class _Replay:
         return tensor + NOISE * tensor.float().std(correction=0).to(tensor.dtype) * noise
 
     def operand(self, line: int, value: Value) -> torch.Tensor | None:
-        """What the line's outermost operation was given, where it could stand in for the line's value."""
+        """An operand of the line's outermost operation with the shape and dtype of its result, or None."""
         for code in self._operands[line]:
             found = eval(code, self._env)
             if (
@@ -130,7 +130,11 @@ class _Replay:
         return None
 
     def expect_change(self, value: Value, other: torch.Tensor, first: int) -> bool:
-        """False where `other` tells nothing: it is the value, or the lines from `first` on do not take it."""
+        """Replace a value and run the lines from `first` on. Raises `CannotWrite` if no output changes.
+
+        Returns False if the test was not possible (`other` is the value itself, or the lines do not run with
+        it), or if the shape of an output changed.
+        """
         if other is value.tensor:
             return False
         try:
@@ -138,11 +142,14 @@ class _Replay:
         except Exception:
             return False
         if not any(_shows(before, after) for before, after in pairs):
-            raise CannotWrite(f"{value.hint} does not show in any output")
+            raise CannotWrite(f"{value.hint} does not affect any output")
         return all(before.shape == after.shape for before, after in pairs)
 
     def expect_calm(self, values: Iterable[Value]) -> None:
-        """A change of a few rounding errors stays one: else single and double precision would disagree."""
+        """Raise `CannotWrite` if tiny changes of the inputs grow too much.
+
+        Otherwise single and double precision would give different outputs.
+        """
         changes = {}
         for value in values:
             noise = torch.randn(value.shape, generator=self._generator)
@@ -150,12 +157,12 @@ class _Replay:
         for before, after in self._rerun(changes, 0):
             limit = MOST_GROWTH * TREMOR * (before.abs() + 0.5 * before.square().mean().sqrt())
             if bool(((after - before).abs() > limit).any()):
-                raise CannotWrite("rounding errors grow on the way")
+                raise CannotWrite("rounding errors grow too much")
 
     def _rerun(
         self, changes: Mapping[str, torch.Tensor], first: int
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Before and after of each output that the changes reach, the lines run again from `first` on."""
+        """Run the lines again from `first` on. Returns (before, after) for each output that changes reach."""
         self._env |= changes
         touched = set(changes)
         try:
@@ -174,12 +181,12 @@ def _shows(before: torch.Tensor, after: torch.Tensor) -> bool:
     tolerance = RELATIVE[before.dtype]
     a, b = after.float(), before.float()
     limit = tolerance * (b.abs() + float(b.abs().mean()))
-    still = (a - b).abs() <= limit  # NaN is no such value
-    return float(still.float().mean()) <= 1 - LEAST_SHARE
+    unchanged = (a - b).abs() <= limit  # False for NaN
+    return float(unchanged.float().mean()) <= 1 - LEAST_SHARE
 
 
 def _operands(tree: ast.Module) -> list[CodeType]:
-    """Code for each operand of the operation that a single assignment ends with."""
+    """Compiled code for each operand of the outermost operation. Empty if the line is not one assignment."""
     nodes: list[ast.expr] = []
     match tree.body:
         case [ast.Assign(value=ast.BinOp(left=left, right=right))]:
@@ -190,5 +197,5 @@ def _operands(tree: ast.Module) -> list[CodeType]:
 
 
 def statement(line: Line) -> str:
-    """The line as Python, placeholders and all."""
+    """The line as Python source, with placeholders."""
     return line.text if line.block else f"{line.targets} = {line.text}"

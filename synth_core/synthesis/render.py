@@ -1,4 +1,4 @@
-"""The text of the file: placeholders become names, short steps are nested, long lines are broken."""
+"""Writes the text of the file: it replaces placeholders by names, nests short steps and breaks long lines."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from synth_core.synthesis.names import axes_of, dtype_of, name_attributes, name_
 from synth_core.synthesis.parts import Line, Value
 from synth_core.synthesis.proof import statement
 
-NESTED = 0.35  # chance that a call is written inside the one call that reads it
-RETURNED = 0.5  # chance that the last step stands in the return statement
-TYPED = 0.4  # chance that a program has annotations
-BY_KEYWORD = 0.2  # chance that get_init_inputs names its arguments
-COMMENTED = 0.4  # chance that a line which changes the number of axes, or shares weights, says so
-LONGEST = 100
+# Probabilities.
+NESTED = 0.35  # a call is written inside the only call that reads it
+RETURNED = 0.5  # the last step is written in the return statement
+TYPED = 0.4  # a program has annotations
+BY_KEYWORD = 0.2  # get_init_inputs names its arguments
+COMMENTED = 0.4  # a line that changes the number of axes, or shares weights, has a comment
+LONGEST = 100  # characters of a line
 _OPENING = re.compile(r"\w\(|[\[{]")
-TURNED = frozenset({"", "Flatten", "Unfold"})  # their transpose is for what comes next, not their own
+TURNED = frozenset({"", "Flatten", "Unfold"})  # their transpose belongs to the next step and may be dropped
 
 SUBJECTS = {Kind.VECTOR: "Vector", Kind.SEQUENCE: "Sequence", Kind.SIGNAL: "Signal",
             Kind.IMAGE: "Image", Kind.VOLUME: "Volume"}  # fmt: skip
 
 
 def render(d: Draft, outputs: list[Value]) -> str:
-    """The program's source; every constant stands at module level and reaches the class by __init__."""
+    """The program's source. All constants are at module level, and reach the class through __init__."""
     lines = _nest(d, outputs)
     names = name_values(d.rng, d.inputs, lines, outputs) | name_attributes(d.attributes)
     arguments = _arguments(d)
@@ -59,7 +60,7 @@ def render(d: Draft, outputs: list[Value]) -> str:
 
 
 def _footer(d: Draft, arguments: list[str]) -> list[str]:
-    """Constants, get_inputs, get_init_inputs."""
+    """The lines of the constants, get_inputs and get_init_inputs."""
     factories = "\n".join(item.factory for item in d.inputs)
     used = [name for name in d.sizes.constants if name in arguments or re.search(rf"\b{name}\b", factories)]
     plain = f"    return [[{', '.join(arguments)}], {{}}]"
@@ -92,21 +93,21 @@ def _forward(d: Draft, lines: list[Line], outputs: list[Value], named: Callable[
 
 
 def _new_axes(d: Draft, line: Line) -> str:
-    """The shape of what the line makes, where that has more or fewer axes than what it reads."""
+    """The shape of the line's result, if its number of axes differs from that of its operand. Else empty."""
     by_name = {value.name: value for value in d.values}
     reshapes = len(line.outs) == 1 and len(by_name[line.reads[0]].shape) != len(line.outs[0].shape)
     return axes_of(d, line.outs[0]) if reshapes else ""
 
 
 def _nest(d: Draft, outputs: list[Value]) -> list[Line]:
-    """Write some calls inside the single call, on the next line, that reads them."""
+    """Move some calls into the call on the next line, if nothing else reads their result."""
     keep = {value.name for value in outputs}
     uses = Counter(name for line in d.lines for name in re.findall(r"\bv\d+_\b", line.text))
     lines: list[Line] = []
     for line in d.lines:
         nested = _nested(lines[-1], line, uses) if lines and lines[-1].targets not in keep else None
         back = nested and f"{lines[-1].targets}.transpose(1, 2)" in line.text
-        # There and back: nobody writes that.
+        # Two transposes in a row cancel out, so these lines are always nested.
         certain = back and lines[-1].operator in TURNED and lines[-1].text.endswith(".transpose(1, 2)")
         if nested and len(nested.text) < LONGEST - 12 and (certain or d.rng.random() < NESTED):
             lines[-1] = nested
@@ -116,7 +117,7 @@ def _nest(d: Draft, outputs: list[Value]) -> list[Line]:
 
 
 def _nested(before: Line, line: Line, uses: Counter[str]) -> Line | None:
-    """`line` with the call of the line before written into it, if nothing else reads that."""
+    """`line` with the call of the line before in it. None if that is not possible, or if others read it."""
     value = before.targets
     if before.block or line.block or uses[value] != 1 or not _is_call(before.text):
         return None
@@ -128,7 +129,7 @@ def _nested(before: Line, line: Line, uses: Counter[str]) -> Line | None:
 
 
 def _is_call(text: str) -> bool:
-    """A call or a chain of methods, which needs no parentheses wherever it is put."""
+    """Whether the text is a call or a chain of method calls, which never needs parentheses."""
     depth = 0
     for character in text:
         depth += (character in "([") - (character in ")]")
@@ -138,7 +139,7 @@ def _is_call(text: str) -> bool:
 
 
 def _arguments(d: Draft) -> list[str]:
-    """The constants that __init__ needs, in the order in which they were named."""
+    """The constants that __init__ needs, in the order in which they got their names."""
     text = "\n".join(attribute.text for attribute in d.attributes)
     return [name for name in d.sizes.constants if re.search(rf"\b{name}\b(?!\s*=[^=])", text)]
 
@@ -171,11 +172,11 @@ def _docstring(d: Draft, operators: list[str], outputs: list[Value], names: dict
 
 
 def _wrap(row: str) -> str:
-    """A row that is too long, broken at the commas of its longest brackets, deeper where need be."""
+    """Break a row that is too long at the commas of its longest brackets, and recursively within them."""
     if len(row) <= LONGEST:
         return row
     pad = row[: len(row) - len(row.lstrip())]
-    # Parentheses that only group an expression would make a tuple of it by the comma.
+    # Only brackets of calls and lists: a trailing comma in grouping parentheses would make a tuple.
     spans: list[tuple[int, list[int], int]] = []
     while opening := _OPENING.search(row, spans[-1][-1] if spans else 0):
         spans.append((opening.end(), *_commas(row, opening.end())))
@@ -189,7 +190,7 @@ def _wrap(row: str) -> str:
 
 
 def _commas(row: str, start: int) -> tuple[list[int], int]:
-    """Places of the commas of the bracket that opens before `start`, and of its end."""
+    """Positions of the commas in the bracket that opens just before `start`, and of its end."""
     commas, depth, quoted = [], 0, False
     for i in range(start, len(row)):
         character = row[i]

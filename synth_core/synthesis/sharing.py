@@ -1,8 +1,8 @@
-"""Weights used twice: made once in __init__, called again in forward.
+"""Weights that are used twice: made once in __init__, called twice in forward.
 
-People do so in three cases: one encoder for two inputs, one block applied twice, and an embedding whose table
-projects back to the vocabulary. The first two are lines that are there already, written again for another
-value; each runs as it is written and is held to what any other line is held to.
+There are three cases: one encoder for two inputs, one block applied twice, and an embedding whose table also
+projects back to the vocabulary. The first two write existing lines again for another value. Each new line
+runs when it is written, and must pass the same checks as every other line.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from synth_core.synthesis import soundness
 from synth_core.synthesis.draft import PLACEHOLDER, CannotWrite, Draft
 from synth_core.synthesis.parts import Attribute, Line, Value
 
-PAIR, TWICE = 0.035, 0.055  # shares of programs that try; some find nothing to use again
-NOW = 0.5  # chance, after a step, that what is there is used again
-TIED = 0.25  # chance that an embedding of the right width projects back
-MOST_LINES = 4  # written twice; nobody repeats more by hand
+PAIR, TWICE = 0.035, 0.055  # shares of programs that try; some find nothing to share
+NOW = 0.5  # probability, after a step, to share weights now
+TIED = 0.25  # probability that an embedding of the right width projects back
+MOST_LINES = 4  # lines that are written twice, at most
 LINEAR = frozenset({"dense", "convolution", "product"})
 COMPARING = frozenset(
     {"CosineSimilarity", "PairwiseDistance", "Subtract", "Add", "Multiply", "Bilinear", "BMM"}
     | {"FactorizedBilinear"}
 )
-"""Operators that a pair of encoded inputs is made for."""
+"""Operators that compare a pair of encoded inputs."""
 
 
 def draw(rng: random.Random) -> str:
-    """What a program is to try: `pair`, `twice` or, mostly, nothing."""
+    """Draw what a program should try: `pair`, `twice` or, mostly, nothing (empty)."""
     return rng.choices(("pair", "twice", ""), (PAIR, TWICE, 1 - PAIR - TWICE))[0]
 
 
 def share(d: Draft, x: Value, waiting: list[Operator]) -> Value:
-    """Perhaps use what led to x once more; returns the value to go on with, x itself where nothing was done.
+    """With some probability, repeat the lines that made x. Returns the new value, or x if nothing was done.
 
-    An operator of `waiting` that compares two values is put first, once there are two to compare.
+    If there are two values to compare, an operator of `waiting` that compares them is moved to the front.
     """
     if d.rng.random() >= NOW:
         return x
@@ -54,7 +54,7 @@ def share(d: Draft, x: Value, waiting: list[Operator]) -> Value:
 
 
 def tie(d: Draft, x: Value) -> Value:
-    """Perhaps project x by an embedding's own table, as language models do; x itself where none fits."""
+    """With some probability, project x with an embedding's table, as language models do. Else returns x."""
     tables = [a.name for a in d.attributes if _looks_up(d, a, x.channels)]
     if not tables or x.axis != -1 or len(x.shape) < 2 or d.rng.random() >= TIED:
         return x
@@ -75,14 +75,14 @@ def tie(d: Draft, x: Value) -> Value:
 
 
 def _looks_up(d: Draft, attribute: Attribute, width: int) -> bool:
-    """Whether it is a table of words; nobody predicts positions."""
+    """Whether the attribute is an embedding of this width for tokens, not for positions."""
     table = getattr(d.module, attribute.name)
     words = isinstance(table, nn.Embedding) and "position" not in attribute.hint
     return words and table.embedding_dim == width
 
 
 def _pair(d: Draft, x: Value, waiting: list[Operator]) -> Value:
-    """What made x of one input makes another value of a second input; the two are compared."""
+    """Add a second input, apply the lines that made x to it, and compare the two results."""
     made = d.ancestors(x) | {x.name}
     read = [given for given in d.inputs if given.value.name in made]
     lines = _worth_writing_twice(d, [line for line in d.lines if _makes(line, made)])
@@ -104,7 +104,7 @@ def _pair(d: Draft, x: Value, waiting: list[Operator]) -> Value:
 
 
 def _twice(d: Draft, x: Value) -> Value:
-    """What made x of an earlier value of the same shape is applied to x as well."""
+    """Apply the lines that made x from an earlier value of the same shape to x as well."""
     made = d.ancestors(x) | {x.name}
     earlier = [v for v in d.offered if v.name in made and v is not x]
     blocks: list[tuple[Value, list[Line]]] = []
@@ -115,10 +115,10 @@ def _twice(d: Draft, x: Value) -> Value:
         if {name for line in lines for name in line.reads} - inside == {start.name}:
             blocks.append((start, lines))
     if not blocks:
-        raise CannotWrite("nothing leaves the shape that it takes")
+        raise CannotWrite("no block keeps the shape of its input")
     start, lines = d.rng.choice(blocks)
     if all(find(line.operator).section in LINEAR for line in lines if line.operator):
-        raise CannotWrite("two linear maps in a row are one")
+        raise CannotWrite("two linear maps in a row are one linear map")
     y = _again(d, _worth_writing_twice(d, lines), start, x)[x.name]
     soundness.check_effect(x, y)
     return y
@@ -129,16 +129,17 @@ def _makes(line: Line, names: set[str]) -> bool:
 
 
 def _worth_writing_twice(d: Draft, lines: list[Line]) -> list[Line]:
+    """Returns the lines. Raises `CannotWrite` if they are too many or too complex, or have no weights."""
     heads = {value.name for value in d.heads}
     if not 1 <= len(lines) <= MOST_LINES or any(line.block or _makes(line, heads) for line in lines):
-        raise CannotWrite("not what a person writes twice")
+        raise CannotWrite("too many lines, or too complex, to write twice")
     if not any(_holds_weights(d, line) for line in lines):
         raise CannotWrite("no weights to share")
     return lines
 
 
 def _holds_weights(d: Draft, line: Line) -> bool:
-    """Whether it uses more than one number a channel that is learned."""
+    """Whether the line uses a parameter with more than one number per channel."""
     for name in re.findall(r"\bm\d+_\b", line.text):
         held = getattr(d.module, name)
         parameters = held.parameters() if isinstance(held, nn.Module) else (held,)
@@ -148,7 +149,7 @@ def _holds_weights(d: Draft, line: Line) -> bool:
 
 
 def _again(d: Draft, lines: Sequence[Line], first: Value, other: Value) -> dict[str, Value]:
-    """The lines once more, `other` where they read `first`; name of each value -> its twin."""
+    """Write the lines again, with `other` in place of `first`. Returns the name of each value -> its twin."""
     twins = {first.name: other}
     last = {line.step: line for line in lines if line.operator}
     try:

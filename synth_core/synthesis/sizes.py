@@ -1,9 +1,9 @@
 """The named numbers of a program: sizes of its inputs, widths of its layers, scalars.
 
-Each stands as a constant at module level; what the module needs reaches it through __init__. A width that a
-layer chooses is written by the name of an equal one, or gets a name. A size that follows from others is no
-choice: it is written by what it follows from (`extents`), so that the program stays right when the constants
-are changed; where that cannot be said in names it is a figure, and holds the constants behind it.
+Each is a constant at module level. The module gets those that it needs through __init__. A width that a layer
+may choose is written with the name of an equal width, or gets a new name. A size that follows from others is
+written as an expression of them (`extents`), so that the program stays valid when the constants change. If no
+such expression exists, the size is a number, and the constants behind it cannot change.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 from synth_core.operators.operator import Kind
 from synth_core.synthesis.parts import Value
 
-# Small enough for a few milliseconds on one core, large enough that every operator has room to act. The
-# batch stays below every width, so that no input has the shape of a parameter.
+# Small enough for a few milliseconds on one core, and large enough for every operator to have an effect. The
+# batch is smaller than most widths, so that an input rarely has the shape of a parameter.
 BATCHES = (2, 3, 4, 5, 6)
 WIDTHS = {
     Kind.VECTOR: (16, 24, 32, 48, 64, 96),
@@ -51,10 +51,12 @@ MOST_NAMED_WIDTHS = 5
 
 @dataclass
 class Sizes:
-    """constants: name -> value, in the order in which they were needed. widths: value -> its name.
+    """The named numbers so far.
 
-    axes: name of a value of the program -> the texts of its axes, as far as anyone asked (`extents.texts`);
-    extents: the same axis by axis.
+    constants: name -> value, in the order in which they were needed.
+    widths: width -> its name.
+    axes: name of a value of the program -> the texts of its axes. Filled by `extents.texts` on demand.
+    extents: (name of a value, axis) -> text of the axis.
     """
 
     rng: random.Random
@@ -64,13 +66,13 @@ class Sizes:
     extents: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def shrink(self, constants: int, widths: int) -> None:
-        """Forget all but the first so many constants and widths."""
+        """Keep only the first `constants` constants and the first `widths` widths."""
         for named, count in ((self.constants, constants), (self.widths, widths)):
             while len(named) > count:
                 named.popitem()
 
     def constant(self, name: str, value: float, env: dict[str, Any]) -> str:
-        """Name a number; a name that is taken by another value gets a figure."""
+        """Name a number. If another value has the name already, a digit is added. Returns the name."""
         free, figure = name, 2
         while self.constants.get(free, value) != value:
             free, figure = f"{name}{figure}", figure + 1
@@ -79,7 +81,7 @@ class Sizes:
         return free
 
     def shape(self, kind: Kind, env: dict[str, Any], width: int = 0) -> list[str]:
-        """Texts of a new input's axes, by the names that the program uses for them."""
+        """Texts of a new input's axes, with the program's own names."""
         batch = self._extent("batch_size", BATCHES, env)
         if kind in (Kind.IMAGE, Kind.VOLUME) and "height" not in self.constants:
             self._image_extents(kind, env)
@@ -88,7 +90,7 @@ class Sizes:
         return [batch, *extents, channels] if kind is Kind.SEQUENCE else [batch, channels, *extents]
 
     def texts_like(self, value: Value, env: dict[str, Any]) -> list[str]:
-        """Texts of the axes of an input that has a value's shape; a width that is a choice may get a name."""
+        """Texts of the axes of a new input with the shape of a value. Its width may get a new name."""
         if value.name in self.axes:
             return list(self.axes[value.name])
         texts = self.describe(value)
@@ -96,7 +98,7 @@ class Sizes:
         return texts
 
     def describe(self, value: Value) -> list[str]:
-        """Texts of a value's axes, by the names that are there."""
+        """Texts of a value's axes, with existing names only."""
         if value.name in self.axes:
             return list(self.axes[value.name])
         channels = value.axis % len(value.shape) if len(value.shape) > 1 else -1
@@ -111,7 +113,7 @@ class Sizes:
         return texts
 
     def width(self, size: int, kind: Kind, env: dict[str, Any]) -> str:
-        """Text of a width that is free to choose: a name, a multiple of a named one, or the figure."""
+        """Text of a width that a layer may choose: a name, a multiple of a named width, or the number."""
         known = self._known(size)
         unused = [name for name in LAYER_NAMES[kind] if name not in self.constants]
         if known or not unused or len(self.widths) >= MOST_NAMED_WIDTHS:
@@ -135,7 +137,7 @@ class Sizes:
         return name
 
     def _image_extents(self, kind: Kind, env: dict[str, Any]) -> None:
-        """Images are square more often than not."""
+        """Draw height and width. Images are square with probability 0.7."""
         sizes = dict(EXTENTS[kind])["height"]
         height = self.rng.choice(sizes)
         self.constant("height", height, env)

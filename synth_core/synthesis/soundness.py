@@ -1,9 +1,9 @@
-"""What a value must be for the program to be worth keeping; stricter than validation, so that nothing
-written here is dropped there.
+"""Checks on the values of a program that is being written.
 
-Thresholds are relative to the value's own scale. Sources: the spike in the design notes (rows of a batch
-differ by 1e-3 of the mean, deviation above 1e-4 of the largest, magnitude within 1e-3 … 1e4), each
-tightened by a margin.
+They are stricter than validation, so that validation does not drop what is written here. Thresholds are
+relative to the value's own scale. They come from an experiment during the design (rows of a batch differ by
+1e-3 of the mean, standard deviation above 1e-4 of the largest magnitude, magnitude within 1e-3 … 1e4). Each
+has been tightened by a margin.
 """
 
 from __future__ import annotations
@@ -15,22 +15,26 @@ import torch
 from synth_core.synthesis.draft import CannotWrite
 from synth_core.synthesis.parts import Value
 
-SMALLEST, LARGEST = 5e-3, 2e3  # of the largest magnitude
-LEAST_SPREAD = 5e-3  # standard deviation over the largest magnitude
-AT_AN_END, MOST_AT_AN_END = 1e-3, 0.8  # so near to the lowest or highest value; share of such elements
-LEAST_DIFFERENCE = 1e-2  # between rows of a batch, over the mean magnitude
-LEAST_EFFECT = 0.02  # share of the elements that an operator must change,
-LEAST_CHANGE = 5e-3  # by so much of the mean magnitude
+SMALLEST, LARGEST = 5e-3, 2e3  # bounds of the largest magnitude
+LEAST_SPREAD = 5e-3  # standard deviation, as a share of the largest magnitude
+AT_AN_END = 1e-3  # an element this near to the minimum or maximum, as a share of the range, is saturated
+MOST_AT_AN_END = 0.8  # share of saturated elements, at most
+LEAST_DIFFERENCE = 1e-2  # mean difference between rows of a batch, as a share of the mean magnitude
+LEAST_EFFECT = 0.02  # share of elements that an operator must change …
+LEAST_CHANGE = 5e-3  # … by more than this share of the mean magnitude
 
 
 def check(value: Value) -> None:
-    """Raise `CannotWrite` for a value that is not finite, out of scale, constant or blind to its row."""
+    """Raise `CannotWrite` for a value that is not finite, too large or small, or almost constant.
+
+    Also if its rows hardly differ, which means that it does not depend on the inputs of its row.
+    """
     tensor = value.tensor
     if not tensor.is_floating_point():
         return
     t = tensor.float()
     if t.numel() < 2 or 0 in t.shape:
-        raise CannotWrite("next to nothing is left")
+        raise CannotWrite("fewer than two elements")
     low, high = (float(bound) for bound in torch.aminmax(t))
     largest = max(abs(low), abs(high))
     if not SMALLEST < largest < LARGEST:  # NaN fails too
@@ -39,7 +43,7 @@ def check(value: Value) -> None:
         raise CannotWrite("hardly any spread")
     margin = AT_AN_END * (high - low)
     if float(((t - low < margin) | (high - t < margin)).float().mean()) > MOST_AT_AN_END:
-        raise CannotWrite("saturated: hardly any value between the ends")
+        raise CannotWrite("saturated: almost all values are near the minimum or maximum")
     rows = t.reshape(t.shape[0], -1)
     difference = float((rows[1:] - rows[:1]).abs().mean())
     if difference < LEAST_DIFFERENCE * float(rows.abs().mean()):
@@ -47,7 +51,7 @@ def check(value: Value) -> None:
 
 
 def check_effect(before: Value, after: Value) -> None:
-    """Raise `CannotWrite` where an operator returned (nearly) what it was given."""
+    """Raise `CannotWrite` if an operator returns its input, or changes hardly any element of it."""
     if before.tensor is after.tensor:
         raise CannotWrite("returns its input")
     if before.shape != after.shape or before.tensor.dtype != after.tensor.dtype:
@@ -59,8 +63,8 @@ def check_effect(before: Value, after: Value) -> None:
 
 
 def check_new(value: Value, values: Sequence[Value]) -> None:
-    """Raise `CannotWrite` where a value equals an earlier one: shuffled and shuffled back, or made twice."""
+    """Raise `CannotWrite` if a value equals an earlier one, for example after two inverse shuffles."""
     for other in values:
         alike = other is not value and other.shape == value.shape and other.tensor.dtype == value.tensor.dtype
         if alike and torch.equal(other.tensor, value.tensor):
-            raise CannotWrite("an earlier value comes again")
+            raise CannotWrite("the value equals an earlier one")

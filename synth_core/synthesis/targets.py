@@ -1,4 +1,4 @@
-"""Left sides of assignments that bind several values."""
+"""Left sides of assignments to several names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def pick(results: Any, targets: str) -> list[Any]:
-    """The results that `{}` stand for in a left side such as `{}, (_, {})`."""
+    """The results at the positions of `{}` in a left side such as `{}, (_, {})`."""
     flat: list[Any] = []
 
     def walk(pattern: str, result: Any) -> None:

@@ -1,13 +1,17 @@
 """A user's mistake is one clear line on stderr and exit code 2, and nothing is written."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from command import synth
 
 
-def assert_refused(says, *arguments, cwd, **environment):
+def assert_refused(says: str, *arguments: str, cwd: Path, **environment: Any) -> str:
     done = synth(*arguments, cwd=cwd, **environment)
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
@@ -63,7 +67,7 @@ def assert_refused(says, *arguments, cwd, **environment):
         (["generate", "extra"], "extra"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_2(tmp_path, arguments, says):
+def test_a_mistake_is_one_line_and_exit_2(tmp_path: Path, arguments: list[str], says: str) -> None:
     (tmp_path / "a-file").write_text("")
     assert_refused(says, *arguments, cwd=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
@@ -80,7 +84,9 @@ def test_a_mistake_is_one_line_and_exit_2(tmp_path, arguments, says):
         ("SYNTH_VALIDATION", "3", "set one of them: SYNTH_VALIDATION__TIMEOUT, "),
     ],
 )
-def test_a_mistake_in_the_environment_names_the_variable(tmp_path, name, value, says):
+def test_a_mistake_in_the_environment_names_the_variable(
+    tmp_path: Path, name: str, value: str, says: str
+) -> None:
     assert_refused(
         f"synth: {says}" if says.startswith(name) else says, "generate", cwd=tmp_path, **{name: value}
     )
@@ -107,13 +113,13 @@ def test_a_mistake_in_the_environment_names_the_variable(tmp_path, name, value, 
         ("seed = ", "TOML"),
     ],
 )
-def test_a_mistake_in_a_settings_file_is_one_line(tmp_path, text, says):
+def test_a_mistake_in_a_settings_file_is_one_line(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "mine.toml").write_text(text + "\n")
     line = assert_refused(says, "generate", "--config", "mine.toml", cwd=tmp_path)
     assert line.startswith("synth: mine.toml")
 
 
-def test_a_mistake_is_named_where_it_was_made(tmp_path):
+def test_a_mistake_is_named_where_it_was_made(tmp_path: Path) -> None:
     """The command line goes before the file, so only one of the two can be at fault."""
     (tmp_path / "mine.toml").write_text("seed = 3\np_value = 7\n")
     assert_refused(
@@ -149,21 +155,21 @@ STRATEGY = f'p_value = 0.5\ntemperature = 0.5\nprompt = "free"\n{RANGES}'
         ("p_value = ", "TOML"),
     ],
 )
-def test_a_mistake_in_a_strategy_file_is_one_line(tmp_path, text, says):
+def test_a_mistake_in_a_strategy_file_is_one_line(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "mine.toml").write_text(text + "\n")
     assert_refused(says, "generate", "--strategy", "mine.toml", cwd=tmp_path)
 
 
-def test_an_env_file_that_is_no_text_is_named(tmp_path):
+def test_an_env_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"\xff\xfe\x00")
     assert_refused(".env", "generate", cwd=tmp_path)
 
 
-def test_a_cache_folder_that_no_compiler_can_use_is_refused(tmp_path):
+def test_a_cache_folder_that_no_compiler_can_use_is_refused(tmp_path: Path) -> None:
     assert_refused("SYNTH_CACHE_DIR", "generate", cwd=tmp_path, SYNTH_CACHE_DIR="with a space")
 
 
-def test_help_lists_the_seed_systems_options_without_heavy_imports(tmp_path):
+def test_help_lists_the_seed_systems_options_without_heavy_imports(tmp_path: Path) -> None:
     done = synth("generate", "--help", cwd=tmp_path)
     options = ("--num-total-samples", "--num-worker", "--p-value", "--max-retries", "--validation-timeout")
     for option in options:

@@ -1,7 +1,11 @@
 """Sampling follows the seed system's rule and depends on nothing but the run's seed and the index."""
 
+from __future__ import annotations
+
 import random
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +14,7 @@ from hypothesis import strategies as st
 from synth_core.errors import UsageError
 from synth_core.operators.catalog import find
 from synth_core.operators.operator import Group
-from synth_core.records import Category, Stage, Verdict
+from synth_core.records import Candidate, Category, Stage, Verdict
 from synth_core.sampling.coverage import Seen
 from synth_core.sampling.sample import again, draw_count, plan, sample
 from synth_core.settings import Settings
@@ -21,17 +25,17 @@ def settings(**options: object) -> Settings:
     return Settings.model_validate({"seed": 7, **options})
 
 
-def sampled(count: int = 200, **options: object):
+def sampled(count: int = 200, **options: object) -> list[Candidate]:
     chosen = settings(**options)
     return sample(chosen, effective_strategies(chosen)[0], range(count))
 
 
 @given(st.integers(0, 5), st.integers(0, 10), st.floats(0.01, 1.0), st.integers())
-def test_a_count_stays_in_its_range(low, extra, p_value, seed):
+def test_a_count_stays_in_its_range(low: int, extra: int, p_value: float, seed: int) -> None:
     assert low <= draw_count(random.Random(seed), low, low + extra, p_value) <= low + extra
 
 
-def test_the_excess_is_geometric_in_p_value():
+def test_the_excess_is_geometric_in_p_value() -> None:
     rng = random.Random(1)
     counts = Counter(draw_count(rng, 1, 100, 0.3) for _ in range(40_000))
     # P(excess = k) = 0.3 * 0.7**k; three standard errors of a share of 40,000 draws are below 0.008.
@@ -39,7 +43,7 @@ def test_the_excess_is_geometric_in_p_value():
         assert counts[1 + k] / 40_000 == pytest.approx(0.3 * 0.7**k, abs=0.008)
 
 
-def test_both_ends_of_a_range_are_reached():
+def test_both_ends_of_a_range_are_reached() -> None:
     totals = {
         len(c.specification.operators)
         for c in sampled(
@@ -53,27 +57,27 @@ def test_both_ends_of_a_range_are_reached():
     assert totals == {2, 3, 4, 5}
 
 
-def test_names_are_drawn_with_replacement_from_all_three_groups_and_no_motif():
+def test_names_are_drawn_with_replacement_from_all_three_groups_and_no_motif() -> None:
     names = [name for c in sampled(2000, strategy="high-diversity") for name in c.specification.operators]
     groups = {find(name).group for name in names}
     assert groups == {Group.CORE, Group.COMPOUND, Group.SUPPORTING}
     assert any(max(Counter(c.specification.operators).values()) > 1 for c in sampled())
 
 
-def test_a_candidate_depends_on_seed_and_index_alone():
+def test_a_candidate_depends_on_seed_and_index_alone() -> None:
     alone = sample(settings(), effective_strategies(settings())[0], [150])
     assert sampled(200)[150] == alone[0]
     assert sampled(5) != sampled(5, seed=8)
 
 
-def test_ranges_that_may_draw_nothing_still_give_an_operator():
+def test_ranges_that_may_draw_nothing_still_give_an_operator() -> None:
     candidates = sampled(
         num_core_ops_range=(0, 1), num_compound_ops_range=(0, 0), num_supporting_ops_range=(0, 1), p_value=0.9
     )
     assert all(c.specification.operators for c in candidates)
 
 
-def test_ranges_that_all_end_at_zero_are_a_mistake():
+def test_ranges_that_all_end_at_zero_are_a_mistake() -> None:
     with pytest.raises(UsageError, match="asks for no operator"):
         effective_strategies(
             settings(
@@ -82,7 +86,7 @@ def test_ranges_that_all_end_at_zero_are_a_mistake():
         )
 
 
-def test_mixed_shares_are_kept_and_cover_every_index_once():
+def test_mixed_shares_are_kept_and_cover_every_index_once() -> None:
     parts = load_strategy("mixed")
     assert [part.p_value for part in parts] == [0.1, 0.3, 0.5]
     chunks = plan(parts, first=40, count=100)
@@ -90,19 +94,19 @@ def test_mixed_shares_are_kept_and_cover_every_index_once():
     assert sorted(len(indices) for _, indices in chunks) == [33, 33, 34]
 
 
-def test_every_shipped_strategy_loads_and_samples():
+def test_every_shipped_strategy_loads_and_samples() -> None:
     for name in known_strategies():
         chosen = settings(strategy=name)
         for part in effective_strategies(chosen):
             assert sample(chosen, part, range(3))
 
 
-def test_an_option_wins_over_the_strategy():
+def test_an_option_wins_over_the_strategy() -> None:
     assert effective_strategies(settings(strategy="high-yield", p_value=0.9))[0].p_value == 0.9
 
 
 @pytest.mark.parametrize("text", ["p_value = 2", "p_vlaue = 0.5", "p_value = ", "[[parts]]\nfoo = 1"])
-def test_a_bad_strategy_file_is_one_clear_line(tmp_path, text):
+def test_a_bad_strategy_file_is_one_clear_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
@@ -111,12 +115,12 @@ def test_a_bad_strategy_file_is_one_clear_line(tmp_path, text):
     assert "mine" in str(caught.value)
 
 
-def test_an_unknown_strategy_names_the_known_ones():
+def test_an_unknown_strategy_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"unknown strategy 'nope'.*balanced"):
         load_strategy("nope")
 
 
-def test_a_strategy_made_for_a_provider_chooses_it_unless_the_user_did(tmp_path):
+def test_a_strategy_made_for_a_provider_chooses_it_unless_the_user_did(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     base = load_strategy("balanced")[0].model_dump(exclude={"name", "provider"})
     lines = [f"{k} = {list(v) if isinstance(v, tuple) else v!r}" for k, v in base.items()]
@@ -125,13 +129,14 @@ def test_a_strategy_made_for_a_provider_chooses_it_unless_the_user_did(tmp_path)
     assert with_provider(Settings(strategy=str(path), model_name="openai")).model_name == "openai"
 
 
-def fail(candidate, category):
+def fail(candidate: Candidate, category: Category) -> Candidate:
     return candidate.judged(Verdict.fail(Stage.VALIDATE_EAGER, category, "x"))
 
 
-def test_a_failed_candidate_is_tried_again_with_the_same_operators_and_a_new_seed():
+def test_a_failed_candidate_is_tried_again_with_the_same_operators_and_a_new_seed() -> None:
     first = sampled(1)[0]
     second = again(fail(first, Category.EXCEPTION), settings(max_retries=1))
+    assert second is not None
     assert second.attempt == 1
     assert second.parent_id == first.id
     assert second.specification.operators == first.specification.operators
@@ -139,10 +144,11 @@ def test_a_failed_candidate_is_tried_again_with_the_same_operators_and_a_new_see
     assert second.verdicts == ()
 
 
-def test_a_further_attempt_is_another_question_in_another_run_too():
+def test_a_further_attempt_is_another_question_in_another_run_too() -> None:
     """Else last night's answer to the retry, a failure perhaps, would come again tonight."""
     failed = fail(sampled(1)[0], Category.EXCEPTION)
-    numbers = {again(failed, settings(seed=seed, max_retries=2)).specification.sample for seed in range(5)}
+    retries = [again(failed, settings(seed=seed, max_retries=2)) for seed in range(5)]
+    numbers = {retry.specification.sample for retry in retries if retry is not None}
     assert len(numbers - {0}) == 5
 
 
@@ -155,15 +161,15 @@ def test_a_further_attempt_is_another_question_in_another_run_too():
         (Category.EXCEPTION, {"on_failure": "drop"}),
     ],
 )
-def test_what_is_not_tried_again(category, options):
+def test_what_is_not_tried_again(category: Category, options: dict[str, Any]) -> None:
     assert again(fail(sampled(1)[0], category), settings(**options)) is None
 
 
-def test_an_accepted_candidate_is_not_tried_again():
+def test_an_accepted_candidate_is_not_tried_again() -> None:
     assert again(sampled(1)[0], settings()) is None
 
 
-def revisiting(tmp_path, **fields: object):
+def revisiting(tmp_path: Path, **fields: object) -> Settings:
     lines = [
         f"{name} = {value!r}" for name, value in {"sampler": "coverage", "revisit": 0.5, **fields}.items()
     ]
@@ -174,7 +180,7 @@ def revisiting(tmp_path, **fields: object):
     return settings(strategy=str(path))
 
 
-def test_what_worked_is_asked_for_again_at_the_share_that_was_asked(tmp_path):
+def test_what_worked_is_asked_for_again_at_the_share_that_was_asked(tmp_path: Path) -> None:
     chosen = revisiting(tmp_path)
     (strategy,) = effective_strategies(chosen)
     held, failed = ("Conv2d", "ReLU", "Add"), ("LSTM", "GELU")
@@ -190,7 +196,7 @@ def test_what_worked_is_asked_for_again_at_the_share_that_was_asked(tmp_path):
     )  # nothing is held
 
 
-def test_no_two_attempts_that_ask_again_ask_for_the_same_answer(tmp_path):
+def test_no_two_attempts_that_ask_again_ask_for_the_same_answer(tmp_path: Path) -> None:
     """Neither a retry and its neighbour's first attempt, nor the same place of two nights."""
     numbers = []
     for night in (7, 8):
@@ -198,6 +204,7 @@ def test_no_two_attempts_that_ask_again_ask_for_the_same_answer(tmp_path):
         seen = Seen.of([(("Conv2d", "ReLU"), True)])
         for first in sample(chosen, effective_strategies(chosen)[0], range(20), seen):
             second = again(fail(first, Category.SHAPE_ERROR), chosen)
+            assert second is not None
             assert second.specification.revisit
             numbers += [first.specification.sample, second.specification.sample]
     assert len(set(numbers)) == len(numbers)
@@ -205,6 +212,6 @@ def test_no_two_attempts_that_ask_again_ask_for_the_same_answer(tmp_path):
 
 
 @pytest.mark.parametrize("fields", [{"sampler": "coherent"}, {"operators": ["Linear", "ReLU", "MLP"]}])
-def test_asking_again_needs_a_sampler_that_knows_the_folder(tmp_path, fields):
+def test_asking_again_needs_a_sampler_that_knows_the_folder(tmp_path: Path, fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="coverage"):
         effective_strategies(revisiting(tmp_path, **fields))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synth_core.extraction import extract_programs, refuses, stated_operators
-from synth_core.records import Candidate, Category, Completion, Outcome, Specification, Verdict
+from synth_core.records import Candidate, Category, Completion, Outcome, Specification, Stage, Verdict
 
 _CLASS = """import torch
 import torch.nn as nn
@@ -162,7 +162,7 @@ def test_a_refusal_with_code_is_no_refusal() -> None:
 
 def test_dead_candidates_pass_untouched() -> None:
     dead = _extract("nothing")
-    dead = dead.model_copy(update={"verdicts": (Verdict.fail("llm", Category.PROVIDER_ERROR, "x"),)})
+    dead = dead.model_copy(update={"verdicts": (Verdict.fail(Stage.LLM, Category.PROVIDER_ERROR, "x"),)})
     assert extract_programs([dead]) == [dead]
 
 

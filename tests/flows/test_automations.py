@@ -31,7 +31,7 @@ def running(folder: Path, server: Server) -> Iterator[subprocess.Popen[bytes]]:
         "PREFECT_API_URL": server.url,
         "PREFECT_HOME": str(folder),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": str(Path(__file__).parents[1] / "helpers"),
         "PATH": "/usr/bin:/bin",
     }
     process = subprocess.Popen([sys.executable, "-c", RUN, str(folder)], env=variables)
@@ -63,7 +63,7 @@ def test_a_flow_run_whose_process_was_killed_is_marked_as_crashed(tmp_path: Path
 
             def states() -> list[str]:
                 runs = client.read_flow_runs()
-                return sorted(run.state.name for run in runs if run.state)
+                return sorted(str(run.state.name) for run in runs if run.state)
 
             while states() != ["Running"]:
                 time.sleep(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from simulated import Bench, Runner
@@ -41,7 +42,7 @@ class Paying(Bench):
 def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(
     runner: Runner, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    def options(cache: str) -> dict[str, object]:
+    def options(cache: str) -> dict[str, Any]:
         folder = str(tmp_path_factory.mktemp(cache))
         name = f"{__name__}:ask"
         many = {"sampler": "uniform", "num_core_ops_range": (3, 5), "num_supporting_ops_range": (4, 10)}

@@ -46,7 +46,7 @@ def open_slow(settings: Settings) -> Iterator[dict[Stage, Step]]:
 @contextlib.contextmanager
 def standing_cluster(workers: int) -> Iterator[LocalCluster]:
     """Somebody else's: it was there before the run and stays after it."""
-    with LocalCluster(
+    with LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
     ) as cluster:
         yield cluster

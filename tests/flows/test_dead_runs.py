@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -54,14 +55,16 @@ def client(server: Server) -> Iterator[SyncPrefectClient]:
 
 
 def begin(client: SyncPrefectClient, state: State, of: object = synth) -> UUID:
-    parameters = {"settings": {}} if of is synth else {}
+    parameters: dict[str, Any] = {"settings": {}} if of is synth else {}
     return client.create_flow_run(of, parameters=parameters, state=state).id  # type: ignore[arg-type]
 
 
 def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(
     client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ahead = Running(timestamp=datetime.now(UTC) + timedelta(days=40))  # by a clock that was set back since
+    ahead: State[Any] = Running(
+        timestamp=datetime.now(UTC) + timedelta(days=40)
+    )  # by a clock that was set back since
     dead = [begin(client, state) for state in (Running(), Pending(), ahead)]
     heard = begin(client, Running())
     foreign = [begin(client, Running(), each) for each in (other_peoples, another_report)]
@@ -77,7 +80,7 @@ def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(
     beat = EventFilter(
         event=EventNameFilter(name=["prefect.flow-run.heartbeat"]),
         resource=EventResourceFilter(id=list(resource.values())),
-        occurred=EventOccurredFilter(until=soon + SILENCE),
+        occurred=EventOccurredFilter(until=soon + SILENCE),  # type: ignore[arg-type]
     )
     while not client.read_events(beat, limit=1).events:
         time.sleep(0.1)
@@ -86,7 +89,7 @@ def test_a_flow_run_that_gives_no_sign_is_taken_for_dead(
 
     def state_of(run: UUID) -> str:
         state = client.read_flow_run(run).state
-        return state.name if state else ""
+        return str(state.name) if state else ""
 
     assert [state_of(run) for run in dead] == ["Crashed"] * 3
     assert [state_of(run) for run in (heard, *foreign, new)] == ["Running"] * 4
@@ -174,7 +177,7 @@ def test_the_history_of_a_folder_shows_no_run_at_work_that_was_killed_in_its_fir
 ) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "his"))  # names no server, so a private one
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "helpers"))
     subprocess.run([sys.executable, "-c", CUT_SHORT, str(tmp_path / "out")], check=False)
     home = tmp_path / "out" / ".synth" / "prefect"
     assert states(home) == ["Running"]
@@ -189,4 +192,4 @@ def states(home: Path) -> list[str]:
         connected({"PREFECT_API_URL": server.url, "PREFECT_HOME": str(home)}),
         get_client(sync_client=True) as client,
     ):
-        return sorted(run.state.name for run in client.read_flow_runs() if run.state)
+        return sorted(str(run.state.name) for run in client.read_flow_runs() if run.state)

@@ -17,7 +17,7 @@ from prefect.deployments import run_deployment
 from simulated import Bench, Runner
 from threaded_worker import Worker, await_held, complete, hold
 
-from flows.pipeline.gpu_pool import POOL, Pool
+from flows.pipeline.gpu_pool import POOL, GpuPool
 from flows.prefect_server.connection import connected
 from flows.validate import validate
 from synth_core.errors import EnvironmentFault
@@ -144,7 +144,9 @@ def test_a_flow_run_that_nobody_takes_is_given_up(runner: Runner, monkeypatch: p
     with worker.online() as client:
         with pytest.raises(EnvironmentFault, match="no worker of the pool 'gpu' takes validate/gpu"):
             runner(num_total_samples=4, validation=FAIL)
-        assert client.read_flow_run(worker.taken[0]).state.is_cancelled()
+        state = client.read_flow_run(worker.taken[0]).state
+        assert state is not None
+        assert state.is_cancelled()
 
 
 def interrupt() -> None:
@@ -173,6 +175,7 @@ def test_an_interrupt_cancels_what_was_handed_over_and_a_resume_hands_it_over_ag
         with pytest.raises(KeyboardInterrupt):
             runner(num_total_samples=4, max_retries=0, validation={**FAIL, "pool_wait": 10_000})
         (held,) = [run for run in client.read_flow_runs() if run.work_pool_name == POOL]
+        assert held.state is not None
         assert held.state.is_cancelling()
     with Worker().online():
         runner(resume="")
@@ -186,12 +189,13 @@ def test_the_same_shards_are_under_way_once(runner: Runner) -> None:
     shards = [Manifest(path="/x.parquet", digest="d", stage=Stage.EXTRACT, total=1, alive=1)]
     with Worker(hold).online() as client:
         first, again = (
-            Pool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards) for _ in range(2)
+            GpuPool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards)
+            for _ in range(2)
         )
         assert first.id == again.id
         await_held(client, first)
         complete(client, first)
-        third = Pool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards)
+        third = GpuPool(run, Shelf(settings, run.run_id), threading.Event())._start(shards, shards)
         assert third.id != first.id
 
 
@@ -204,7 +208,9 @@ def test_a_resume_waits_for_what_the_killed_run_handed_over_and_is_partly_done(
     started: list[FlowRun] = []
 
     def start_and_die(*args: Any, **more: Any) -> None:
-        started.append(run_deployment(*args, **more))
+        flow_run = run_deployment(*args, **more)
+        assert isinstance(flow_run, FlowRun)
+        started.append(flow_run)
         raise Killed
 
     runner(num_total_samples=4, batch_size=2, max_retries=0)
@@ -219,6 +225,6 @@ def test_a_resume_waits_for_what_the_killed_run_handed_over_and_is_partly_done(
     with Worker(hold).online():
         for path, data in done.items():
             with pytest.raises(Killed):
-                Pool(run, Shelf(run.settings, run.run_id), threading.Event()).hand_off(handed)
+                GpuPool(run, Shelf(run.settings, run.run_id), threading.Event()).hand_off(handed)
             path.write_bytes(data)
     assert started[0].id == started[1].id

@@ -12,7 +12,7 @@ import pytest
 from flows.pipeline.batches import Finished
 from flows.pipeline.rounds import JOBS_AT_ONCE, Round, batch_size, go_through_rounds, sized
 from synth_core.records import Manifest, Stage
-from synth_core.settings import Settings
+from synth_core.settings import Settings, ValidationSettings
 from synth_core.store import Run
 
 
@@ -49,7 +49,7 @@ def test_batches_grow_with_the_run(total: int, size: int) -> None:
 
 @pytest.mark.parametrize(("total", "size"), [(1, 64), (1000, 64), (100_000, 256)])
 def test_a_pool_is_not_fed_by_small_batches(total: int, size: int) -> None:
-    settings = Settings(num_total_samples=total, validation={"pool": "gpu"})
+    settings = Settings(num_total_samples=total, validation=ValidationSettings(pool="gpu"))
     assert sized(settings).batch_size == size
     assert batch_size(settings) == batch_size(Settings(num_total_samples=total)), "older runs keep theirs"
 

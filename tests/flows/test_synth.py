@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -19,7 +20,9 @@ from synth_core.records import Candidate, Category, Manifest, Stage, Verdict
 from synth_core.settings import Settings
 from synth_core.store import RunState, latest_run, scan_ledger
 
-AGAIN = {"skip_filters": ["duplicate-operators"]}  # else what the folder holds is not even asked for again
+AGAIN: dict[str, Any] = {
+    "skip_filters": ["duplicate-operators"]
+}  # else what the folder holds is not even asked for again
 BEFORE_FILTER = tuple(stage for stage in Stage if stage not in (Stage.FILTER, Stage.PERSIST))
 
 
@@ -203,7 +206,7 @@ def test_within_a_sub_flow_progress_is_shown_batch_by_batch(
 ) -> None:
     shown = threading.Event()
     monkeypatch.setattr("flows.synth._MOST_CANDIDATES_A_FLOW", 32)
-    monkeypatch.setattr("flows.pipeline.artifacts.Progress.show", lambda *_, **__: shown.set())
+    monkeypatch.setattr("flows.pipeline.artifacts.ProgressBar.show", lambda *_, **__: shown.set())
 
     def watch(stage: Stage, candidates: Sequence[Candidate]) -> None:
         if stage is Stage.PERSIST and candidates[0].index == 16:

@@ -3,6 +3,8 @@
 It is made of the source distribution, which so is shown to be whole.
 """
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
@@ -14,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     pack = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder)]
@@ -31,7 +33,7 @@ def installed(tmp_path_factory):
     return folder / "site"
 
 
-def python(installed, code):
+def python(installed: Path, code: str) -> str:
     # -P keeps the current folder off sys.path; the checkout must not be what is imported.
     done = subprocess.run(
         [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(installed)!r})\n{code}"],
@@ -45,7 +47,7 @@ def python(installed, code):
     return done.stdout
 
 
-def test_the_wheel_holds_only_what_belongs_to_the_product(installed):
+def test_the_wheel_holds_only_what_belongs_to_the_product(installed: Path) -> None:
     top = {path.name for path in installed.iterdir() if path.is_dir() and path.name != "bin"}
     assert {name for name in top if not name.endswith(".dist-info")} == {
         "flows",
@@ -56,7 +58,7 @@ def test_the_wheel_holds_only_what_belongs_to_the_product(installed):
     }
 
 
-def test_strategies_and_templates_are_found(installed):
+def test_strategies_and_templates_are_found(installed: Path) -> None:
     code = (
         "import synth_core.strategies as s, synth_core.prompting as p; print(s.__file__)\n"
         "from synth_core.settings import Settings; from synth_core.sampling.sample import sample\n"
@@ -68,6 +70,6 @@ def test_strategies_and_templates_are_found(installed):
     assert str(installed) in python(installed, code)
 
 
-def test_the_command_answers(installed):
+def test_the_command_answers(installed: Path) -> None:
     code = "from flows.cli.app import run; raise SystemExit(run(['operators', '--json']))"
     assert len(python(installed, code).splitlines()) > 130

@@ -1,22 +1,19 @@
-"""Shared by the provider tests: settings that call a loopback server, and candidates to ask about."""
+"""Fixtures of the provider tests: keys, a warm cache, and settings that call a loopback server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asking import KEYS
 
-from synth_core.prompting import render_prompts
-from synth_core.records import Candidate, Specification
-from synth_core.settings import Settings
-
-KEYS = {"openai": "sk-proj-Qw7xZ2mN9pLrT4vB", "gemini": "AIzaSyD3kP9mXq7LwT2vR8"}
+from synth_core.settings import ProviderSettings, Settings
 
 
 @pytest.fixture(autouse=True)
-def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def keys(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Both providers' keys in the environment."""
     monkeypatch.setenv("OPENAI_API_KEY", KEYS["openai"])
     monkeypatch.setenv("GEMINI_API_KEY", KEYS["gemini"])
@@ -42,7 +39,7 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
         provider = {"base_url": base_url, "timeout": 20.0, "retries": 0, **groups.pop("provider", {})}
         return Settings(
             model_name=wire,
-            provider=provider,
+            provider=ProviderSettings.model_validate(provider),
             cache_dir=str(tmp_path / "cache"),
             output_dir=str(tmp_path / "out"),
             num_worker=1,
@@ -50,23 +47,3 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
         )
 
     return make
-
-
-def candidates(provider: str, count: int, *, first: int = 0, prompt: str = "ordered") -> list[Candidate]:
-    """Candidates with their prompts, each asking something else."""
-    made = [
-        Candidate(
-            index=index,
-            specification=Specification(
-                operators=("Conv2d", "ReLU", *("Tanh" for _ in range(index % 5))),
-                strategy="test",
-                seed=index,
-                provider=provider,
-                prompt=prompt,
-                temperature=0.5,
-                sample=index,
-            ),
-        )
-        for index in range(first, first + count)
-    ]
-    return render_prompts(made)

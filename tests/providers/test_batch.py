@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEYS, candidates
+from asking import KEYS, candidates
 from loopback import Act, Loopback, Seen, answer, error
 
 from flows.cli.without_prefect import steps
@@ -289,7 +289,7 @@ def test_rows_that_no_further_call_would_mend_stop_the_run_and_cost_no_answer(ma
     with Loopback(behave) as server:
         settings = _settings(make_settings, jobs, server)
         with pytest.raises(
-            HopelessProvider, match=r"3 quota; of the 4 before them 4 were answered.*none left"
+            HopelessProvider, match=r"3 quota; 4 of the 4 earlier calls were answered.*none left"
         ):
             _complete(settings, candidates("openai", 8))
         done = _complete(settings, candidates("openai", 8))
@@ -311,7 +311,7 @@ def test_a_job_in_flight_is_found_again(wire: str, noted: bool, make_settings: M
             while not jobs._polls:
                 work.join(0.01)
         else:
-            with pytest.raises(EnvironmentFault, match="did not take the batch"):
+            with pytest.raises(EnvironmentFault, match="did not accept the batch"):
                 dispatcher.complete(candidates(wire, 4))
         dispatcher.close()
         if noted:
@@ -346,7 +346,7 @@ def test_a_job_that_was_not_taken_leaves_the_budget_as_it_was(make_settings: Mak
         settings = _settings(make_settings, jobs, server)
         settings = settings.model_copy(update={"budget": settings.budget.model_copy(update={"calls": 10})})
         with Dispatcher(settings) as dispatcher:
-            with pytest.raises(EnvironmentFault, match="did not take the batch"):
+            with pytest.raises(EnvironmentFault, match="did not accept the batch"):
                 dispatcher.complete(candidates("openai", 8))
             busy = False
             done = dispatcher.complete(candidates("openai", 8))
@@ -397,7 +397,7 @@ def test_a_bad_key_stops_the_run_and_stays_secret(wire: str, make_settings: Make
     message = f"Incorrect API key {KEYS[wire]}"
     with Loopback(lambda _: error(wire, 401, message)) as server:
         settings = _settings(make_settings, JobServer(wire), server)
-        with pytest.raises(HopelessProvider, match="did not take the batch") as caught:
+        with pytest.raises(HopelessProvider, match="did not accept the batch") as caught:
             _complete(settings, candidates(wire, 3))
     assert KEYS[wire][:6] not in str(caught.value)
 

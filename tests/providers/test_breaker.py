@@ -42,5 +42,5 @@ def test_it_quotes_the_first_failure_of_the_kind_that_tripped_it() -> None:
     breaker = Breaker(find_provider("openai"), "m")
     for reply in (_OK, _LATE, _REVOKED, _LATE, failed(Outcome.AUTH, "again"), _LATE, _REVOKED):
         breaker.observe(reply)
-    with pytest.raises(HopelessProvider, match=r"3 timeout, 3 auth.*First: the key was revoked"):
+    with pytest.raises(HopelessProvider, match=r"3 timeout, 3 auth.*First error: the key was revoked"):
         breaker.check()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import candidates
+from asking import candidates
 from loopback import Act, Loopback, Seen, answer, error
 
 from synth_core.errors import HopelessProvider, UsageError
@@ -304,7 +304,9 @@ def test_an_outage_that_lasts_ends_the_run_and_no_candidate(make_settings: Make)
 
     with Loopback(behave) as server:
         settings = make_settings("openai", server.base_url("openai"), provider={"retries": 1})
-        with pytest.raises(HopelessProvider, match=r"answers no more: 20 candidates.*down for good.*resume"):
+        with pytest.raises(
+            HopelessProvider, match=r"no longer answers: 20 candidates.*down for good.*resume"
+        ):
             _complete(settings, candidates("openai", 26))
         assert len(server.seen) == 6 + 2 * 20 + 8
         lasts = False
@@ -357,7 +359,7 @@ def test_a_refused_temperature_is_left_out_from_then_on(concurrency: int, make_s
 def test_the_breaker_stops_a_hopeless_run_at_once(status: int, make_settings: Make) -> None:
     with Loopback(lambda seen: error(seen.wire, status, "no such thing")) as server:
         settings = make_settings("openai", server.base_url("openai"), provider={"retries": 4})
-        with pytest.raises(HopelessProvider, match=r"of \d+ calls failed .*no such thing.*To mend it"):
+        with pytest.raises(HopelessProvider, match=r"of \d+ calls failed .*no such thing.*To fix it"):
             _complete(settings, candidates("openai", 300))
     assert len(server.seen) <= 8
 
@@ -392,7 +394,7 @@ def test_answers_received_before_the_breaker_trips_are_kept(make_settings: Make)
         settings = make_settings("openai", server.base_url("openai"))
         with pytest.raises(
             HopelessProvider,
-            match=r"3 of 13 calls failed \(3 quota; of the 10 before them 10 were answered\)",
+            match=r"3 of 13 calls failed \(3 quota; 10 of the 10 earlier calls were answered\)",
         ):
             _complete(settings, candidates("openai", 50))
     store = AnswerStore(settings.cache_dir)
@@ -407,7 +409,7 @@ def test_a_server_that_never_answers_trips_the_breaker(
     with Loopback(_well) as server:
         address = server.base_url("openai")
     settings = make_settings("openai", address, provider={"retries": 50})
-    with pytest.raises(HopelessProvider, match="check --base-url and whether the server runs"):
+    with pytest.raises(HopelessProvider, match="check --base-url and that the server runs"):
         _complete(settings, candidates("openai", 30))
 
 
@@ -427,7 +429,7 @@ def test_the_breaker_counts_only_what_it_names() -> None:
     for _ in range(9):
         watched.observe(_reply(Outcome.BAD_REQUEST, "rejected"))
     assert "the last 19 of 19 calls failed (10 bad_request, 9 transient)" in watched.reason
-    assert "First: first rejection" in watched.reason
+    assert "First error: first rejection" in watched.reason
 
 
 # --- budgets and the ledger ---------------------------------------------------------------------------------
@@ -506,7 +508,7 @@ def test_a_resumed_run_goes_on_counting_the_time_after_its_last_call(
 _KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from conftest import candidates
+from asking import candidates
 from synth_core.providers import cost_ledger
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.settings import Settings
@@ -521,7 +523,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_session_counts_its_time_and_the_programs_written_here(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "helpers")}
     done = subprocess.run([sys.executable, "-c", _KILLED, tmp_path], env=environment)
     assert done.returncode == -signal.SIGKILL
     totals = read_totals(tmp_path)
@@ -549,7 +551,11 @@ def test_what_a_call_never_said_counts_at_its_worst_case(
     """A server that answers too late, or leaves out what it used, may bill the call all the same."""
     silent = {k: v for k, v in answer("openai", "fine").items() if k != "usage"}
     for fault, name in ((Act(body=silent), "silent"), (Act(body=silent, delay=60), "late")):
-        with Loopback(lambda _, act=fault: act) as server:
+
+        def always(_: Seen, act: Act = fault) -> Act:
+            return act
+
+        with Loopback(always) as server:
             options = {"model_id": "gpt-4.1-mini", "max_tokens": 1000, "timeout": 0.5, "retries": 20}
             settings = make_settings("openai", server.base_url("openai"), provider=options, budget=budget)
             _complete(settings, candidates("openai", 20), tmp_path / name)
@@ -745,7 +751,7 @@ def test_a_function_that_always_fails_stops_the_run(
 ) -> None:
     name = _module(tmp_path, _OWN + body, monkeypatch)
     settings = make_settings(name, "", provider={"retries": 4})
-    with pytest.raises(HopelessProvider, match=rf"calls failed \(\d\d bad_.*First: .*{says}"):
+    with pytest.raises(HopelessProvider, match=rf"calls failed \(\d\d bad_.*First error: .*{says}"):
         _complete(settings, candidates(name, 300), tmp_path / "run")
     assert read_totals(tmp_path / "run").calls < 40
 
@@ -757,7 +763,7 @@ def test_a_function_that_always_fails_stops_the_run(
         ("import nowhere_to_be_found", "nowhere_to_be_found"),
         ("1 / 0", "ZeroDivisionError"),
         ("raise SystemExit(1)", "SystemExit"),
-        ("ask = 3", "no function"),
+        ("ask = 3", "not a function"),
         ("", "no attribute 'ask'"),
     ],
 )

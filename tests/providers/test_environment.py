@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import candidates
+from asking import candidates
 from google.genai import _api_client
 from loopback import Act, Loopback, answer
 

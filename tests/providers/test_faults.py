@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import candidates
+from asking import candidates
 from loopback import Act, Loopback, answer, error
 
 from synth_core.errors import HopelessProvider

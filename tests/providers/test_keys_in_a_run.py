@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import KEYS
+from asking import KEYS
 from loopback import Act, Loopback, Seen, answer, error
 
 _PROGRAM = """```python

@@ -18,7 +18,7 @@ from synth_core.providers.cost_ledger import read_totals
 _CHILD = """
 import sys
 sys.path.insert(0, {here!r})
-from conftest import candidates
+from asking import candidates
 from pathlib import Path
 from synth_core.providers.dispatch import Dispatcher
 from synth_core.settings import Settings
@@ -38,7 +38,9 @@ def test_no_received_answer_is_asked_for_again(tmp_path: Path) -> None:
 
     with Loopback(behave) as server:
         code = _CHILD.format(
-            here=str(Path(__file__).parent), address=server.base_url("openai"), folder=str(tmp_path)
+            here=str(Path(__file__).parents[1] / "helpers"),
+            address=server.base_url("openai"),
+            folder=str(tmp_path),
         )
         for _ in range(3):
             process = subprocess.Popen([sys.executable, "-c", code])

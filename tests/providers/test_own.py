@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from conftest import candidates
+from asking import candidates
 
 from synth_core.errors import HopelessProvider
 from synth_core.providers import own
@@ -22,7 +22,7 @@ from synth_core.settings import Settings
 _SLIPS = {
     "serving_model=None": "serving_model is None, not of type str",
     "finish_reason=None": "finish_reason is None, not of type str",
-    "sizes={}": "sizes is {}, not of type Sizes or None",
+    "sizes={}": "sizes is {}, not of type GpuSizes or None",
     "error=None": "error is None",
     "error=ValueError('x')": "error is ValueError('x')",
     "status=None": "status is None",
@@ -34,7 +34,7 @@ _SLIPS = {
     "raised=0": "raised is 0",
     "usage=Usage(output_tokens=-5)": "usage.output_tokens is -5",
     "usage={'input_tokens': 3}": "usage is {'input_tokens': 3}, not of type Usage",
-    "text='\\ud800'": "text holds half a surrogate pair",
+    "text='\\ud800'": "text holds a lone surrogate",
 }
 _MODULE = """
 from synth_core.providers.call import Reply
@@ -73,7 +73,7 @@ def test_a_slip_in_a_reply_is_told_and_never_kept(
 
 
 def test_every_field_of_a_reply_is_looked_at() -> None:
-    assert set(own._KINDS) == {field.name for field in fields(Reply)}
+    assert set(own._FIELD_TYPES) == {field.name for field in fields(Reply)}
 
 
 async def spent(request: Request) -> Reply:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import candidates
+from asking import candidates
 from loopback import Act, Loopback, answer
 
 from flows.cli import check

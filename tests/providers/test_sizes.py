@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import candidates
+from asking import candidates
 
 from synth_core.errors import UsageError
 from synth_core.extraction import extract_programs

@@ -17,7 +17,7 @@ from synth_core.atomic import write_atomic
 from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.prompting import render_prompts
 from synth_core.records import Candidate, Category, Graph, Program, Specification, Stage, Verdict
-from synth_core.settings import Settings
+from synth_core.settings import ProviderSettings, Settings
 from synth_core.store import (
     Attempts,
     Run,
@@ -90,7 +90,7 @@ def test_the_newest_unfinished_run_is_offered_for_resume(run: Run) -> None:
 def test_mistakes_get_one_clear_line(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"no run 'x'.*{run.run_id}"):
         load_run(run.output_dir, "x")
-    with pytest.raises(UsageError, match="holds no run"):
+    with pytest.raises(UsageError, match="contains no run"):
         latest_run(tmp_path / "empty")
     (tmp_path / "file").write_text("")
     for place in ("file", "file/below"):
@@ -125,7 +125,7 @@ def test_a_run_is_planned_once_wherever_it_goes_on(tmp_path: Path, monkeypatch: 
         "".join(f"{key} = {json.dumps(value)}\n" for key, value in {**base, "prompt": "p.j2"}.items())
     )
     Path("p.j2").write_text("{{ operators }}")
-    settings = Settings(strategy="own.toml", provider={"ca_bundle": "ca.pem"}, output_dir="out")
+    settings = Settings(strategy="own.toml", provider=ProviderSettings(ca_bundle="ca.pem"), output_dir="out")
     planned = save_run(plan_run(settings)).planned()
     own.write_text(own.read_text().replace('description = "', 'description = "Another: '))
     output_dir = Path("out").absolute()

@@ -227,7 +227,7 @@ def test_programs_survive_the_death_of_the_zygote(engine: Engine) -> None:
 
 @pytest.mark.parametrize("heir", [True, False])
 def test_a_zygote_killed_in_the_middle_of_an_answer_keeps_nobody_waiting(tmp_path: Path, heir: bool) -> None:
-    child = WarmChild("tests.validation.torn", {"cache": str(tmp_path), "heir": heir})
+    child = WarmChild("tests.helpers.torn", {"cache": str(tmp_path), "heir": heir})
     try:
         answers = [child.submit({"stage": "validate-eager"}) for _ in range(3)]
         for answer in answers:
@@ -241,7 +241,7 @@ def test_a_zygote_killed_in_the_middle_of_an_answer_keeps_nobody_waiting(tmp_pat
 
 
 def test_zygotes_that_all_die_are_our_fault_and_no_programs(tmp_path: Path) -> None:
-    child = WarmChild("tests.validation.torn", {"cache": str(tmp_path), "frail": True})
+    child = WarmChild("tests.helpers.torn", {"cache": str(tmp_path), "frail": True})
     try:
         answers = [child.submit({"stage": "validate-eager"}) for _ in range(12)]
         ends = [answer.exception(TIMEOUT) or answer.result()["judgement"]["category"] for answer in answers]
@@ -253,7 +253,7 @@ def test_zygotes_that_all_die_are_our_fault_and_no_programs(tmp_path: Path) -> N
 
 def test_closing_answers_those_who_wait_before_it_waits_itself(tmp_path: Path) -> None:
     """A second Ctrl-C ends the wait for a zygote that is still busy; nobody else may be left waiting then."""
-    child = WarmChild("tests.validation.torn", {"cache": str(tmp_path), "deaf": True})
+    child = WarmChild("tests.helpers.torn", {"cache": str(tmp_path), "deaf": True})
     answer = child.submit({"stage": "validate-eager"})
     closing = threading.Thread(target=child.close)
     closing.start()

@@ -48,7 +48,7 @@ def finished(job, evidence):
         "outputs": outputs, "beside": beside[job.id],
     }
 
-pool = cuda.Pool(box, asked["workers"], finished, "cpu")
+pool = cuda.GpuWorkers(box, asked["workers"], finished, "cpu")
 pool.prove()
 hand = pool._hand
 
@@ -246,7 +246,7 @@ def test_the_whole_way_to_a_worker_and_back(tmp_path: Path) -> None:
         "cache": str(tmp_path), "workers": 1, "timeout": 60.0, "memory_mb": 2048,
         "device": "cuda",
     }  # fmt: skip
-    child = WarmChild("tests.validation.gpuless", configuration)
+    child = WarmChild("tests.helpers.gpuless", configuration)
     try:
         asked = {
             name: child.submit({"stage": "validate-eager", "request": on_gpu(forward), "rejudge": True})

@@ -111,7 +111,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 def _listen(host: Host, stack: contextlib.ExitStack) -> dict[str, str]:
     """Listeners of every kind that put what they hear on `host.heard`, and a port that nothing uses."""
     unix = str(host.root / "socket")
-    listeners = {
+    listeners: dict[str, tuple[int, int, tuple[str, int] | str]] = {
         "TCP": (socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
         "UDP": (socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
         "UNIX": (socket.AF_UNIX, socket.SOCK_STREAM, unix),

@@ -1,8 +1,8 @@
 """How each operator is written: one table, catalog name -> writer.
 
-A writer takes the draft, the value to work on and the operator's name, adds lines, and returns the new
-value. It raises `CannotWrite` where the operator does not fit; it never checks what torch checks anyway.
-Sources (Embedding) take None where no value is there yet.
+A writer takes the draft, the current value and the operator's name. It adds lines and returns the new value.
+It raises `CannotWrite` if the operator does not fit; it does not repeat checks that torch makes. Sources
+(Embedding) take None if there is no value yet.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Activations, in the spellings that people use; bounds come from the live values."""
+"""Activations in their usual spellings. Bounds are chosen from the actual values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from synth_core.synthesis import extents
 from synth_core.synthesis.draft import CannotWrite, Draft
 from synth_core.synthesis.parts import Value
 
-# `nn.` starts a module; `{x}` is the value, `{d}` the axis of channels or features.
+# A spelling with `nn.` is a module. `{x}` is the value, `{d}` the channel or feature axis.
 SPELLINGS: dict[str, tuple[str, ...]] = {
     "ReLU": ("nn.ReLU()", "F.relu({x})", "torch.relu({x})", "{x}.relu()"),
     "Sigmoid": ("nn.Sigmoid()", "torch.sigmoid({x})", "{x}.sigmoid()"),
@@ -62,14 +62,14 @@ ALONG_AN_AXIS = frozenset({"Softmax", "Softmin", "LogSoftmax", "Softmax2d"})
 
 
 def quantile(x: Value, share: float, *, magnitude: bool = False) -> float:
-    """A quantile of the live values, rounded as a person would write it."""
+    """A quantile of the actual values (or of their magnitudes), rounded as by `tidy`."""
     values = x.tensor.float().abs() if magnitude else x.tensor.float()
     exact = float(torch.quantile(values.flatten()[:4096], share))
     return tidy(exact)
 
 
 def tidy(number: float) -> float:
-    """One significant figure below 0.1, steps of 0.05 below 1, halves above."""
+    """Round to one significant digit below 0.1, to steps of 0.05 below 1, to halves above."""
     if abs(number) < 0.1:
         return float(f"{number:.0e}")
     step = 0.05 if abs(number) < 1 else 0.5

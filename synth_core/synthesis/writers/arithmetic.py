@@ -1,4 +1,4 @@
-"""Element-wise arithmetic and distances: most of what joins two values."""
+"""Element-wise arithmetic and distances. Most of these operators join two values."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def bias_add(d: Draft, x: Value, operator: str) -> Value:
 
 
 def residual_add(d: Draft, x: Value, operator: str) -> Value:
-    """The latest value of this shape that x came from, two steps back at least where there is one."""
+    """Add an ancestor of x with the same shape. If there is none, add x to a branch computed from it."""
     ancestors = d.ancestors(x)
     alike = [v for v in d.offered if v.name in ancestors and v.shape == x.shape and v.kind is x.kind]
     if alike:
         y = d.rng.choice(alike[-3:])
         return d.emit(d.choose(f"{x} + {y}", f"{y} + {x}"), x.kind, "h")
     if x.channels > 128:
-        raise CannotWrite("nothing of this shape came before, and a branch would be large")
+        raise CannotWrite("no earlier value has this shape, and a branch would be large")
     width, rank = extents.channels(d, x), len(x.spatial)
     layer = f"nn.Conv{rank}d({width}, {width}, kernel_size=1)" if rank else f"nn.Linear({width}, {width})"
     return d.emit(f"{x} + {d.attribute('branch', layer)}({x})", x.kind, "h")
@@ -92,7 +92,7 @@ def identity(d: Draft, x: Value, operator: str) -> Value:
 
 
 def distance(d: Draft, x: Value, operator: str) -> Value:
-    """Compares x with another value along the features; gates x with it or returns it beside the rest."""
+    """Compare x with another value along the features. The result gates x, or is returned as a head."""
     y = partner(d, x)
     if operator == "CosineSimilarity":
         axis = x.axis
@@ -116,7 +116,7 @@ def distance(d: Draft, x: Value, operator: str) -> Value:
 
 
 def _per_channel(d: Draft, x: Value) -> str:
-    """Shape text of a parameter with one number a channel that broadcasts against x."""
+    """Text of the shape of a parameter with one number per channel. It broadcasts against x."""
     width = extents.channels(d, x)
     return ", ".join((width, *("1" for _ in x.spatial)))
 

@@ -58,7 +58,7 @@ def out_width(d: Draft, x: Value) -> int:
 
 
 def _groups(d: Draft, channels: int, out: int) -> int:
-    """Mostly one; sometimes a few, sometimes one a channel."""
+    """The number of groups: mostly 1, sometimes a few, sometimes one per channel."""
     usual = [g for g in (2, 4, channels) if channels % g == 0 and out % g == 0]
     return d.rng.choice(usual) if usual and d.rng.random() < 0.2 else 1
 

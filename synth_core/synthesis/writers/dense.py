@@ -9,11 +9,11 @@ from synth_core.synthesis.parts import Value
 from synth_core.synthesis.sizes import WIDTHS
 from synth_core.synthesis.writers.arithmetic import partner
 
-LARGEST = 512  # features in or out of a dense layer, in the small profile
+LARGEST = 512  # features in or out of a dense layer, at most
 
 
 def new_width(d: Draft, x: Value, most: int = 128) -> int:
-    """A width for the next layer: doubled, halved, kept, or another usual one."""
+    """Draw a width for the next layer: doubled, halved, equal, or another usual width."""
     if d.sharing == "twice" and x.channels <= most:
         return x.channels
     near = [w for w in (x.channels * 2, x.channels // 2, x.channels) if 4 <= w <= most]
@@ -21,14 +21,15 @@ def new_width(d: Draft, x: Value, most: int = 128) -> int:
 
 
 def width_text(d: Draft, x: Value) -> str:
-    """How many features or channels x has, by the program's names."""
+    """Text of the number of features or channels of x, with the program's names."""
     return extents.channels(d, x)
 
 
 def project(d: Draft, x: Value, out: int | Value, hint: str, read: str = "") -> str:
-    """Text of a dense layer applied to x (or to `read`, of x's features).
+    """Text of a dense layer applied to x.
 
-    out: a width of the layer's own, or a value whose features it is to match.
+    out: the layer's width, or a value whose number of features it should match.
+    read: text of another value with the features of x, to which the layer is applied instead.
     """
     wide = width_text(d, out) if isinstance(out, Value) else d.sizes.width(out, x.kind, d.env)
     layer = d.attribute(hint, f"nn.Linear({width_text(d, x)}, {wide})")
@@ -36,13 +37,13 @@ def project(d: Draft, x: Value, out: int | Value, hint: str, read: str = "") -> 
 
 
 def weight_of(d: Draft, x: Value) -> tuple[str, str]:
-    """A parameter that a product with x takes, and the text of its output features."""
+    """Add a weight for a matrix product with x. Returns its text, and the text of its output features."""
     size, out = width_text(d, x), d.sizes.width(new_width(d, x), x.kind, d.env)
     return d.parameter("weight", f"torch.randn({size}, {out}){gain(d, size)}"), out
 
 
 def gain(d: Draft, fan_in: str) -> str:
-    """Text that keeps the variance of a product with a random weight near that of its input."""
+    """Text of a factor 1 / sqrt(fan_in). It keeps the variance of a product near that of its input."""
     return d.choose(f" / math.sqrt({fan_in})", f" * {extents.power(fan_in)}")
 
 
@@ -56,7 +57,7 @@ def linear(d: Draft, x: Value, operator: str) -> Value:
 
 
 def bilinear(d: Draft, x: Value, operator: str) -> Value:
-    """Joins x with another value that has the same leading axes, whatever its features."""
+    """Join x with a value that has the same leading axes and any number of features."""
     lead = x.shape[:-1]
     unread = d.dangling()
     others = [v for v in unread if v.kind is x.kind and v.shape[:-1] == lead and v is not x]

@@ -1,4 +1,4 @@
-"""Embeddings: they read integers of their own and start a track, or add to one."""
+"""Embeddings: they read their own integer input. They start a track, or their result is added to a value."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def embedding_bag(d: Draft, x: Value | None, operator: str) -> Value:
     if x is None:
         return found
     if x.kind is not Kind.VECTOR:
-        raise CannotWrite("a bag is one vector a row")
+        raise CannotWrite("an EmbeddingBag gives one vector per row")
     return d.emit(f"{x} + {found}", Kind.VECTOR, "h", role="merge")
 
 

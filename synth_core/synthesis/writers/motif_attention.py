@@ -1,4 +1,4 @@
-"""Motifs of sequences: attention and its relatives, scans, masks."""
+"""Motifs for sequences: kinds of attention, scans, masks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _S = Kind.SEQUENCE
 
 
 def attention(d: Draft, x: Value, operator: str) -> Value:
-    """Queries, keys and values of x, split into heads, in one fused call or spelled out."""
+    """Attention over heads of x, with one fused call or with its single steps."""
     count = heads(d, x)
     query = d.emit(_split(project(d, x, x, "q_proj"), count), _S, "q")
     key = d.emit(_split(project(d, x, x, "k_proj"), count), _S, "k")
@@ -39,7 +39,7 @@ def attention(d: Draft, x: Value, operator: str) -> Value:
 
 
 def _scale(d: Draft, x: Value, query: Value, count: int) -> str:
-    """One over the root of a head's features, whatever their number."""
+    """Text of 1 / sqrt(features of a head)."""
     root = extents.power(extents.part(width_text(d, x), count))
     return d.choose(
         f" * {query}.shape[-1] ** -0.5",
@@ -69,7 +69,7 @@ def grouped_query(d: Draft, x: Value, operator: str) -> Value:
 
 
 def rotary(d: Draft, x: Value, operator: str) -> Value:
-    """Turns pairs of features by angles that grow with the position."""
+    """Rotate pairs of features by angles that grow with the position."""
     if x.channels % 2:
         raise CannotWrite("an odd number of features has no pairs")
     steps = f"torch.arange({x}.shape[1], device={x}.device).unsqueeze(1)"
@@ -83,7 +83,7 @@ def rotary(d: Draft, x: Value, operator: str) -> Value:
 
 
 def linear_attention(d: Draft, x: Value, operator: str) -> Value:
-    """Keys meet values first, so the cost grows with the steps and not with their square."""
+    """Multiply keys with values first, so that the cost is linear in the number of steps, not quadratic."""
     query = d.emit(f"{project(d, x, x, 'q_proj')}.softmax(dim=-1)", _S, "q")
     key = d.emit(f"{project(d, x, x, 'k_proj')}.softmax(dim=1)", _S, "k")
     context = d.emit(f"torch.matmul({key}.transpose(1, 2), {project(d, x, x, 'v_proj')})", _S, "context")
@@ -97,7 +97,7 @@ def attention_pooling(d: Draft, x: Value, operator: str) -> Value:
 
 
 def _mask(d: Draft, x: Value) -> Value:
-    """A boolean input: which steps of each row count."""
+    """Add a boolean input: which steps of each row are valid."""
     batch, steps = extents.texts(d, x)[:2]
     return d.input_from(f"torch.rand({batch}, {steps}) > 0.3", (batch, steps), Kind.VECTOR, "mask")
 
@@ -115,7 +115,7 @@ def masked_mean(d: Draft, x: Value, operator: str) -> Value:
 
 
 def scan(d: Draft, x: Value, operator: str) -> Value:
-    """A diagonal state-space layer: the state decays by a learned rate and takes in the step's input."""
+    """A diagonal state-space layer: the state decays with a learned rate, and each step's input is added."""
     if x.shape[1] > MOST_STEPS:
         raise CannotWrite("too many steps to unroll")
     rate = d.parameter("log_decay", f"-torch.rand({width_text(d, x)}) - 0.1")
@@ -146,7 +146,7 @@ def positions(d: Draft, x: Value | None, operator: str) -> Value:
 
 
 def gram(d: Draft, x: Value, operator: str) -> Value:
-    """Inner products of all pairs of steps or channels, scaled."""
+    """Scaled inner products of all pairs of steps or channels."""
     text = f"torch.bmm({x}, {x}.transpose(1, 2))"
     scale = d.choose("/ {}.shape[-1]", "* {}.shape[-1] ** -0.5", "/ math.sqrt({}.shape[-1])").format(x)
     return d.emit(f"{text} {scale}", x.kind, "gram")

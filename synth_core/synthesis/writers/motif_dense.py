@@ -1,4 +1,4 @@
-"""Motifs of features: gates, norms by hand, adapters, experts, quantisation, heads."""
+"""Motifs for features: gates, norms written out, adapters, experts, quantisation, output heads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GATES = {"SwiGLU": "F.silu", "GeGLU": "F.gelu", "ReGLU": "F.relu", "GatedLinearU
 
 
 def gated(d: Draft, x: Value, operator: str) -> Value:
-    """Two projections, one of them through an activation, multiplied; often projected back."""
+    """Multiply two projections, one of them after an activation. Often project the result back."""
     inner, act = new_width(d, x), GATES[operator]
     gate = d.emit(f"{act}({project(d, x, inner, 'gate_proj')})", x.kind, "gate")
     hidden = d.emit(f"{gate} * {project(d, x, inner, 'up_proj')}", x.kind, "hidden")
@@ -30,7 +30,7 @@ def highway(d: Draft, x: Value, operator: str) -> Value:
 
 
 def film(d: Draft, x: Value, operator: str) -> Value:
-    """Scale and shift of every channel, computed from a condition."""
+    """Scale and shift every channel by numbers computed from a condition."""
     condition = d.input(Kind.VECTOR, d.choose("condition", "style"))
     index = f"[:, :{', None' * len(x.spatial)}]" if x.spatial else ""
     scale = d.emit(project(d, condition, x, "to_scale"), Kind.VECTOR, "scale")
@@ -40,7 +40,7 @@ def film(d: Draft, x: Value, operator: str) -> Value:
 
 def softcap(d: Draft, x: Value, operator: str) -> Value:
     cap = max(quantile(x, 0.8, magnitude=True), 0.05)
-    cap = 1.5 if cap == 1.0 else cap  # a cap of one would scale by nothing
+    cap = 1.5 if cap == 1.0 else cap  # a cap of 1 would have no effect as a scale
     return d.emit(f"{cap} * torch.tanh({x} / {cap})", x.kind, "h")
 
 
@@ -58,7 +58,7 @@ def layer_norm(d: Draft, x: Value, operator: str) -> Value:
 
 
 def layer_scale(d: Draft, x: Value, operator: str) -> Value:
-    """A residual branch scaled by one learned number a channel."""
+    """A residual branch, scaled by one learned number per channel."""
     width = width_text(d, x)
     if x.spatial:
         branch = f"{d.attribute('conv', f'nn.Conv2d({width}, {width}, kernel_size=3, padding=1)')}({x})"
@@ -77,7 +77,7 @@ def feed_forward(d: Draft, x: Value, operator: str) -> Value:
 
 
 def low_rank(d: Draft, x: Value, operator: str) -> Value:
-    """A dense layer and a narrow detour beside it."""
+    """A dense layer plus a low-rank branch."""
     rank, out = d.rng.choice((2, 4, 8)), new_width(d, x)
     width, wide = width_text(d, x), d.sizes.width(out, x.kind, d.env)
     down = d.attribute("lora_down", f"nn.Linear({width}, {rank}, bias=False)")
@@ -87,7 +87,7 @@ def low_rank(d: Draft, x: Value, operator: str) -> Value:
 
 
 def experts(d: Draft, x: Value, operator: str) -> Value:
-    """Every expert runs; a softmax over a router's scores weighs their outputs."""
+    """Run every expert. A softmax over a router's scores gives the weights of their outputs."""
     count, out = d.rng.choice((2, 3, 4)), new_width(d, x)
     router = d.attribute("router", f"nn.Linear({width_text(d, x)}, {count})")
     weights = d.emit(f"torch.softmax({router}({x}), dim=-1)", x.kind, "weights")
@@ -97,7 +97,7 @@ def experts(d: Draft, x: Value, operator: str) -> Value:
 
 
 def epilogue(d: Draft, x: Value, operator: str) -> Value:
-    """A product with bias, scale and activation: what a GEMM kernel fuses at its end."""
+    """A matrix product with bias, scale and activation, which a GEMM kernel fuses as its epilogue."""
     weight, out = weight_of(d, x)
     bias = d.parameter("bias", f"torch.randn({out})")
     scale = d.number("scale", d.rng.choice((0.5, 1.5, 2.0)))
@@ -123,7 +123,7 @@ def factorized(d: Draft, x: Value, operator: str) -> Value:
 
 
 def stable_softmax(d: Draft, x: Value, operator: str) -> Value:
-    """A softmax by hand, the largest value taken off first."""
+    """A softmax written out, with the largest value subtracted first."""
     axis = x.axis
     if x.channels < 3:
         raise CannotWrite("a softmax over so few elements says little")
@@ -132,7 +132,7 @@ def stable_softmax(d: Draft, x: Value, operator: str) -> Value:
 
 
 def quantize(d: Draft, x: Value, operator: str) -> Value:
-    """Rounds to eight steps of a scale that each row takes from its largest value."""
+    """Round to integer multiples, at most 6, of a seventh of each row's largest magnitude."""
     scale = d.emit(f"{x}.abs().amax(dim=-1, keepdim=True) / 7.0", x.kind, "scale")
     return d.emit(f"torch.clamp(torch.round({x} / {scale}), -6, 6) * {scale}", x.kind, "h")
 
@@ -154,13 +154,13 @@ def prototypes(d: Draft, x: Value, operator: str) -> Value:
 
 
 def cross_entropy(d: Draft, x: Value, operator: str) -> Value:
-    """The loss of every row against integer labels, returned beside the logits."""
+    """The loss of every row against integer labels. It is returned in addition to the logits."""
     batch, count = extents.texts(d, x)
     labels = d.input_from(
         f"torch.randint(0, {count}, ({batch},))", (batch,), Kind.VECTOR, d.choose("labels", "target")
     )
     if len(d.heads) >= 2:
-        raise CannotWrite("enough is returned")
+        raise CannotWrite("the program returns enough values already")
     loss = d.emit(f'F.cross_entropy({x}, {labels}, reduction="none")', Kind.VECTOR, "loss")
     d.heads.append(loss)
     return x

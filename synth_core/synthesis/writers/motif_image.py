@@ -1,4 +1,4 @@
-"""Motifs of images: the blocks that convolutional networks are made of."""
+"""Motifs for images: common blocks of convolutional networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ACTS = ("F.relu", "F.silu", "F.gelu", "F.relu6", "F.hardswish")
 
 
 def squeeze_excite(d: Draft, x: Value, operator: str) -> Value:
-    """Every channel is scaled by a gate that looks at the means of all channels."""
+    """Scale every channel by a gate computed from the means of all channels."""
     ratio, rank, width = d.rng.choice((2, 4)), len(x.spatial), width_text(d, x)
     inner = extents.part(width, ratio) if x.channels // ratio >= 2 else "2"
     pool = d.attribute("squeeze", f"nn.AdaptiveAvgPool{rank}d(1)")
@@ -46,7 +46,7 @@ def separable(d: Draft, x: Value, operator: str) -> Value:
 
 
 def bottleneck(d: Draft, x: Value, operator: str) -> Value:
-    """Widen, filter each channel apart, narrow; the input is added where the widths agree."""
+    """Widen, filter each channel separately, narrow. Add the input if the widths are equal."""
     width, act = width_text(d, x), d.choose(*ACTS)
     wide = extents.multiple(width, 2)
     expand, depthwise = _conv(d, "expand", width, wide, 1), _conv(d, "depthwise", wide, wide, 3, groups=wide)
@@ -83,7 +83,7 @@ def patches(d: Draft, x: Value, operator: str) -> Value:
 
 
 def pyramid(d: Draft, x: Value, operator: str) -> Value:
-    """A coarser map, enlarged, meets a finer one through a lateral convolution."""
+    """Add an enlarged coarse map to a finer map, which first passes a lateral convolution."""
     if any(side % 2 or side < 8 for side in x.spatial):
         raise CannotWrite("the sides are odd or short")
     width, out = width_text(d, x), d.sizes.width(out_width(d, x), x.kind, d.env)

@@ -10,7 +10,7 @@ from synth_core.synthesis.writers.dense import width_text
 
 
 def per_channel(d: Draft, x: Value, operator: str) -> Value:
-    """BatchNorm and InstanceNorm; the plain names stand for whichever rank fits."""
+    """BatchNorm and InstanceNorm. Names without a rank take the rank that fits x."""
     if x.kind is Kind.SEQUENCE:
         raise CannotWrite("channels come last in a sequence")
     family = operator.rstrip("d123")
@@ -18,7 +18,7 @@ def per_channel(d: Draft, x: Value, operator: str) -> Value:
     if operator not in (family, layer):
         raise CannotWrite("another number of spatial axes")
     if family == "BatchNorm":
-        # Fresh running statistics would make it a division by sqrt(1 + 1e-5) in eval mode.
+        # With fresh running statistics, it would only divide by sqrt(1 + 1e-5) in eval mode.
         if x.tensor.numel() // x.channels < 4:
             raise CannotWrite("too few values for statistics of the batch")
         hint, option = d.choose("bn", "norm"), ", track_running_stats=False"
@@ -47,7 +47,7 @@ def group_norm(d: Draft, x: Value, operator: str) -> Value:
 
 
 def local_response(d: Draft, x: Value, operator: str) -> Value:
-    # For CrossMapLRN2d too: its own resize_as_ breaks the graph of torch.compile.
+    # Also for CrossMapLRN2d, whose own resize_as_ breaks the graph of torch.compile.
     size = d.rng.choice((3, 5))
     extra = d.rng.choice((f"{size}", f"{size}, alpha=0.5", f"{size}, alpha=0.1, beta=0.75, k=1.0"))
     return d.emit(f"{d.attribute('lrn', f'nn.LocalResponseNorm({extra})')}({x})", x.kind, "h")

@@ -20,7 +20,7 @@ def window(d: Draft, x: Value, operator: str) -> Value:
     layer = operator if operator[-1] == "d" else f"{operator}{rank}d"
     if min(x.spatial) < 4:
         raise CannotWrite("too little space left")
-    if layer.startswith("LPPool"):  # an odd norm of negative numbers is no number
+    if layer.startswith("LPPool"):  # an odd norm of negative numbers is NaN
         options = d.rng.choice(("2, 2", "2, kernel_size=3, stride=2", "4, kernel_size=2"))
         hint, function = "pool", f"F.lp_pool{rank}d"
     else:
@@ -72,7 +72,7 @@ def global_average(d: Draft, x: Value, operator: str) -> Value:
 
 
 def fractional(d: Draft, x: Value, operator: str) -> Value:
-    """Its windows are drawn anew at every call; at a whole ratio every draw gives the same ones."""
+    """FractionalMaxPool draws random windows at every call. With a whole ratio, they are always the same."""
     _check_rank(x, operator)
     kernel = d.rng.choice((2, 3))
     outs = [_whole_ratio(d, side, kernel) for side in x.spatial]
@@ -82,7 +82,7 @@ def fractional(d: Draft, x: Value, operator: str) -> Value:
 
 
 def _whole_ratio(d: Draft, side: int, kernel: int) -> int:
-    """An output size of which every step is the same whole number; about half the side, if there is one."""
+    """An output size for which all windows have the same integer step; the one nearest to half the side."""
     outs = [out for out in range(2, side - kernel + 1) if (side - kernel) % (out - 1) == 0]
     if not outs:
         raise CannotWrite("no whole ratio")
@@ -90,7 +90,7 @@ def _whole_ratio(d: Draft, side: int, kernel: int) -> int:
 
 
 def unpool(d: Draft, x: Value, operator: str) -> Value:
-    """Pools first: the places that it needs come from a pooling of the same program."""
+    """Write a max-pooling first: it gives the indices that MaxUnpool needs."""
     rank = _check_rank(x, operator)
     if any(size % 2 for size in x.spatial) or min(x.spatial) < 4:
         raise CannotWrite("the sides are odd or short")

@@ -8,8 +8,8 @@ from synth_core.synthesis.parts import Value
 from synth_core.synthesis.sizes import WIDTHS
 from synth_core.synthesis.writers.dense import width_text
 
-MOST_STEPS = 9  # of an unrolled loop: every step is a kernel of its own
-MOST_STEPS_OF_A_LAYER = 200  # torch.compile unrolls layers too; longer ones met its time limit
+MOST_STEPS = 9  # steps of an unrolled loop: every step runs its own kernels
+MOST_STEPS_OF_A_LAYER = 200  # torch.compile unrolls layers too, and longer ones hit the time limit
 
 
 def layer(d: Draft, x: Value, operator: str) -> Value:
@@ -48,7 +48,7 @@ def cell(d: Draft, x: Value, operator: str) -> Value:
     start = "\n".join(f"{name} = {zeros}" for name in names.split(", "))
     step = f"{names} = {unit}({x}[:, t], {'(state, memory_cell)' if lstm else 'state'})"
     loop = f"for t in range({x}.shape[1]):\n    {step}\n"
-    # All steps are kept: of the last state alone, the first steps would hardly show.
+    # Keep all states: the first steps would have almost no effect on the last state alone.
     kind, pool = (Kind.VECTOR, ".mean(dim=1)") if d.bridge_to is Kind.VECTOR else (x.kind, "")
     collect = f"    steps.append(state)\n{{out}} = torch.stack(steps, dim=1){pool}"
     return d.block(f"{start}\nsteps = []\n{loop}{collect}", kind, "h")

@@ -1,4 +1,4 @@
-"""Reductions: they end a run of spatial or sequence work, or centre and scale it."""
+"""Reductions: they reduce spatial or sequence axes, or centre and scale a value."""
 
 from __future__ import annotations
 

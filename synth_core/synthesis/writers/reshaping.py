@@ -10,7 +10,7 @@ from synth_core.synthesis.parts import Value
 
 
 def flatten(d: Draft, x: Value, operator: str) -> Value:
-    """To one vector a row; to patches where a sequence is to come next."""
+    """Flatten to one vector per row, or to patches if a sequence comes next."""
     if x.kind is Kind.VECTOR:
         raise CannotWrite("already flat")
     if x.spatial and d.bridge_to is Kind.SEQUENCE:
@@ -29,11 +29,11 @@ def flatten(d: Draft, x: Value, operator: str) -> Value:
 
 
 def unflatten(d: Draft, x: Value, operator: str) -> Value:
-    """Splits the features of a vector into steps or channels, a signal's length into an image."""
+    """Split the features of a vector into steps or channels, or the length of a signal into an image."""
     if x.kind is Kind.VECTOR:
         sizes = [n for n in (4, 6, 8) if x.channels % n == 0 and x.channels // n >= 4]
         if not sizes:
-            raise CannotWrite("the features split into nothing usual")
+            raise CannotWrite("the features do not split into usual sizes")
         first = d.rng.choice(sizes)
         kind = d.bridge_to if d.bridge_to in (Kind.SEQUENCE, Kind.SIGNAL) else Kind.SIGNAL
         shape = f"({first}, -1)"
@@ -72,11 +72,11 @@ def unfold(d: Draft, x: Value, operator: str) -> Value:
 
 
 def fold(d: Draft, x: Value, operator: str) -> Value:
-    """Lays patches out as an image: the number of steps must be that of a grid."""
+    """Arrange patches as an image. The number of steps must be that of a grid."""
     channels, count = (x.shape[1], x.shape[2]) if x.kind is Kind.SIGNAL else (x.shape[2], x.shape[1])
     rows = next((n for n in range(math.isqrt(count), 1, -1) if count % n == 0), 0)
     if not rows or channels % 4:
-        raise CannotWrite("the steps make no grid, or the channels no patch")
+        raise CannotWrite("the steps do not form a grid, or the channels do not form patches")
     size = f"({2 * rows}, {2 * count // rows})"
     read = str(x) if x.kind is Kind.SIGNAL else f"{x}.transpose(1, 2)"
     options = f"{size}, kernel_size=2, stride=2"

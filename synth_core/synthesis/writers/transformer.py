@@ -32,7 +32,7 @@ def layer(d: Draft, x: Value, operator: str) -> Value:
         options.append("norm_first=True")
     text = f"nn.Transformer{kind}Layer({', '.join(options)}, batch_first=True)"
     if stack:
-        # Nested tensors are of no use without a padding mask, and warn beside norm_first.
+        # Nested tensors need a padding mask to be useful, and torch warns about them with norm_first.
         nested = ", enable_nested_tensor=False" if kind == "Encoder" else ""
         text = f"nn.Transformer{kind}({text}, num_layers={d.rng.choice((1, 2))}{nested})"
     name = d.attribute(kind.lower(), text)
@@ -50,7 +50,7 @@ def transformer(d: Draft, x: Value, operator: str) -> Value:
 
 
 def _inner(d: Draft, x: Value) -> str:
-    """The width between the two layers of a feed-forward block."""
+    """Draw the width between the two layers of a feed-forward block."""
     return d.sizes.width(2 * x.channels, x.kind, d.env)
 
 
@@ -62,12 +62,12 @@ def heads(d: Draft, x: Value) -> int:
 
 
 def _contiguous(x: Value) -> str:
-    """Inductor's fast path asserts on a transposed input."""
+    """Text of x, contiguous if needed: Inductor's fast path fails with an assertion on a transposed input."""
     return str(x) if x.tensor.is_contiguous() else f"{x}.contiguous()"
 
 
 def _other(d: Draft, x: Value) -> Value:
-    """A second sequence of the same features: unread, or a new input."""
+    """A second sequence with the same features: a value that nothing reads yet, or a new input."""
     fits = [
         v for v in d.dangling() if v.kind is Kind.SEQUENCE and v is not x and v.tensor.is_floating_point()
     ]

@@ -165,14 +165,14 @@ def _wait(seconds: float) -> Awaitable[None]:
 def answer(wire: str, text: str | None, *, finish: str = "", usage: Any = None, model: str = "m-001") -> Any:
     """A good answer on the wire gemini, openai (chat) or completions; `finish` is the wire's own word."""
     if wire == "gemini":
-        counts = {"promptTokenCount": 100, "candidatesTokenCount": 50, "thoughtsTokenCount": 7}
+        spent = {"promptTokenCount": 100, "candidatesTokenCount": 50, "thoughtsTokenCount": 7}
         parts = [] if text is None else [{"text": text}]
         return {
             "candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": finish or "STOP"}],
-            "usageMetadata": counts if usage is None else usage,
+            "usageMetadata": spent if usage is None else usage,
             "modelVersion": model,
         }
-    counts = {
+    counts: dict[str, Any] = {
         "prompt_tokens": 100,
         "completion_tokens": 57,
         "total_tokens": 157,
