@@ -1,9 +1,10 @@
 """Finds the program in a model's answer and names its class, or says why there is no program.
 
-Nothing here raises, for any text. The code stays as the answer gives it, with two changes that do not alter
-its meaning. A demonstration (`if __name__ == "__main__":` or a top-level `print`) is removed if it shares no
-line with other code. The class gets its new name (renaming.py). Both changes use positions from the syntax
-tree, so comments and layout stay.
+Answers are read in a child process with limits (limited.py), so no text ends the process that asks. Every
+step is linear in the length of the answer. The code stays as the answer gives it, with two changes that do
+not alter its meaning. A demonstration (`if __name__ == "__main__":` or a top-level `print`) is removed if it
+shares no line with other code. The class gets its new name (renaming.py). Both changes use positions from
+the syntax tree, so comments and layout stay.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from synth_core import form
 from synth_core.errors import UsageError
+from synth_core.limited import Unreadable, limited
 from synth_core.operators.catalog import find
 from synth_core.program import syntax
 from synth_core.program.naming import program_name
@@ -23,11 +26,18 @@ from synth_core.records import Candidate, Category, Outcome, Program, Stage, Ver
 
 MAX_SOURCE = 1_000_000  # characters; the static gate rejects longer programs, so they are not parsed
 
-_FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<marks>`{3,}|~{3,})[ \t]*(?P<language>[\w.+-]*)[^`]*")
+_FENCE = re.compile(r"(?P<indent>[ \t]*)(?P<marks>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w.+-]*+)[^`]*+")
 _PYTHON = frozenset({"", "python", "py", "python3", "pytorch", "torch"})
 _CODE_START = re.compile(r"^(?:import [\w.]+|from [\w.]+ import\b|class \w+|def \w+|@\w)", re.MULTILINE)
+_CLASS = re.compile(r"^[ \t]*class\s", re.MULTILINE)
 _MOST_STARTS = 20  # lines that look like the start of bare code; only the first 20 are tried
-_STATED = re.compile(r"^[\s>*_#`-]*final\s+pattern[\s*_`]*[:=](?P<names>.+)$", re.IGNORECASE | re.MULTILINE)
+_MOST_TRIES = 60  # texts that are parsed to find where bare code ends
+_MOST_PARSED = 4 * MAX_SOURCE  # characters of them together
+_SPACE = r"[^\S\r\n]"  # in a line: `\s*` at the start of every blank line would take quadratic time
+_STATED = re.compile(
+    rf"^(?:{_SPACE}|[>*_#`-])*+final{_SPACE}+pattern(?:{_SPACE}|[*_`])*[:=](?P<names>.+)$",
+    re.IGNORECASE | re.MULTILINE,
+)
 _REFUSAL = re.compile(
     r"\W*(?:sorry|i(?:'|’)?m sorry|i am sorry|i apologi[sz]e|i can(?:no|'|’)t|i(?:'|’)?m unable|i am unable"
     r"|i(?:'|’)?m not able|i am not able|i won(?:'|’)t|i will not|as an ai\b|unfortunately, i)",
@@ -50,11 +60,19 @@ def extract_programs(candidates: Sequence[Candidate]) -> list[Candidate]:
 def refuses(text: str) -> bool:
     """Whether the model refused: the answer starts with a phrase such as "I'm sorry" and contains no code."""
     text = _without_thoughts(text)
-    return bool(_REFUSAL.match(text[:200])) and not _find_code(text)
+    return bool(_REFUSAL.match(text[:200])) and not code_in(text)
 
 
 def code_in(text: str) -> str:
     """The code in an answer, even if it does not parse. Empty if there is none."""
+    try:
+        return str(limited(f"{__name__}:find_code", text))
+    except Unreadable:
+        return ""
+
+
+def find_code(text: str) -> str:
+    """What `code_in` asks its child."""
     block = _find_code(_without_thoughts(text))
     return block.code if block else ""
 
@@ -72,55 +90,64 @@ def stated_operators(text: str) -> tuple[str, ...]:
 
 
 def _extract(candidate: Candidate) -> Candidate:
-    completion = candidate.completion
+    completion, prompt = candidate.completion, candidate.prompt
     assert completion is not None
-    if candidate.prompt and candidate.prompt.template == form.TEMPLATE and "{" in completion.text:
-        return _from_layers(candidate, completion.text)
+    is_form = bool(prompt and prompt.template == form.TEMPLATE and "{" in completion.text)
     cut_short = completion.outcome is Outcome.TRUNCATED
-    text = _without_thoughts(completion.text)
+    try:
+        found = limited(
+            f"{__name__}:read_answer", completion.text, candidate.specification.operators, is_form, cut_short
+        )
+    except Unreadable as error:
+        found = {"category": Category.SYNTAX_ERROR, "detail": str(error)}
+    if "source" in found:
+        return candidate.judged(Verdict.ok(Stage.EXTRACT), program=Program.of(found["name"], found["source"]))
+    return candidate.judged(Verdict.fail(Stage.EXTRACT, Category(found["category"]), found["detail"]))
+
+
+def read_answer(text: str, operators: Sequence[str], is_form: bool, cut_short: bool) -> dict[str, Any]:
+    """The `name` and `source` of the program in an answer, or the `category` and `detail` of why not."""
+    if is_form:
+        try:
+            return {"name": program_name(operators), "source": form.write_program(tuple(operators), text)}
+        except form.BadAnswer as error:
+            return _failed(Category.SYNTAX_ERROR, f"does not follow the schema: {error}")
+    text = _without_thoughts(text)
     block = _find_code(text)
     if block is None:
-        return candidate.judged(_no_code(text, cut_short))
+        return _no_code(text, cut_short)
     if cut_short and not _is_whole(block):
-        return candidate.judged(_truncated())
+        return _truncated()
     if len(block.code) > MAX_SOURCE:
         detail = f"the program has {len(block.code)} characters; at most {MAX_SOURCE} are read"
-        return candidate.judged(Verdict.fail(Stage.EXTRACT, Category.SYNTAX_ERROR, detail))
+        return _failed(Category.SYNTAX_ERROR, detail)
     try:
         source = _without_demonstration(block.code)
-        name = program_name(stated_operators(text) or candidate.specification.operators)
+        name = program_name(stated_operators(text) or operators)
         if program_class(syntax.parse(source)):  # the static gate rejects code without a class
             source = rename_class(source, name)
     except _BROKEN as error:
-        return candidate.judged(
-            Verdict.fail(Stage.EXTRACT, Category.SYNTAX_ERROR, _describe(error, block.code))
-        )
-    return candidate.judged(Verdict.ok(Stage.EXTRACT), program=Program.of(name, source))
+        return _failed(Category.SYNTAX_ERROR, _describe(error, block.code))
+    return {"name": name, "source": source}
 
 
-def _from_layers(candidate: Candidate, text: str) -> Candidate:
-    operators = candidate.specification.operators
-    try:
-        program = Program.of(program_name(operators), form.write_program(operators, text))
-    except form.BadAnswer as error:
-        return candidate.judged(
-            Verdict.fail(Stage.EXTRACT, Category.SYNTAX_ERROR, f"does not follow the schema: {error}")
-        )
-    return candidate.judged(Verdict.ok(Stage.EXTRACT), program=program)
+def _failed(category: Category, detail: str) -> dict[str, Any]:
+    return {"category": category, "detail": detail}
 
 
-def _no_code(text: str, cut_short: bool) -> Verdict:
+def _no_code(text: str, cut_short: bool) -> dict[str, Any]:
+    """`text` holds no code."""
     if cut_short:
         return _truncated()
-    begins = " ".join(text.split())[:120]
-    if refuses(text):
-        return Verdict.fail(Stage.EXTRACT, Category.REFUSAL, f"the answer refuses: {begins}")
-    return Verdict.fail(Stage.EXTRACT, Category.NO_CODE, f"no code in the answer, which begins: {begins}")
+    begins = " ".join(text[:1000].split())[:120]
+    if _REFUSAL.match(text[:200]):
+        return _failed(Category.REFUSAL, f"the answer refuses: {begins}")
+    return _failed(Category.NO_CODE, f"no code in the answer, which begins: {begins}")
 
 
-def _truncated() -> Verdict:
+def _truncated() -> dict[str, Any]:
     detail = "the answer reached max_tokens before the program was complete; raise --max-tokens"
-    return Verdict.fail(Stage.EXTRACT, Category.TRUNCATED, detail)
+    return _failed(Category.TRUNCATED, detail)
 
 
 def _describe(error: BaseException, code: str) -> str:
@@ -153,7 +180,7 @@ def _find_code(text: str) -> _Block | None:
     for block in [*reversed(blocks), together]:
         if _is_full(block.code):
             return block
-    with_class = [block for block in blocks if re.search(r"^\s*class\s", block.code, re.MULTILINE)]
+    with_class = [block for block in blocks if _CLASS.search(block.code)]
     return (with_class or blocks)[-1]
 
 
@@ -180,27 +207,41 @@ def _bare_code(text: str) -> str:
     if len(text) > MAX_SOURCE:
         return ""
     starts = [match.start() for match in _CODE_START.finditer(text)][:_MOST_STARTS]
-    parts = [_parsing_head(text[start:]) for start in starts]
-    with_class = [part for part in parts if re.search(r"^class\s", part, re.MULTILINE)]
-    if with_class:
-        return with_class[0]
+    budget = _Budget()
+    for start in starts:
+        part = _parsing_head(text[start:], budget)
+        if re.search(r"^class\s", part, re.MULTILINE):
+            return part
     # The code is incomplete. The caller reports what is wrong with it.
     return text[starts[0] :] if starts and re.search(r"^class\s", text, re.MULTILINE) else ""
 
 
-def _parsing_head(text: str) -> str:
-    """The longest prefix of whole lines that parses."""
+@dataclass
+class _Budget:
+    """What may still be parsed to find the end of bare code."""
+
+    tries: int = _MOST_TRIES
+    characters: int = _MOST_PARSED
+
+    def allows(self, text: str) -> bool:
+        self.tries -= 1
+        self.characters -= len(text)
+        return self.tries >= 0 and self.characters >= 0
+
+
+def _parsing_head(text: str, budget: _Budget) -> str:
+    """The longest prefix of whole lines that parses; empty if it is not found within the budget."""
     lines = syntax.lines(text)
     end = len(lines)
-    while end:
+    while end and budget.allows(head := "".join(lines[:end])):
         try:
-            syntax.parse("".join(lines[:end]))
+            syntax.parse(head)
         except SyntaxError as error:
             end = min(end - 1, (error.lineno or 1) - 1)
         except _BROKEN:
             break
         else:
-            return "".join(lines[:end])
+            return head
     return ""
 
 
@@ -227,17 +268,21 @@ def _without_demonstration(code: str) -> str:
             together[-1].append(node)
         else:
             together.append([node])
-    lines = syntax.lines(code)
-    for nodes in reversed(together):
-        if all(map(_is_demonstration, nodes)):
-            del lines[nodes[0].lineno - 1 : nodes[-1].end_lineno]
-    return "".join(lines).rstrip() + "\n"
+    gone = {
+        number
+        for nodes in together
+        if all(map(_is_demonstration, nodes))
+        for number in range(nodes[0].lineno - 1, nodes[-1].end_lineno or 0)
+    }
+    kept = [line for number, line in enumerate(syntax.lines(code)) if number not in gone]
+    return "".join(kept).rstrip() + "\n"
 
 
 def _is_demonstration(node: ast.stmt) -> bool:
-    if isinstance(node, ast.If):
-        return ast.unparse(node.test).replace('"', "'") in _MAIN_TESTS and not node.orelse
-    return isinstance(node, ast.Expr) and ast.unparse(node).startswith("print(")
-
-
-_MAIN_TESTS = ("__name__ == '__main__'", "'__main__' == __name__")
+    match node:
+        case ast.If(test=ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]), orelse=[]):
+            sides = [getattr(side, "id", getattr(side, "value", None)) for side in (left, right)]
+            return sorted(map(str, sides)) == ["__main__", "__name__"]
+        case ast.Expr(value=ast.Call(func=ast.Name(id="print"))):
+            return True
+    return False

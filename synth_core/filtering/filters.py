@@ -51,6 +51,9 @@ class FilterRule(NamedTuple):
 
 
 def _like_kernelbench(prints: Fingerprints, _: Folder) -> str:
+    """A text of which no fingerprint could be taken may be a copy of anything."""
+    if not prints.text:
+        return prints.unreadable or "its text does not parse and cannot be compared"
     match = kernelbench().match(prints)
     if match is None:
         return ""

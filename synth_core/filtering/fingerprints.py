@@ -1,13 +1,18 @@
-"""Fingerprints of a program's operators, captured graph and text. Pure functions, no torch."""
+"""Fingerprints of a program's operators, captured graph and text. No torch.
+
+They are computed in a child process with limits (limited.py): the text may be hostile to its parser.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from synth_core.filtering.normal_form import bare_form, plain_form
 from synth_core.filtering.sketch import sketch
 from synth_core.filtering.static_operators import static_operators
+from synth_core.limited import Unreadable, limited
 from synth_core.operators.catalog import find, realised_operator
 from synth_core.operators.operator import Group
 from synth_core.records import Graph, Node, operator_signature, sha256
@@ -32,6 +37,7 @@ class Fingerprints:
     graph: see `graph_hash`.
     shapes: hash of the operators in forward order, with the shapes of their results and of the inputs.
     sketch: MinHash sketch of the bare form.
+    unreadable: why nothing could be computed for a text that may still be Python.
     """
 
     operators: tuple[str, ...] = ()
@@ -41,23 +47,17 @@ class Fingerprints:
     graph: str = ""
     shapes: str = ""
     sketch: bytes = b""
+    unreadable: str = ""
 
     @classmethod
     def of(cls, source: str, graph: Graph | None = None) -> Fingerprints:
         """Compute them from a program's text, and from its graph if it has been captured."""
         try:
-            plain, bare, written = plain_form(source), bare_form(source), static_operators(source)
-        except (SyntaxError, ValueError, RecursionError):
-            return cls()
-        return cls(
-            operators=graph.operators if graph else written,
-            written=written,
-            text=_short(plain),
-            form=_short(bare) if bare else "",
-            graph=graph_hash(graph) if graph else "",
-            shapes=_shapes_hash(graph) if graph else "",
-            sketch=sketch(bare),
-        )
+            found = limited(f"{__name__}:take", source, graph.model_dump(mode="json") if graph else None)
+        except Unreadable as error:
+            return cls(unreadable=f"its text cannot be compared: {error}")
+        tuples = {name: tuple(found[name]) for name in ("operators", "written") if name in found}
+        return cls(**{**found, **tuples, "sketch": bytes.fromhex(found.get("sketch", ""))})
 
     def keys(self) -> dict[str, str]:
         """The fingerprints that a folder's index stores, by kind. Empty ones are left out."""
@@ -68,6 +68,25 @@ class Fingerprints:
     def operator_set(self) -> str:
         """Signature of the set of operators, without no-ops such as Dropout. Near-duplicates share it."""
         return operator_set(self.operators)
+
+
+def take(source: str, graph_fields: dict[str, Any] | None) -> dict[str, Any]:
+    """The fields of a `Fingerprints` as JSON; {} of a text that is no Python. What the child is asked for."""
+    graph = Graph.model_validate(graph_fields) if graph_fields else None
+    try:
+        plain, bare, written = plain_form(source), bare_form(source), static_operators(source)
+    except (SyntaxError, ValueError):
+        return {}
+    found = Fingerprints(
+        operators=graph.operators if graph else written,
+        written=written,
+        text=_short(plain),
+        form=_short(bare) if bare else "",
+        graph=graph_hash(graph) if graph else "",
+        shapes=_shapes_hash(graph) if graph else "",
+        sketch=sketch(bare),
+    )
+    return asdict(found) | {"sketch": found.sketch.hex()}
 
 
 def operator_set(operators: Iterable[str]) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import unicodedata
 from collections.abc import Iterator
 from itertools import accumulate
 
 from synth_core.program import syntax
 
 _IDENTIFIER_AFTER_CLASS = re.compile(rb"class(?:\s|\\)+")
+_IDENTIFIER = re.compile(rb"[\w\x80-\xff]+")
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -28,16 +30,22 @@ def rename_class(source: str, new_name: str) -> str:
     at_class = starts[program.lineno - 1] + program.col_offset
     keyword = _IDENTIFIER_AFTER_CLASS.match(data, at_class)
     assert keyword is not None
-    old = program.name.encode()
-    places = [keyword.end()]
-    places += [starts[name.lineno - 1] + name.col_offset for name in _references(tree, program.name)]
-    if any(data[place : place + len(old)] != old for place in places):
-        # Python 3.11 reports wrong positions for names inside f-strings. To lose the layout is better than
-        # to miss a name.
-        return _rename_by_unparse(tree, program, new_name)
-    for place in sorted(set(places), reverse=True):
-        data = data[:place] + new_name.encode() + data[place + len(old) :]
-    return data.decode()
+    places = {keyword.end()}
+    places |= {starts[name.lineno - 1] + name.col_offset for name in _references(tree, program.name)}
+    parts, at = [], 0
+    for place in sorted(places):
+        written = _IDENTIFIER.match(data, place)
+        if written is None or _normal(written[0]) != program.name:
+            # Python 3.11 misplaces names inside f-strings. Losing the layout is better than losing a name.
+            return _rename_by_unparse(tree, program, new_name)
+        parts += [data[at:place], new_name.encode()]
+        at = written.end()
+    return b"".join([*parts, data[at:]]).decode()
+
+
+def _normal(identifier: bytes) -> str:
+    """The name as the syntax tree has it: Python takes a letter's other Unicode forms for the letter."""
+    return unicodedata.normalize("NFKC", identifier.decode(errors="replace"))
 
 
 def program_class(tree: ast.Module) -> ast.ClassDef | None:

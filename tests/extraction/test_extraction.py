@@ -187,3 +187,38 @@ _PIECES = st.sampled_from(
 def test_no_text_makes_it_raise(pieces: list[str], outcome: Outcome) -> None:
     done = _extract("".join(pieces), outcome)
     assert done.program is not None or done.failure is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n" * 100_000 + _fence(_PROGRAM),
+        _fence(_PROGRAM) + " \t" * 100_000 + "final pattern",
+        "```" + "a" * 200_000 + "`\n" + _fence(_PROGRAM),
+        _fence("print(1)\n" * 20_000 + _PROGRAM),
+    ],
+    ids=["blank lines", "spaces", "a fence that is none", "prints"],
+)
+def test_a_program_is_found_in_any_amount_of_padding(text: str) -> None:
+    """The child's CPU limit is what fails here if a step takes more than linear time."""
+    assert _extract(text).program is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@a\n" * 5_000,
+        "\n" * 300_000,
+        _fence("x = " + "not " * 7_000 + "1\n" + _PROGRAM),
+        _fence("x = " + "-" * 400_000 + "1\n" + _PROGRAM),
+        _fence("x = [" + "a," * 60_000 + "]\n" + _PROGRAM.replace("Model", "ＳynthModel")),
+        "class " * 100_000,
+        _fence("\ud800" + _PROGRAM),
+    ],
+    ids=["decorators", "nothing", "nots", "minuses", "a long list", "classes", "half a surrogate pair"],
+)
+def test_an_answer_that_breaks_parsers_is_a_verdict(text: str) -> None:
+    done = _extract(text)
+    failure = done.failure
+    assert done.program or failure
+    assert failure is None or failure.detail

@@ -94,3 +94,14 @@ def test_a_long_name_keeps_what_fits_and_ends_in_a_hash() -> None:
     assert named is not None
     assert set(named) == {"AdaptiveAvgPool2d"}
     assert 5 < len(named) < 20
+
+
+def test_a_name_in_other_letter_forms_is_the_same_name() -> None:
+    """Python takes a fullwidth S for an S."""
+    renamed = rename_class("class ＳynthModel:  # stays\n    pass\n\nx = Synthﾍ = SynthModel\n", "New")
+    assert renamed == "class New:  # stays\n    pass\n\nx = Synthﾍ = New\n"
+
+
+def test_many_references_take_linear_time() -> None:
+    source = "class Model:\n    pass\n\n" + "Model\n" * 150_000
+    assert rename_class(source, "New").count("New") == 150_001

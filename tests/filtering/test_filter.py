@@ -273,3 +273,17 @@ def test_two_runs_that_share_a_folder_never_both_keep_one(tmp_path: Path) -> Non
         tasks = [pool.apply_async(_filter_many, (str(tmp_path), run, 64)) for run in (RUN, LATER)]
         first, second = (task.get(60) for task in tasks)
     assert all(a != b for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("text", ["x = " + "+".join("1" * 3000), "x = " + "not " * 7000 + "1", "x = ("])
+def test_a_text_that_cannot_be_compared_is_refused(text: str, tmp_path: Path) -> None:
+    """A copy of a benchmark with such a line has no fingerprint that could give it away."""
+    one = candidate(0, "ReLU", "Tanh")
+    assert one.program
+    hidden = one.model_copy(
+        update={"program": Program.of("SynthModel_ReLU", f"{one.program.source}\n{text}\n")}
+    )
+    (judged,) = Filter(tmp_path, RUN).apply([hidden])
+    assert judged.failure
+    assert judged.failure.category is Category.CONTAMINATED
+    assert "cannot be compared" in judged.failure.detail
