@@ -118,9 +118,10 @@ class Call(Record):
     args: tuple[Argument, ...] = Field(default=(), max_length=MAX_ITEMS)
     kwargs: dict[Name, Argument] = Field(default={}, max_length=MAX_ITEMS)
     layer: Size | None = Field(default=None, description="Position in `layers`")
-    results: tuple[Result, ...] | None = Field(
-        default=None, description="The tensors returned, in order; absent until a trusted process has run it"
+    results: tuple[Result | None, ...] | None = Field(
+        default=None, description="The tensors returned; absent until a trusted process has run the call"
     )
+    many: bool = Field(default=False, description="It returned a tuple, whose items `results` are")
     writes: tuple[Size, ...] = Field(default=(), description="Memory that it wrote to, as in Result.memory")
 
 
