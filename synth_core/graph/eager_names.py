@@ -60,9 +60,8 @@ def name_of(call: Call) -> str:
     if call.target == IDENTITY:
         return "torch.nn.modules.linear.Identity"
     if owner == "operator":
-        return (
-            f"torch.Tensor.{_REFLECTED.get(name, _OPERATORS[name]) if _reflected(call) else _OPERATORS[name]}"
-        )
+        reflected = _REFLECTED.get(name) if _reflected(call) else None
+        return f"torch.Tensor.{reflected or _OPERATORS[name]}"
     if owner == "torch._C._nn":
         return f"torch.nn.functional.{_INNER.get(name, 'interpolate')}"
     return call.target

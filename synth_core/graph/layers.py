@@ -1,8 +1,8 @@
 """Which claims of layers to believe. No torch.
 
-The process that ran the program says which calls a module of torch.nn made. Nothing proves that, so a claim is
-believed only where the calls are those that this layer makes; any others count for themselves. A wrong claim
-that is believed then says of a call what its function says anyway: F.conv2d is a Conv2d.
+The process that ran the program says which calls a module of torch.nn made. Nothing proves that, so a claim
+is believed only where the calls are those that this layer makes; any others count for themselves. A wrong
+claim that is believed then says of a call what its function says anyway: F.conv2d is a Conv2d.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from synth_core.graph.eager_names import name_of
 from synth_core.graph.record import Call, GraphRecord
 from synth_core.operators.catalog import find, realised_operator
-from synth_core.operators.operator import KIND_OF_RANK, Group
+from synth_core.operators.operator import KIND_OF_RANK
 
 _F = "torch.nn.functional."
 _T = "torch.Tensor."
@@ -98,8 +98,8 @@ def _pads(call: Call, mode: str, rank: int) -> bool:
 def _is_transformer(operator: str, counts: Counter[str]) -> bool:
     """Whether the counts are those of so many encoder and decoder layers and norms behind them.
 
-    An encoder layer holds one attention, two Linears, two norms and two sums; a decoder layer one more of each
-    but the Linears. That gives the numbers of both.
+    An encoder layer holds one attention, two Linears, two norms and two sums; a decoder layer one more of
+    each but the Linears. That gives the numbers of both.
     """
     attentions = counts.pop(f"{_F}multi_head_attention_forward", 0)
     linears = counts.pop(f"{_F}linear", 0)
@@ -128,8 +128,4 @@ def _is_transformer(operator: str, counts: Counter[str]) -> bool:
 
 def _is_activation(name: str) -> bool:
     operator = realised_operator(name)
-    return (
-        operator is not None
-        and (row := find(operator)).section == "activation"
-        and row.group is not Group.MOTIF
-    )
+    return operator is not None and find(operator).section == "activation"

@@ -1,4 +1,4 @@
-"""What a record realises: the nodes that filters and rules read, and the operators in forward order. No torch.
+"""What a record realises: the nodes that filters and rules read, the operators in forward order. No torch.
 
 The record must be measured (rebuild.measured). Calls get the names that `torch.overrides.resolve_name` gives
 while a program runs eagerly: `operator.add` is `torch.Tensor.add`. A call that writes in place makes a new
@@ -85,7 +85,7 @@ class _Reading:
     def _add(self, call: Call) -> None:
         if call.results is None:
             raise BadGraph("the record is not measured")
-        memory = tuple(result and result.memory for result in call.results)
+        memory = tuple(None if result is None else result.memory for result in call.results)
         item = self._item(call)
         if item is not None:
             self._values[call.name] = _Value((item,), memory)
@@ -100,7 +100,7 @@ class _Reading:
         if len(tensors) == 1:
             shape, dtype = tensors[0].shape, tensors[0].dtype
             self._nodes[node] = self._nodes[node].model_copy(update={"shape": shape, "dtype": dtype})
-            made = tuple(result and node for result in call.results)
+            made = tuple(None if result is None else node for result in call.results)
         else:
             made = self._items(call, node)
         self._values[call.name] = _Value(made, memory, call.many)

@@ -152,7 +152,7 @@ class _Measuring(fx.Interpreter):
         return Result(shape=tuple(item.shape), dtype=dtype_name(item.dtype), memory=self._memory_of(item))
 
     def _memory_of(self, tensor: torch.Tensor) -> int:
-        reference = StorageWeakRef(tensor.untyped_storage())
+        reference = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
         if reference.cdata not in self._memory:
             self._held.append(reference)
             self._memory[reference.cdata] = len(self._memory)
