@@ -212,6 +212,7 @@ class _Writer:
                 shape=tuple(tensor.shape),
                 stride=shown.stride(),
                 dtype=encode.dtype_name(tensor.dtype),
+                requires_grad=tensor.requires_grad,
             )
         )
         self._names[id(tensor)] = name

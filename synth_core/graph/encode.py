@@ -67,7 +67,7 @@ def copies(values: Sequence[Any]) -> list[Any]:
 
     def copied(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return value.detach().clone()
+            return value.detach().clone().requires_grad_(value.requires_grad)
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return type(value)(*map(copied, value))
         if isinstance(value, tuple | list):

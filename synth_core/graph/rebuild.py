@@ -69,7 +69,13 @@ def rebuild(
 
 def arguments(record: GraphRecord, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     """What the rebuilt graph takes: copies, since a graph may write to its inputs and buffers."""
-    return [tensors[name].clone() for name in record.placeholders]
+    leaves = {leaf.name: leaf for leaf in record.leaves}
+    copies = ((leaves[name], tensors[name].detach().clone()) for name in record.placeholders)
+    return [copy.requires_grad_(leaf.requires_grad and _has_gradient(copy)) for leaf, copy in copies]
+
+
+def _has_gradient(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def doubled(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

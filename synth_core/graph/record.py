@@ -93,6 +93,9 @@ class Leaf(Record):
     shape: Shape
     stride: Shape = Field(description="In elements; no two elements share memory, and there are no gaps")
     dtype: Dtype
+    requires_grad: bool = Field(
+        default=False, description="As forward sees it; torch picks other kernels by it even where none is taken"
+    )
 
 
 class Result(Record):
