@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from synth_core.graph.record import DTYPES, LAYOUTS, MAX_INT, MAX_TEXT, MEMORY_FORMATS, Call
+from synth_core.graph.record import DEVICE, DTYPES, LAYOUTS, MAX_INT, MAX_TEXT, MEMORY_FORMATS, Call
 from synth_core.graph.targets import FUNCTIONS, name_of
 from synth_core.graph.vocabulary import GETTER, METHOD
 
@@ -208,6 +208,8 @@ def plain(value: Any, inner: Callable[[Any], Any], kind: str) -> Any:
             return int(value)
         case float():
             return float(value) if math.isfinite(value) else {"float": str(float(value))}
+        case str() if DEVICE.fullmatch(value):
+            return {"device": str(value)}
         case str() if len(value) <= MAX_TEXT:
             return str(value)
         case complex():

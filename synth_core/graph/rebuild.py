@@ -9,6 +9,7 @@ chain of calls computes with plain numbers.
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ _WIDER = {
     "complex64": torch.complex128,
 }
 _WIDER_METHOD = {"float": "double", "half": "double", "bfloat16": "double", "cfloat": "cdouble"}
+_MOVES = frozenset({"torch.Tensor.cpu", "torch.Tensor.cuda"})
 _FLOAT_TYPES = frozenset(
     f"torch.{place}{name}Tensor" for place in ("", "cuda.") for name in ("Float", "Half", "BFloat16")
 )
@@ -58,6 +60,8 @@ def rebuild(
         built[name] = graph.placeholder(f"leaf_{position}")
         built[name].meta["value"] = name
     for call in record.calls:
+        if device is not None and call.target in _MOVES:
+            call = _moved(call)
         args = tuple(read(argument) for argument in call.args)
         kwargs = {key: read(value) for key, value in call.kwargs.items()}
         built[call.name] = graph.create_node(*_operation(call, args, double), kwargs, name=call.name)
@@ -136,6 +140,7 @@ class _Measuring(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if not n.op.startswith("call_"):
             return super().run_node(n)
+        self._refuse_tuples(n)
         operands = list(tensors_in(self.fetch_args_kwargs_from_env(n)))
         before = [tensor._version for tensor in operands]
         value = super().run_node(n)
@@ -151,6 +156,14 @@ class _Measuring(fx.Interpreter):
             "writes": tuple(dict.fromkeys(map(self._memory_of, written))),
         }
         return value
+
+    def _refuse_tuples(self, n: fx.Node) -> None:
+        """Python multiplies and adds tuples too; a graph only takes items out of them."""
+        if getattr(n.target, "__module__", "") != "_operator" or n.target is operator.getitem:
+            return
+        for operand in n.all_input_nodes:
+            if not isinstance(self.env[operand], torch.Tensor):
+                raise BadGraph(f"{n.meta['value']} is an operator of a {type(self.env[operand]).__name__}")
 
     def _result(self, item: torch.Tensor | None) -> Result | None:
         if item is None:
@@ -218,6 +231,13 @@ _MEMORY_FORMATS = {
 _DTYPES: dict[str, torch.dtype] = {
     name: dtype for name in DTYPES if isinstance(dtype := getattr(torch, name, None), torch.dtype)
 }
+
+
+def _moved(call: Call) -> Call:
+    """x.cpu() and x.cuda() as x.to(device)."""
+    return call.model_copy(
+        update={"target": "torch.Tensor.to", "args": (*call.args[:1], {"device": "cpu"}), "kwargs": {}}
+    )
 
 
 def _operation(call: Call, args: tuple[Any, ...], double: bool) -> tuple[str, Any, tuple[Any, ...]]:

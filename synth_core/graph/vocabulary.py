@@ -63,7 +63,7 @@ _TORCH = """
 
 _METHODS = """
     bfloat16 bool byte cdouble cfloat char contiguous copy_ cpu cuda double expand expand_as fill_
-    fill_diagonal_ float half int long mH masked_fill_ new_empty new_full new_ones new_tensor new_zeros
+    fill_diagonal_ float half int long masked_fill_ new_empty new_full new_ones new_tensor new_zeros
     normal_ random_ repeat reshape_as short sum_to_size to type type_as unfold uniform_ view view_as zero_
     bernoulli_ exponential_ cauchy_ geometric_ log_normal_
 """.split()  # noqa: SIM905

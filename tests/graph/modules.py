@@ -15,6 +15,7 @@ from synth_core.graph.record import GraphRecord
 
 torch.set_num_threads(1)
 torch.backends.mha.set_fastpath_enabled(False)  # as where programs are judged: no compiler sees that path
+SEQUENCE = torch.linspace(-1.0, 1.0, 80).reshape(2, 5, 8)
 X = torch.linspace(-1.0, 1.0, 24).reshape(4, 6)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from modules import X, captured, eager, measure, module, rebuilt
+from modules import SEQUENCE, X, captured, eager, measure, module, rebuilt
 from torch import nn
 
 from synth_core.graph.capture import capture
@@ -17,7 +17,7 @@ from synth_core.graph.record import GraphRecord
 
 MASK = X > 0
 INDEX = torch.tensor([[0, 2], [1, 3]])
-SEQUENCE = torch.linspace(-1, 1, 80).reshape(2, 5, 8)
+
 
 HELD: dict[str, tuple[Any, ...]] = {
     # name: (forward, init, *inputs)
