@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from synth_core.graph.record import DTYPES, LAYOUTS, MAX_INT, MAX_TEXT, MEMORY_FORMATS, Call
+from synth_core.graph.record import DEVICE, DTYPES, LAYOUTS, MAX_INT, MAX_TEXT, MEMORY_FORMATS, Call
 from synth_core.graph.targets import FUNCTIONS, name_of
 from synth_core.graph.vocabulary import GETTER, METHOD
 
@@ -67,7 +67,7 @@ def copies(values: Sequence[Any]) -> list[Any]:
 
     def copied(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return value.detach().clone()
+            return value.detach().clone().requires_grad_(value.requires_grad)
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return type(value)(*map(copied, value))
         if isinstance(value, tuple | list):
@@ -132,7 +132,7 @@ def calls(
             continue
         target = _target(node)
         args = node.args[:1] if target.endswith(GETTER) else node.args
-        encoded = [_argument(argument, names) for argument in args]
+        encoded = tuple(_argument(argument, names) for argument in args)
         named = {key: _argument(value, names) for key, value in node.kwargs.items()}
         name = names[node] = _free(node.name, taken)
         found.append(Call(name=name, target=target, args=encoded, kwargs=named, layer=layer_of(node)))
@@ -208,6 +208,8 @@ def plain(value: Any, inner: Callable[[Any], Any], kind: str) -> Any:
             return int(value)
         case float():
             return float(value) if math.isfinite(value) else {"float": str(float(value))}
+        case str() if DEVICE.fullmatch(value):
+            return {"device": str(value)}
         case str() if len(value) <= MAX_TEXT:
             return str(value)
         case complex():

@@ -6,6 +6,7 @@ read, and its sizes are bounded. What it says of itself may still be a lie; the 
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ LAYOUTS = frozenset({"strided"})
 MEMORY_FORMATS = frozenset({"contiguous_format", "preserve_format", "channels_last", "channels_last_3d"})
 FLOATS = frozenset({"inf", "-inf", "nan"})
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-_DEVICE = re.compile(r"cpu|cuda(:\d{1,2})?")
+DEVICE = re.compile(r"cpu|cuda(:\d{1,2})?")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
@@ -63,7 +64,7 @@ _ARGUMENT_SCHEMA = {
                 "complex": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
                 "float": {"enum": sorted(FLOATS)},
                 "dtype": {"enum": sorted(DTYPES)},
-                "device": {"type": "string", "pattern": f"^({_DEVICE.pattern})$"},
+                "device": {"type": "string", "pattern": f"^({DEVICE.pattern})$"},
                 "layout": {"enum": sorted(LAYOUTS)},
                 "memory_format": {"enum": sorted(MEMORY_FORMATS)},
                 "ellipsis": {"const": True},
@@ -93,6 +94,10 @@ class Leaf(Record):
     shape: Shape
     stride: Shape = Field(description="In elements; no two elements share memory, and there are no gaps")
     dtype: Dtype
+    requires_grad: bool = Field(
+        default=False,
+        description="As forward sees it; torch picks other kernels by it even where none is taken",
+    )
 
 
 class Result(Record):
@@ -118,8 +123,12 @@ class Call(Record):
     args: tuple[Argument, ...] = Field(default=(), max_length=MAX_ITEMS)
     kwargs: dict[Name, Argument] = Field(default={}, max_length=MAX_ITEMS)
     layer: Size | None = Field(default=None, description="Position in `layers`")
-    results: tuple[Result, ...] | None = Field(
-        default=None, description="The tensors returned, in order; absent until a trusted process has run it"
+    results: tuple[Result | None, ...] | None = Field(
+        default=None, description="The tensors returned; absent until a trusted process has run the call"
+    )
+    many: bool = Field(default=False, description="It returned a tuple, whose items `results` are")
+    passes: Name | None = Field(
+        default=None, description="The operand that it returned as it was: a dropout in eval mode does"
     )
     writes: tuple[Size, ...] = Field(default=(), description="Memory that it wrote to, as in Result.memory")
 
@@ -263,7 +272,7 @@ def _parts(key: str, inner: Any, known: set[str]) -> list[Any]:
             return []
         case (("float" | "dtype" | "layout" | "memory_format"), str()) if inner in _CLOSED[key]:
             return []
-        case "device", str() if _DEVICE.fullmatch(inner):
+        case "device", str() if DEVICE.fullmatch(inner):
             return []
     raise ValueError(f"not an argument: {key!r}: {str(inner)[:80]}")
 
@@ -277,3 +286,7 @@ def _first_fault(error: ValidationError | RecursionError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}"[:300] if where else str(first["msg"])[:300]
+
+
+if __name__ == "__main__":
+    print(json.dumps(GraphRecord.model_json_schema(), indent=1))

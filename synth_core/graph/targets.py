@@ -22,7 +22,7 @@ def identity(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def _find(name: str) -> Function | None:
+def _find(name: str) -> Any:
     if name == IDENTITY:
         return identity
     if name.endswith(GETTER):
@@ -31,11 +31,10 @@ def _find(name: str) -> Function | None:
         return getattr(torch.Tensor, name.removeprefix(METHOD), None)
     module, _, function = name.rpartition(".")
     owner = operator if module == "operator" else importlib.import_module(module)
-    found: Function | None = getattr(owner, function, None)
-    return found
+    return getattr(owner, function, None)
 
 
-FUNCTIONS: dict[str, Function] = {name: function for name in TARGETS if (function := _find(name)) is not None}
+FUNCTIONS: dict[str, Function] = {name: function for name in TARGETS if callable(function := _find(name))}
 """Target -> what it calls, of those that the installed torch has. An attribute's is `getattr`."""
 
 _NAMES: dict[int, str] = {

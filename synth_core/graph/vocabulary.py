@@ -63,7 +63,7 @@ _TORCH = """
 
 _METHODS = """
     bfloat16 bool byte cdouble cfloat char contiguous copy_ cpu cuda double expand expand_as fill_
-    fill_diagonal_ float half int long mH masked_fill_ new_empty new_full new_ones new_tensor new_zeros
+    fill_diagonal_ float half int long masked_fill_ new_empty new_full new_ones new_tensor new_zeros
     normal_ random_ repeat reshape_as short sum_to_size to type type_as unfold uniform_ view view_as zero_
     bernoulli_ exponential_ cauchy_ geometric_ log_normal_
 """.split()  # noqa: SIM905
@@ -152,40 +152,3 @@ TARGETS: tuple[str, ...] = (
 """Every target. A function that has two names is recorded by the one that comes first."""
 
 KNOWN = frozenset(TARGETS)
-
-RANDOM = frozenset(
-    {f"torch.{name}" for name in ("bernoulli", "multinomial", "normal", "poisson", "rand", "rand_like")}
-    | {f"torch.{name}" for name in ("randint", "randint_like", "randn", "randn_like", "randperm")}
-    | {f"{METHOD}{name}" for name in ("bernoulli", "bernoulli_", "cauchy_", "exponential_", "geometric_")}
-    | {f"{METHOD}{name}" for name in ("log_normal_", "multinomial", "normal_", "random_", "uniform_")}
-    | {f"torch.nn.functional.{name}" for name in ("fractional_max_pool2d", "fractional_max_pool3d")}
-    | {"torch.nn.functional.gumbel_softmax"}
-)
-"""Targets that draw random numbers whatever their arguments; a dropout does so only when it trains."""
-
-ALLOCATING = frozenset(
-    {f"torch.{name}" for name in ("arange", "bartlett_window", "bincount", "blackman_window", "empty", "eye")}
-    | {f"torch.{name}" for name in ("full", "hamming_window", "hann_window", "histc", "kaiser_window")}
-    | {f"torch.{name}" for name in ("constant_pad_nd", "linspace", "logspace", "normal", "ones", "rand")}
-    | {f"torch.{name}" for name in ("randint", "randn", "randperm", "range", "repeat_interleave", "tile")}
-    | {f"torch.{name}" for name in ("tril_indices", "triu_indices", "vander", "zeros", "multinomial")}
-    | {f"torch.{name}" for name in ("block_diag", "cartesian_prod", "cdist", "combinations", "kron", "outer")}
-    | {f"torch.{name}" for name in ("diag_embed", "diagflat", "meshgrid", "tensordot", "einsum", "cov")}
-    | {f"torch.{name}" for name in ("conv1d", "conv2d", "conv3d", "stft", "istft")}
-    | {f"torch.conv_transpose{rank}d" for rank in (1, 2, 3)}
-    | {f"torch.nn.functional.conv_transpose{rank}d" for rank in (1, 2, 3)}
-    | {f"torch.nn.functional.conv{rank}d" for rank in (1, 2, 3)}
-    | {f"torch.nn.functional.adaptive_{kind}_pool{rank}d" for kind in ("avg", "max") for rank in (1, 2, 3)}
-    | {f"torch.nn.functional.max_unpool{rank}d" for rank in (1, 2, 3)}
-    | {f"torch.nn.functional.{name}" for name in ("affine_grid", "fold", "interpolate", "one_hot", "pad")}
-    | {f"torch.nn.functional.{name}" for name in ("unfold", "upsample", "upsample_bilinear")}
-    | {"torch.nn.functional.upsample_nearest", "torch._C._nn.pad"}
-    | {f"torch._C._nn.{name}" for name in _NN if "upsample" in name}
-    | {f"{METHOD}{name}" for name in ("new_empty", "new_full", "new_ones", "new_zeros", "repeat", "tile")}
-    | {f"{METHOD}{name}" for name in ("repeat_interleave", "bincount", "diag_embed", "diagflat", "histc")}
-    | {f"{METHOD}{name}" for name in ("kron", "multinomial", "outer", "stft", "istft")}
-    | {f"torch.fft.{name}" for name in _FFT}
-)
-"""Targets whose result may be far larger than their operands, because a number among the arguments sets its
-size or because sizes multiply. Only a memory limit bounds them. (`expand` makes no memory by itself, but
-what reads its result may: every target can then allocate.)"""
