@@ -39,7 +39,7 @@ _TEXTS = (".py", ".j2", ".json", ".toml")
 
 def sources_of(stage: Stage) -> tuple[str, ...]:
     """Return the files and whole folders whose change makes the stage's earlier work stale."""
-    return (*dict.fromkeys(_SOURCES[stage]), "synth_core/records.py")
+    return (*dict.fromkeys(_SOURCES[stage]), "synth_core/records.py", "synth_core/limited.py")
 
 
 @cache

@@ -22,7 +22,9 @@ class ScanResult(Record):
 
     path: str = Field(description="The file; empty where the text was given")
     contaminated: bool
-    tier: str = Field(description="What is alike: text, form, operators or near; unreadable: could not be compared")
+    tier: str = Field(
+        description="What is alike: text, form, operators or near; unreadable: could not be compared"
+    )
     reference: str = Field(description="The problem, e.g. level2/4_Conv2d_Mish_Mish; empty: none is alike")
     score: float = Field(description="How much of the text is alike, 0 to 1; 1 where the match is exact")
 
@@ -56,8 +58,8 @@ def scan(program: ProgramLike) -> ScanResult:
 def scan_files(paths: Iterable[Path | str], reference: Reference | None = None) -> Iterator[ScanResult]:
     """Compare every `*.py` file under the paths with the reference (default: KernelBench), one by one.
 
-    No program is run, so graphs are not compared. A text that is not Python matches nothing. A text that takes
-    too much to compare (tier `unreadable`) counts as contaminated.
+    No program is run, so graphs are not compared. A text that is not Python matches nothing. A text that
+    takes too much to compare (tier `unreadable`) counts as contaminated.
     Raises `UsageError` for a path that does not exist.
     """
     reference = reference or kernelbench()

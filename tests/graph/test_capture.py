@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from modules import SEQUENCE, X, captured, eager, measure, module, rebuilt
+from graph_modules import SEQUENCE, X, captured, eager, measure, module, rebuilt
 from torch import nn
 
 from synth_core.graph.capture import capture

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from modules import SEQUENCE, X, captured, measure, module
+from graph_modules import SEQUENCE, X, captured, measure, module
 
 from synth_core.filtering.fingerprints import graph_hash
 from synth_core.graph.capture import capture
@@ -77,8 +77,8 @@ def compare(source: str) -> None:
     for kind in ("input", "parameter", "buffer"):
         ours, theirs = ([n for n in graph if n.kind == kind] for graph in (nodes, eager.nodes))
         assert [(n.name, n.shape, n.dtype) for n in ours] == [(n.name, n.shape, n.dtype) for n in theirs]
-    ours, theirs = ([(n.operator, n.shape) for n in graph if n.operator] for graph in (nodes, eager.nodes))
-    assert ours == theirs
+    found, wanted = ([(n.operator, n.shape) for n in graph if n.operator] for graph in (nodes, eager.nodes))
+    assert found == wanted
 
 
 def _eager(program: Loaded) -> Graph:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from modules import SEQUENCE, X, captured, eager, measure, module, rebuilt
+from graph_modules import SEQUENCE, X, captured, eager, measure, module, rebuilt
 
 from synth_core.graph.capture import capture
 from synth_core.graph.rebuild import arguments, double_by_default, doubled, laid_out, measured, rebuild

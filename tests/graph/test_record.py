@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modules import SEQUENCE, X, captured, measure
+from graph_modules import SEQUENCE, X, captured, measure
 
 from synth_core.graph import record as format_
 from synth_core.graph.record import BadGraph, GraphRecord
