@@ -127,7 +127,10 @@ class ShardCache:
 
 @dataclass
 class OperatorSignatures(CachePolicy):
-    """Prefect's cache policy, by operator signature. A record without its shard is deleted: it is no hit."""
+    """Prefect's cache policy. The key is that of `ShardCache.key`, with the round and the batch.
+
+    If the shard is missing, Prefect's record of the finished task is deleted, so the task runs again.
+    """
 
     stage: Stage = Stage.SAMPLE
     cache: ShardCache | None = None

@@ -10,7 +10,10 @@ from synth_core.program import syntax
 
 
 def constants_of(source: str) -> dict[str, int]:
-    """Name -> value, in the order of the text. Raises `SyntaxError` if the text is not Python."""
+    """The integers that a program assigns to names at module level: name -> value, in the order of the text.
+
+    Raises `SyntaxError` if the text is not Python.
+    """
     found = {}
     for node in syntax.parse(source).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):

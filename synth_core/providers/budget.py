@@ -67,7 +67,10 @@ class Budget:
         return reason
 
     def refuses(self, worst: Spending) -> str:
-        """Name the limit that has no room for the call even if calls in flight cost nothing; else empty."""
+        """Why the call does not fit even if the calls in flight cost nothing; empty if it fits.
+
+        The first reason is kept in `spent`.
+        """
         reason = self._exceeded(worst, Spending())
         self.spent = self.spent or reason
         return reason

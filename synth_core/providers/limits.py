@@ -21,9 +21,10 @@ _BURST = 0.2  # seconds of missed calls that may be made up for at once
 class Pace:
     """When the next call may start.
 
-    A refusal pauses all calls, as long as its Retry-After says. Without one, pauses double. Then one call
-    goes ahead. If it is refused too, the server is still exhausted. If a later call is refused, the pace was
-    too high: it falls to what the server accepted since the last cut.
+    A refusal pauses all calls for as long as its Retry-After says. Without a Retry-After the pause doubles with
+    each refusal. After the pause one call goes alone. If that call is refused, the pause repeats and the pace
+    stays. Any other refusal, the first one included, also cuts the pace, to about what the server accepted
+    since the last cut. After a cut the pace grows slowly again.
     """
 
     def __init__(self, allowed: float = 0.0) -> None:

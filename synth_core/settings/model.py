@@ -45,7 +45,7 @@ class ProviderSettings(_Options):
         default="", description="Model name at the provider; empty: the provider's default model"
     )
     base_url: Annotated[Address, Option("--base-url URL", _LLM)] = Field(
-        default="", description="Address of an OpenAI-compatible server (for local and openai)"
+        default="", description="Address of the server; needed for local; empty: the provider's own address"
     )
     api: Annotated[Literal["chat", "completions"], Option("--api", _LLM)] = Field(
         default="chat", description="OpenAI-style endpoint to call"
@@ -76,7 +76,7 @@ class ProviderSettings(_Options):
     )
     secret_block: Annotated[str, Option("--secret-block NAME", NO_STAGE)] = Field(
         default="",
-        description="Prefect Secret block that holds the key; empty: the key comes from the environment",
+        description="Prefect Secret block with the provider's API key; empty: take it from the environment",
     )
     batch: Annotated[bool, Option("--provider-batch", NO_STAGE)] = Field(
         default=False,
@@ -84,11 +84,14 @@ class ProviderSettings(_Options):
     )
     sizes: Annotated[Literal["small", "both"], Option("--sizes", _LLM)] = Field(
         default="small",
-        description="both: also find GPU sizes for each program and put them into ledger and export"
-        " (constructive only)",
+        description="small: only the sizes that validation uses; both: also find sizes that suit a GPU, for ledger"
+        " and export (constructive only)",
     )
     shape_sets: Annotated[int, Option("--shape-sets", _LLM)] = Field(
-        default=0, ge=0, le=16, description="Number of further GPU shape sets per program, with --sizes both"
+        default=0,
+        ge=0,
+        le=16,
+        description="With --sizes both: how many more sets of GPU sizes to find, beside the first",
     )
 
 

@@ -3,7 +3,8 @@
 The first check that fails gives the verdict its category; its name stands in `Verdict.check`. Every row
 but `builds`, `runs` and `compiles` can be switched off (`--skip-check NAME`): without an output there is
 nothing to judge.
-The downstream contract's rules are one check here, `contract`; the rules themselves stand in contract.py.
+The function of a check is in judge/proofs.py. The rules of the downstream contract are one check here,
+`contract`; contract.py has the rules.
 """
 
 from __future__ import annotations
