@@ -21,10 +21,10 @@ _BURST = 0.2  # seconds of missed calls that may be made up for at once
 class Pace:
     """When the next call may start.
 
-    A refusal pauses all calls for as long as its Retry-After says. Without a Retry-After the pause doubles with
-    each refusal. After the pause one call goes alone. If that call is refused, the pause repeats and the pace
-    stays. Any other refusal, the first one included, also cuts the pace, to about what the server accepted
-    since the last cut. After a cut the pace grows slowly again.
+    A refusal pauses all calls for as long as its Retry-After says. Without a Retry-After the pause doubles
+    with each refusal. After the pause one call goes alone. If that call is refused, the pause repeats and
+    the pace stays. Any other refusal, the first one included, also cuts the pace, to about what the server
+    accepted since the last cut. After a cut the pace grows slowly again.
     """
 
     def __init__(self, allowed: float = 0.0) -> None:

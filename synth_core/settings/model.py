@@ -84,8 +84,8 @@ class ProviderSettings(_Options):
     )
     sizes: Annotated[Literal["small", "both"], Option("--sizes", _LLM)] = Field(
         default="small",
-        description="small: only the sizes that validation uses; both: also find sizes that suit a GPU, for ledger"
-        " and export (constructive only)",
+        description="small: only the sizes that validation uses; both: also find sizes that suit a GPU, for"
+        " ledger and export (constructive only)",
     )
     shape_sets: Annotated[int, Option("--shape-sets", _LLM)] = Field(
         default=0,
