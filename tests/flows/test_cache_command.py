@@ -88,7 +88,7 @@ def test_shards_go_with_their_completed_runs_and_stay_with_those_that_can_go_on(
     assert "deleted 3 shards and results" in said
     assert {failed.run_id, unreadable.run_id} <= set(said.replace(",", "").split())
     assert not {completed.run_id, recent.run_id} & set(said.replace(",", "").split())
-    with pytest.raises(UsageError, match="its shards were dropped"), plan_resume(out, completed.run_id):
+    with pytest.raises(UsageError, match="its shards were deleted"), plan_resume(out, completed.run_id):
         pass
     with plan_resume(out, recent.run_id) as plan:
         assert plan.run == recent
