@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 run: $(VENV)/.installed
 	$(BIN)/synth generate --num-accepted 24 --strategy balanced --output-dir synth-output
 
-# Two processes, for much of the time is waiting; a file stays in one of them, longest first (tests/conftest.py).
+# Two processes, because much of the time is waiting. A file stays in one of them (tests/README.md).
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 

@@ -155,7 +155,7 @@ def main(folder: Path, innocent: Path | None) -> None:
         accused = [finding for finding in findings if finding.contaminated]
         print(f"innocent programs accused: {len(accused)} of {len(findings)}")
         for finding in accused[:10]:
-            print(f"  {Path(finding.path).name}: {finding.match}, {finding.reference}")
+            print(f"  {Path(finding.path).name}: {finding.tier}, {finding.reference}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From the ledger to a plot. Start: python ledger_to_plot.py synth-output yield.svg
+"""From the ledger to a plot. Usage: python ledger_to_plot.py synth-output yield.svg
 
 Draws how many candidates of each length were accepted, and why the others were dropped. The ending of the
 file's name chooses SVG, PNG, PDF or HTML.
@@ -36,4 +36,6 @@ def main(folder: Path, to: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: ledger_to_plot.py OUTPUT_DIR PICTURE.svg")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""A filter of your own, over finished runs. Start: python own_filter.py synth-output selected
+"""A filter of your own, over finished runs. Usage: python own_filter.py synth-output selected
 
 Copies the accepted programs that meet your own criterion into a folder. The ledger holds what validation read
 off each program, so most criteria need no look at the text.
@@ -17,7 +17,7 @@ MOST_LINES = 80
 
 
 def objection(operators: Sequence[str], source: str) -> str:
-    """Why a program is not wanted; empty where it is. Here stands your own criterion."""
+    """Why a program is not wanted; empty if it is wanted. Put your own criterion here."""
     if len(set(operators)) < 3:
         return "fewer than three different operators"
     if source.count("\n") > MOST_LINES:
@@ -26,7 +26,7 @@ def objection(operators: Sequence[str], source: str) -> str:
 
 
 def main(folder: Path, selected: Path) -> None:
-    """Copy what is wanted from `folder`, the output folder of a run, to `selected`."""
+    """Copy the programs that are wanted from `folder`, the output folder of a run, to `selected`."""
     ledger = synth_core.read_ledger(folder, columns=["accepted", "program_name", "realised"])
     accepted = ledger.filter("accepted").select("program_name", "realised")
     selected.mkdir(exist_ok=True)
@@ -39,4 +39,6 @@ def main(folder: Path, selected: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: own_filter.py OUTPUT_DIR TARGET")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

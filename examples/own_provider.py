@@ -1,4 +1,4 @@
-"""A provider of your own. Start: synth generate --model-name own_provider:ask --num-total-samples 4
+"""A provider of your own. Usage: synth generate --model-name own_provider:ask --num-total-samples 4
 
 `ask` gets one question and gives one answer. Limits, retries, budgets, the ledger and the cache come with it.
 Put the call of your own model where `write` stands; here the synthesizer answers, so that nothing is needed.

@@ -1,4 +1,4 @@
-"""Validation in a loop. Start: python validate_loop.py --count 3 --folder sound
+"""Validation in a loop. Usage: python validate_loop.py --count 3 --folder sound
 
 Writes programs, proves each one sound, and keeps those that are. A program runs only in the sandboxed worker,
 so it may come from anywhere.
@@ -17,18 +17,18 @@ def write(folder: Path, count: int) -> Iterator[Path]:
     """Write programs, one file each. They are read as the work proceeds, so there may be any number."""
     for seed in range(count):
         program = synth_core.synthesize(["Conv2d", "GELU", "Linear"], seed=seed)
-        path = folder / f"{seed}" / f"{program.name}.py"  # the file is called as the class is
-        path.parent.mkdir(parents=True)
+        path = folder / f"{seed}" / f"{program.name}.py"  # a file has the name of its class
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(program.source)
         yield path
     unsound = folder / "unsound" / "unsound.py"
-    unsound.parent.mkdir()
+    unsound.parent.mkdir(exist_ok=True)
     unsound.write_text("import torch\nmodel = torch.nn.Linear(3, 3)\n")
     yield unsound
 
 
 def main(folder: Path, count: int) -> None:
-    """Delete what is not sound of `count` programs and one that surely is not."""
+    """Validate `count` programs and one bad program, and delete those that are not sound."""
     settings = synth_core.ValidationSettings(timeout=120)  # seconds for each stage
     # One warm worker for all programs. It starts with the first and ends with the block.
     with synth_core.Validator(settings) as validator:

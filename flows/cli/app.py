@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from flows.cli.options import normalise, settings_options
+from flows.cli.options import OF_A_RUN, OF_THE_POOL, normalise, settings_options
 from synth_core import __version__
 from synth_core.errors import SynthError, UsageError
 from synth_core.settings import Settings
@@ -68,7 +68,7 @@ def resume(
 
 
 @app.command
-@settings_options(omit=("num_total_samples", "num_accepted", "batch_size", "output_dir"))
+@settings_options(omit=("num_total_samples", *OF_A_RUN, "max_retries", "on_failure"))
 def debug(settings: Settings, *, as_json: Json = False) -> int:
     """Make one candidate and show everything about it: operators, prompt, answer, code and verdicts."""
     from flows.cli.debug import debug as run_debug
@@ -77,7 +77,7 @@ def debug(settings: Settings, *, as_json: Json = False) -> int:
 
 
 @app.command
-@settings_options(omit=("num_accepted", "batch_size", "output_dir", "runner", "dask_address"))
+@settings_options(omit=OF_A_RUN)
 def preview(
     settings: Settings,
     *,
@@ -94,7 +94,7 @@ def preview(
 
 
 @app.command
-@settings_options(groups=("validation",), only=("num_worker", "cache_dir"))
+@settings_options(groups=("validation",), only=("num_worker", "cache_dir"), omit=OF_THE_POOL)
 def validate(
     settings: Settings,
     *paths: Annotated[Path, Parameter(help="Python files, or folders; a folder means its own *.py files")],

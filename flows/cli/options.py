@@ -26,20 +26,27 @@ Config = Annotated[
     ),
 ]
 
+OF_THE_POOL = tuple(f"validation.{name}" for name in ("pool", "pool_wait", "pool_storage", "pool_fallback"))
+# `debug` and `preview` start no run. They filter and store nothing.
+OF_A_RUN = (
+    *("num_accepted", "batch_size", "output_dir", "runner", "dask_address", "yield_floor", "skip_filters"),
+    *OF_THE_POOL,
+)
+
 
 def settings_options(
     *, omit: Sequence[str] = (), groups: Sequence[str] | None = None, only: Sequence[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate `command(settings, ...)`, so that it takes the options of `Settings` on the command line.
 
-    Without `groups` it takes all options except those in `omit`. With `groups` it takes the options of these
-    groups and those in `only`.
+    Without `groups` it takes all options; with `groups`, the options of these groups and those in `only`. It
+    never takes those in `omit`. A command omits the options that change nothing in what it does.
     """
 
     def wanted(option: Declared) -> bool:
-        if groups is None:
-            return option.dotted not in omit
-        return option.dotted in only or option.keys[0] in groups
+        if option.dotted in omit:
+            return False
+        return groups is None or option.dotted in only or option.keys[0] in groups
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         table = {"_".join(option.keys): option for option in declared_options(Settings) if wanted(option)}

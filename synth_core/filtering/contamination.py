@@ -33,8 +33,8 @@ def scan(program: ProgramLike) -> ScanResult:
     A text that does not parse matches nothing.
 
     Args:
-        program: The path of a file, or the text itself. A `Path`, or a string without a line break, is a
-            path. Any other string is a text.
+        program: The path of a file, the text itself, or an object with the text in `source`. A string
+            without a line break is a path if it ends in `.py` or names something that exists.
 
     Returns:
         Whether it is contaminated, and by which problem.

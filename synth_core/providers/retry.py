@@ -1,4 +1,8 @@
-"""The only layer of retries. It repeats a call that may succeed later, and waits as the server asks."""
+"""Repeats one call after an error that may pass, and waits as long as the server asks.
+
+Which errors may pass: `RETRYABLE` in call.py. Outages: salvage.py. Rows of a batch job: batch.py. New
+attempts at a failed program: flows/pipeline/rounds.py.
+"""
 
 from __future__ import annotations
 

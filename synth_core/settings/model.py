@@ -93,7 +93,11 @@ class ProviderSettings(_Options):
 
 
 class ValidationSettings(_Options):
-    """How programs are checked."""
+    """How programs are validated.
+
+    The most used fields: `timeout` (seconds a program may take in each stage), `memory_mb` (MiB), `device`,
+    `skip_checks`, `reject_rules` and `warn_rules` (names that `synth checks` lists).
+    """
 
     timeout: Annotated[float, Option("--validation-timeout SECONDS", _VALIDATE)] = Field(
         default=60.0, gt=0, le=_LONGEST, description="Time limit of one program in each stage, in seconds"
@@ -108,21 +112,22 @@ class ValidationSettings(_Options):
         default=(), description="Check to switch off (repeatable); `synth checks` lists the names"
     )
     reject_rules: Annotated[Names, Option("--reject-rule NAME...", _VALIDATE)] = Field(
-        default=(), description="Rule that now rejects a program; by default it only warns (repeatable)"
+        default=(),
+        description="Let this rule reject a program, where it only warns by default (repeatable)",
     )
     warn_rules: Annotated[Names, Option("--warn-rule NAME...", _VALIDATE)] = Field(
-        default=(), description="Rule that now only warns; by default it rejects a program (repeatable)"
+        default=(), description="Let this rule warn only, where it rejects a program by default (repeatable)"
     )
     allow_unsandboxed: Annotated[bool, Option("--allow-unsandboxed", _VALIDATE)] = Field(
         default=False,
-        description="Run programs even if resource limits are the only isolation (tier C)",
+        description="Also run where no sandbox works: only time and memory are limited (tier C). Unsafe",
     )
     rejudge_share: Annotated[float, Option("--rejudge-share SHARE", _VALIDATE)] = Field(
         default=0.02, ge=0, le=1, description="Share of accepted programs that are validated again, alone"
     )
     pool: Annotated[Literal["local", "gpu"], Option("--validation-pool", NO_STAGE)] = Field(
         default="local",
-        description="local: validate on this machine; gpu: hand shards to the deployment validate/gpu",
+        description="local: validate on this machine; gpu: on the workers of the Prefect work pool gpu",
     )
     pool_wait: Annotated[float, Option("--validation-pool-wait SECONDS", NO_STAGE)] = Field(
         default=900.0, ge=0, le=_LONGEST, description="How long to wait for a worker of the pool, in seconds"
@@ -143,7 +148,9 @@ class BudgetSettings(_Options):
     """Hard limits of a whole run; 0 means no limit. Reserved before a call, settled after it."""
 
     usd: Annotated[float, Option("--budget-usd USD", NO_STAGE)] = Field(
-        default=0.0, ge=0, description="Maximum cost in US dollars; 0: no limit"
+        default=0.0,
+        ge=0,
+        description="Maximum cost in US dollars; 0: no limit (on resume: the limit that the run had)",
     )
     tokens: Annotated[int, Option("--budget-tokens", NO_STAGE)] = Field(
         default=0, ge=0, description="Maximum input and output tokens together; 0: no limit"
@@ -163,7 +170,7 @@ class Settings(_Options):
         default=100,
         ge=1,
         le=_MOST,
-        description="Number of first attempts; with num_accepted: the most first attempts to make",
+        description="Number of first attempts; with --num-accepted N: their maximum, 20 * N if not given",
     )
     num_accepted: Annotated[int, Option("--num-accepted", NO_STAGE)] = Field(
         default=0,

@@ -10,7 +10,7 @@ import polars as pl
 
 from synth_core.errors import UsageError
 from synth_core.records import Candidate
-from synth_core.store.rows import SCHEMA, frame
+from synth_core.store.columns import SCHEMA, frame
 from synth_core.store.runs import Run, hidden_folder, run_folder, run_ids
 from synth_core.store.shards import write_table
 

@@ -12,7 +12,7 @@ import polars as pl
 from synth_core.atomic import write_atomic
 from synth_core.errors import EnvironmentFault
 from synth_core.records import Candidate, Manifest, Stage, operator_signature, sha256
-from synth_core.store.rows import candidates_of, frame
+from synth_core.store.columns import candidates_of, frame
 
 
 def write_shard(

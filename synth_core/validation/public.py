@@ -29,39 +29,45 @@ _Like = TypeVar("_Like", bound=ProgramLike)
 
 
 class Validation(Record):
-    """What validation says of one program. `stage`, `category` and `detail` tell why it was not accepted."""
+    """The result for one program. `stage`, `category`, `check` and `detail` say why it was not accepted."""
 
-    path: str = Field(description="The file; empty where the text was given")
+    path: str = Field(description="The file; empty if the text was given")
     accepted: bool
-    stage: Stage | None = Field(default=None, description="Where it failed; None where it was accepted")
+    stage: Stage | None = Field(default=None, description="The stage that it failed; None if it was accepted")
     category: Category | None = Field(default=None, description="The kind of failure")
+    check: str = Field(default="", description="Name of the check that failed; `synth checks` lists them")
     detail: str = Field(default="", description="The failure in words")
+    warnings: tuple[str, ...] = Field(default=(), description="Checks and rules that failed but only warn")
+    skipped: tuple[str, ...] = Field(default=(), description="Checks that the settings switched off")
     tier: Tier | None = Field(default=None, description="How strongly it was isolated; None: it was not run")
     realised_operators: tuple[str, ...] = Field(default=(), description="Catalog names, in forward order")
     contract: dict[str, bool] = Field(default_factory=dict, description="Downstream rule -> held")
     measured: dict[Stage, dict[str, Any]] = Field(
-        default_factory=dict, description="Stage -> tolerances and numbers that it judged by"
+        default_factory=dict, description="Stage -> tolerances, and the errors that it measured"
     )
 
 
 def validate(program: ProgramLike, settings: ValidationSettings | None = None) -> Validation:
     """Prove one program sound: static gate, eager mode, torch.compile. It runs in a sandbox, never here.
 
-    A program called `SynthModel_<Op>_<Op>…` must realise the operators in its name, in any order. A file is
-    called by its own name, a text by the name of its class.
+    A program called `SynthModel_<Op>_<Op>…` must realise the operators in its name, in any order. The name of
+    a file is its name without `.py`; the name of a text is the name of its class. The rule
+    `class_named_as_file` rejects a file whose class has another name. To let it only warn, name it in
+    `warn_rules` of the settings.
 
     Each call starts a worker, which takes some seconds. For more than one program use `Validator`.
 
     Args:
-        program: The path of a file, or the text itself. A `Path`, or a string without a line break, is a
-            path. Any other string is a text.
+        program: The path of a file, the text itself, or an object with the text in `source`, such as a result
+            of `synth_core.synthesize`. A string without a line break is a path if it ends in `.py` or names
+            something that exists. Any other string is a text.
         settings: Limits and rules: `timeout` in seconds for each stage, `memory_mb` in MiB.
 
     Returns:
         Whether it was accepted, and if not, why.
 
     Raises:
-        UsageError: The path is no file, a check or rule in `settings` does not exist, or no sandbox works
+        UsageError: The path is not a file, a check or rule in `settings` does not exist, or no sandbox works
             on this machine and `allow_unsandboxed` is off.
         EnvironmentFault: The machine lacks a C++ compiler, or the worker cannot be started.
 
@@ -80,16 +86,16 @@ def validate(program: ProgramLike, settings: ValidationSettings | None = None) -
 class Validator:
     """Proves many programs sound with one warm worker process.
 
-    The worker starts with the first program, which takes some seconds, and ends with `close`, with the end of
-    the `with` block, or with this process. Any thread may use it, also beside a running asyncio loop: there
-    `await asyncio.to_thread(validator.validate, program)` keeps the loop free. After an interrupt
-    (KeyboardInterrupt) it is still of use. A forked process needs a Validator of its own.
+    The worker starts with the first program, which takes some seconds. It ends with `close`, with the end of
+    the `with` block, or with this process. Any thread may use it. Beside a running asyncio loop,
+    `await asyncio.to_thread(validator.validate, program)` keeps the loop free. After Ctrl-C you can continue
+    to use it. A forked process needs its own Validator.
 
     Args:
         settings: Limits and rules: `timeout` in seconds for each stage, `memory_mb` in MiB.
-        workers: Programs run at once; 0: one a core.
-        cache_dir: Folder where verdicts are kept; None: the user's cache folder. A program that was judged
-            before, under the same settings, is not run again.
+        workers: Number of programs to run in parallel; 0: one per CPU core.
+        cache_dir: Folder where verdicts are kept; None: the user's cache folder. A program that was validated
+            before with the same settings is not run again.
 
     Raises:
         UsageError: A check or rule in `settings` does not exist, or `cache_dir` cannot be used.
@@ -129,25 +135,25 @@ class Validator:
         self.close()
 
     def close(self) -> None:
-        """End the worker. What it has not answered fails; a closed Validator takes no more programs."""
+        """End the worker. Programs without a result fail. A closed Validator takes no more programs."""
         self._close()
 
     def validate(self, program: ProgramLike) -> Validation:
-        """Prove one program sound; as `synth_core.validate`, without its start."""
+        """Prove one program sound. Like `synth_core.validate`, but it uses the worker that already runs."""
         return _result(self._start(program))
 
     def validate_many(self, programs: Iterable[ProgramLike]) -> Iterator[Validation]:
         """Validate programs, `workers` at once, and give the results in the order of the programs.
 
-        A result comes as soon as it and all before it are known. `programs` may be endless: it is read as
-        the work proceeds, at most 64 programs ahead, or twice `workers` if that is more.
+        A result comes as soon as it and all results before it are known. `programs` may be endless: it is
+        read as the work proceeds, at most 64 programs ahead, or twice `workers` if that is more.
 
         Args:
             programs: Paths and texts, as `synth_core.validate` takes them.
 
         Raises:
-            UsageError, EnvironmentFault: As `synth_core.validate`, in the place of that program's result.
-                No further results come then.
+            UsageError, EnvironmentFault: As `synth_core.validate`, in place of that program's result. No
+                further results follow. A bad text is never an exception: its result says what is wrong.
         """
         started: deque[_Started] = deque()
         for program in programs:
@@ -161,7 +167,10 @@ class Validator:
         """Validate programs as `validate_many` does, and give each result as soon as it is known.
 
         Returns:
-            Pairs: what was given, and its result. The order changes from one time to the next.
+            Pairs: what was given, and its result, in no fixed order.
+
+        Raises:
+            UsageError, EnvironmentFault: As `validate_many`.
         """
         started: dict[Future[Candidate], tuple[_Like, _Started]] = {}
         for program in programs:
@@ -173,10 +182,10 @@ class Validator:
             yield from _completed(started, None)
 
     def _start(self, program: ProgramLike) -> _Started:
-        """Read a program and have it judged. What goes wrong is raised when its result is asked for."""
+        """Read a program and start its validation. An error is raised when the result is requested."""
         if not self._close.alive:
             raise UsageError("this Validator is closed; make another")
-        if self._owner != os.getpid():  # the thread that hears the worker's answers is not here
+        if self._owner != os.getpid():  # the thread that receives the worker's answers was not forked
             raise UsageError("this Validator was made before a fork; make another in this process")
         candidate: Future[Candidate] = Future()
         try:
@@ -184,7 +193,7 @@ class Validator:
         except SynthError as error:
             candidate.set_exception(error)
             return _Started("", candidate)
-        # A daemon: after an interrupt Python need not wait for programs that nobody asks for any more.
+        # A daemon thread: after an interrupt Python does not wait for programs that nobody needs any more.
         threading.Thread(target=_judge, args=(self._engine, given, candidate), daemon=True).start()
         return _Started(str(given.path or ""), candidate)
 
@@ -199,7 +208,7 @@ class _Started(NamedTuple):
 def _completed(
     started: dict[Future[Candidate], tuple[_Like, _Started]], patience: float | None
 ) -> Iterator[tuple[_Like, Validation]]:
-    """Those that are done after `patience` seconds; None: wait for one at least."""
+    """The programs that are done after `patience` seconds; None: wait for at least one."""
     for future in wait(started, patience, FIRST_COMPLETED).done:
         program, one = started.pop(future)
         yield program, _result(one)
@@ -228,7 +237,7 @@ def _candidate(given: Given) -> Candidate:
 
 
 def _class_name(source: str) -> str:
-    """The name that a text gives its program; where it has none, validation says what is wrong with it."""
+    """The name of the program's class. If there is none, validation says what is wrong."""
     tree = gate.parse(source)
     program = None if isinstance(tree, str) else program_class(tree)
     return program.name if program else "program"
@@ -243,6 +252,9 @@ def _result(started: _Started) -> Validation:
         accepted=failure is None,
         stage=failure.stage if failure else None,
         category=failure.category if failure else None,
+        check=failure.check if failure else "",
+        warnings=tuple(name for verdict in candidate.verdicts for name in verdict.warnings),
+        skipped=tuple(sorted({name for verdict in candidate.verdicts for name in verdict.skipped})),
         detail=failure.detail if failure else "",
         tier=next((verdict.tier for verdict in candidate.verdicts if verdict.tier), None),
         realised_operators=candidate.graph.operators if candidate.graph else (),

@@ -45,7 +45,7 @@ def folder_of_a_run(folder: Path) -> Path:
 def start(name: str, folder: Path) -> str:
     """Start an example by its own instructions and return what it printed."""
     lines = (ast.get_docstring(ast.parse(SCRIPTS[name].read_text())) or "").splitlines()
-    found = re.fullmatch(r"[^.]+\. Start: (.+)", lines[0])
+    found = re.fullmatch(r"[^.]+\. Usage: (.+)", lines[0])
     assert found, lines[0]
     program, *arguments = shlex.split(found[1])
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("SYNTH_", "PREFECT_"))}

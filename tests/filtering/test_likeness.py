@@ -165,7 +165,7 @@ def test_one_program_is_scanned_by_its_path_or_its_text(tmp_path: Path) -> None:
         assert found.reference == "level2/4_Conv2d_Mish_Mish"
         assert found.path == ("" if program == text else str(path))
     assert not synth_core.scan(text.replace("mish", "tanh")).contaminated
-    with pytest.raises(UsageError, match="no file"):
+    with pytest.raises(UsageError, match="not a file"):
         synth_core.scan(tmp_path / "absent.py")
 
 

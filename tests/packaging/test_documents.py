@@ -1,4 +1,4 @@
-"""The documents agree with the code: layers and links. Their commands are read by cli/test_options.py."""
+"""The documents agree with the code: layers, links, files. Their commands are read by cli/test_options.py."""
 
 from __future__ import annotations
 
@@ -42,6 +42,13 @@ def test_links_lead_somewhere(document: Path) -> None:
             titles = re.findall(r"^#+ (.*)", target.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
             assert anchor in anchors, link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_file_that_a_document_names_exists(document: Path) -> None:
+    rooms = "synth_core|flows|tasks|tests|benchmarks|scripts|prompts|deployments|examples"
+    for name in re.findall(rf"`((?:{rooms})/[\w./-]+)`", document.read_text()):
+        assert (ROOT / name).exists() or (document.parent / name).exists(), name
 
 
 def test_a_visitor_sees_the_whole_readme_on_a_few_screens() -> None:

@@ -43,14 +43,12 @@ def test_a_bad_file_is_a_verdict(content: bytes, category: Category, tmp_path: P
 
 
 def test_what_is_no_file_is_the_users_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no file"):
+    with pytest.raises(UsageError, match="not a file"):
         synth_core.validate(tmp_path / "missing.py")
     with pytest.raises(UsageError, match="a folder"):
         synth_core.validate(tmp_path)
-    with pytest.raises(UsageError, match="no file; name Python files, or give a text, which has line breaks"):
-        synth_core.validate("import torch; x = 1")
     with pytest.raises(UsageError, match="cannot read"):
-        synth_core.validate("x" * 10_000)
+        synth_core.validate("x" * 10_000 + ".py")
     with pytest.raises(UsageError, match="unknown check"):
         synth_core.Validator(ValidationSettings(skip_checks=("no_such_check",)))
     with pytest.raises(UsageError, match="workers must be 0 or more"):
@@ -71,9 +69,9 @@ def test_an_error_comes_in_its_place(tmp_path: Path) -> None:
     with synth_core.Validator(workers=1) as validator:
         results = validator.validate_many(["x = (\n", tmp_path / "missing.py", "x = 1\n"])
         assert next(results).category is Category.SYNTAX_ERROR
-        with pytest.raises(UsageError, match="no file"):
+        with pytest.raises(UsageError, match="not a file"):
             next(results)
-        with pytest.raises(UsageError, match="no file"):
+        with pytest.raises(UsageError, match="not a file"):
             list(validator.as_completed([tmp_path / "missing.py"]))
         assert list(validator.validate_many([])) == []
         assert list(validator.as_completed([])) == []
