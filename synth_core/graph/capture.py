@@ -19,10 +19,13 @@ from torch import fx, nn
 from synth_core.graph import encode
 from synth_core.graph.encode import NotCapturable, tensors_in
 from synth_core.graph.record import MAX_CALLS, GraphRecord, Layer, Leaf, references
-from synth_core.graph.targets import identity
+from synth_core.graph.targets import FUNCTIONS, identity
 from synth_core.operators.catalog import realised_operator
 
 Forward = Callable[..., Any]
+
+# Dynamo would look into these functions, and the operators of the catalog would be lost.
+_WHOLE = tuple(FUNCTIONS[name] for name in ("torch.nn.functional.lp_pool3d",) if name in FUNCTIONS)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def _tracing(effects: list[str]) -> Iterator[None]:
     from torch._dynamo.side_effects import SideEffects
 
     torch._dynamo.reset()
+    for function in (identity, *_WHOLE):
+        torch._dynamo.allow_in_graph(function)  # type: ignore[no-untyped-call]
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     replay = SideEffects.codegen_update_mutated
@@ -114,7 +119,6 @@ def _tracing(effects: list[str]) -> Iterator[None]:
 @contextlib.contextmanager
 def _identity_recorded() -> Iterator[None]:
     """nn.Identity makes no call, yet it is an operator that a program may be asked to hold."""
-    torch._dynamo.allow_in_graph(identity)
     with mock.patch.object(nn.Identity, "forward", _forward_of_identity):
         yield
 
@@ -208,6 +212,7 @@ class _Writer:
                 shape=tuple(tensor.shape),
                 stride=shown.stride(),
                 dtype=encode.dtype_name(tensor.dtype),
+                requires_grad=tensor.requires_grad,
             )
         )
         self._names[id(tensor)] = name

@@ -67,7 +67,7 @@ def copies(values: Sequence[Any]) -> list[Any]:
 
     def copied(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return value.detach().clone()
+            return value.detach().clone().requires_grad_(value.requires_grad)
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return type(value)(*map(copied, value))
         if isinstance(value, tuple | list):
@@ -132,7 +132,7 @@ def calls(
             continue
         target = _target(node)
         args = node.args[:1] if target.endswith(GETTER) else node.args
-        encoded = [_argument(argument, names) for argument in args]
+        encoded = tuple(_argument(argument, names) for argument in args)
         named = {key: _argument(value, names) for key, value in node.kwargs.items()}
         name = names[node] = _free(node.name, taken)
         found.append(Call(name=name, target=target, args=encoded, kwargs=named, layer=layer_of(node)))

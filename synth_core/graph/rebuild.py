@@ -69,7 +69,13 @@ def rebuild(
 
 def arguments(record: GraphRecord, tensors: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
     """What the rebuilt graph takes: copies, since a graph may write to its inputs and buffers."""
-    return [tensors[name].clone() for name in record.placeholders]
+    leaves = {leaf.name: leaf for leaf in record.leaves}
+    copies = ((leaves[name], tensors[name].detach().clone()) for name in record.placeholders)
+    return [copy.requires_grad_(leaf.requires_grad and _has_gradient(copy)) for leaf, copy in copies]
+
+
+def _has_gradient(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def doubled(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -134,30 +140,29 @@ class _Measuring(fx.Interpreter):
         operands = list(tensors_in(self.fetch_args_kwargs_from_env(n)))
         before = [tensor._version for tensor in operands]
         value = super().run_node(n)
-        if not _is_tensors(value):
-            raise BadGraph(f"{n.meta['call']} gives a {type(value).__name__}")
+        items = value if isinstance(value, tuple | list) else [value]
+        for item in items:
+            if item is not None and not isinstance(item, torch.Tensor):
+                raise BadGraph(f"{n.meta['call']} gives a {type(item).__name__}")
         written = [t for t, version in zip(operands, before, strict=True) if t._version != version]
         self.found[n.meta["call"]] = {
-            "results": tuple(
-                Result(shape=tuple(t.shape), dtype=dtype_name(t.dtype), memory=self._memory_of(t))
-                for t in tensors_in(value)
-            ),
+            "results": () if value is None else tuple(map(self._result, items)),
+            "many": items is value,
             "writes": tuple(dict.fromkeys(map(self._memory_of, written))),
         }
         return value
 
+    def _result(self, item: torch.Tensor | None) -> Result | None:
+        if item is None:
+            return None
+        return Result(shape=tuple(item.shape), dtype=dtype_name(item.dtype), memory=self._memory_of(item))
+
     def _memory_of(self, tensor: torch.Tensor) -> int:
-        reference = StorageWeakRef(tensor.untyped_storage())
+        reference = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
         if reference.cdata not in self._memory:
             self._held.append(reference)
             self._memory[reference.cdata] = len(self._memory)
         return self._memory[reference.cdata]
-
-
-def _is_tensors(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(map(_is_tensors, value))
-    return value is None or isinstance(value, torch.Tensor)
 
 
 class _Reader:

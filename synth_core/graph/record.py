@@ -93,6 +93,9 @@ class Leaf(Record):
     shape: Shape
     stride: Shape = Field(description="In elements; no two elements share memory, and there are no gaps")
     dtype: Dtype
+    requires_grad: bool = Field(
+        default=False, description="As forward sees it; torch picks other kernels by it even where none is taken"
+    )
 
 
 class Result(Record):
@@ -118,9 +121,10 @@ class Call(Record):
     args: tuple[Argument, ...] = Field(default=(), max_length=MAX_ITEMS)
     kwargs: dict[Name, Argument] = Field(default={}, max_length=MAX_ITEMS)
     layer: Size | None = Field(default=None, description="Position in `layers`")
-    results: tuple[Result, ...] | None = Field(
-        default=None, description="The tensors returned, in order; absent until a trusted process has run it"
+    results: tuple[Result | None, ...] | None = Field(
+        default=None, description="The tensors returned; absent until a trusted process has run the call"
     )
+    many: bool = Field(default=False, description="It returned a tuple, whose items `results` are")
     writes: tuple[Size, ...] = Field(default=(), description="Memory that it wrote to, as in Result.memory")
 
 
