@@ -18,7 +18,7 @@ from torch import fx, nn
 
 from synth_core.graph import encode
 from synth_core.graph.encode import NotCapturable, tensors_in
-from synth_core.graph.record import MAX_CALLS, GraphRecord, Layer, Leaf, references
+from synth_core.graph.record import MAX_CALLS, MAX_TEXT, GraphRecord, Layer, Leaf, references
 from synth_core.graph.targets import FUNCTIONS, identity
 from synth_core.operators.catalog import realised_operator
 
@@ -51,7 +51,7 @@ def capture(module: nn.Module, inputs: Sequence[Any]) -> Captured:
     """The graph of `module(*inputs)`, and the tensors that it reads.
 
     The module and the inputs stay as they are, but for attributes that forward sets. Raises `NotCapturable`
-    where Dynamo finds no whole graph or the record can't hold it, and what forward itself raises.
+    where Dynamo finds no whole graph (also where forward raises) or the record can't hold it.
     """
     given = encode.copies(inputs)
     for tensor in (*tensors_in(given), *module.parameters(), *module.buffers()):
@@ -135,9 +135,10 @@ def _written(effects: Any) -> list[str]:
         if source is None or type(source).__name__ == "TempLocalSource":
             continue
         name = readable(source.name if isinstance(source.name, str) else source.name())
-        attributes = effects.store_attr_mutations.get(variable, ())
+        whole = name.startswith("G[")  # a global name, which Dynamo writes as an attribute of itself
+        attributes = () if whole else effects.store_attr_mutations.get(variable, ())
         found += [f"{name}.{attribute}" for attribute in attributes] or [name]
-    return [name[:500] for name in dict.fromkeys(found)]
+    return [name[:500] for name in found]
 
 
 def readable(source: str) -> str:
@@ -169,11 +170,14 @@ class _Writer:
     """Turns what the backend saw into a record."""
 
     def __init__(self, module: nn.Module, given: list[Any], inputs: Sequence[Any], run: _Run) -> None:
+        self._module = module
         self._run = run
         self._names: dict[int, str] = {}  # id of a tensor -> the value that it is
         self._leaves: list[Leaf] = []
         self._tensors: dict[str, torch.Tensor] = {}
-        self._layers: dict[tuple[str, str], int] = {}
+        self._objects: dict[str, torch.Tensor] = {}
+        self._layers: dict[tuple[str, ...], int] = {}
+        self._claims: list[Layer] = []
         pristine = tensors_in(encode.copies(inputs))
         for (path, tensor), value in zip(encode.paths_of(given), pristine, strict=True):
             self._leaf("input", path, tensor, value)
@@ -202,7 +206,6 @@ class _Writer:
         """A leaf for `tensor`; value: what it holds before the run, where the graph reads it."""
         encode.check_plain(tensor)
         name = f"{kind}_{sum(leaf.kind == kind for leaf in self._leaves)}"
-        shown = tensor.detach().clone() if value is None else value
         self._leaves.append(
             Leaf(
                 name=name,
@@ -210,12 +213,13 @@ class _Writer:
                 path=path[:500],
                 aliases=aliases,
                 shape=tuple(tensor.shape),
-                stride=shown.stride(),
+                stride=torch.empty_like(tensor, device="meta").stride(),
                 dtype=encode.dtype_name(tensor.dtype),
                 requires_grad=tensor.requires_grad,
             )
         )
         self._names[id(tensor)] = name
+        self._objects[name] = tensor
         if value is not None:
             self._tensors[name] = value
         return name
@@ -245,14 +249,16 @@ class _Writer:
             placeholders=tuple(dict.fromkeys((*read, *handed_on))),
             calls=calls,
             output=returned,
-            layers=tuple(Layer(path=path.partition("@")[0], kind=kind) for path, kind in self._layers),
-            side_effects=tuple(effects),
+            layers=tuple(self._claims),
+            side_effects=tuple(dict.fromkeys(effects)),
         )
-        return Captured(record, {name: self._tensors[name] for name in self._needed(record)})
+        needed = dict.fromkeys((*(leaf.name for leaf in record.of_kind("input")), *record.placeholders))
+        return Captured(record, {name: self._value(name) for name in needed})
 
-    def _needed(self, record: GraphRecord) -> list[str]:
-        inputs = [leaf.name for leaf in record.of_kind("input")]
-        return list(dict.fromkeys((*inputs, *record.placeholders)))
+    def _value(self, name: str) -> torch.Tensor:
+        """What a leaf held before the run; one that the graph does not read can't have changed."""
+        value = self._tensors.get(name)
+        return self._objects[name].detach().clone() if value is None else value
 
     def _bound(self, node: fx.Node, tensor: Any, value: Any) -> str:
         """The leaf that a placeholder stands for; a tensor that is none yet is a constant."""
@@ -267,8 +273,13 @@ class _Writer:
         return name
 
     def _unbound(self, tensor: torch.Tensor) -> str:
-        """A tensor that forward hands out and that the graph never saw."""
-        return self._leaf("constant", "", tensor, tensor.detach().clone())
+        """A tensor of the module that forward hands out as it is, and that the graph never saw."""
+        for path, part in self._module.named_modules():
+            for name, value in vars(part).items():
+                if any(tensor is own for own in tensors_in(value)):
+                    place = f"self.{path}.{name}" if path else f"self.{name}"
+                    return self._leaf("constant", place, tensor, tensor.detach().clone())
+        raise NotCapturable("output", "a tensor made outside of the graph, such as x.T of an input")
 
     def _name_results(self, nodes: list[fx.Node], names: dict[fx.Node, str]) -> None:
         """Each tensor that the graph returned, by the value it is. Inputs and parameters keep their names."""
@@ -281,10 +292,14 @@ class _Writer:
 
     def _layer(self, node: fx.Node) -> int | None:
         """The outermost layer of torch.nn that this call belongs to, one entry for each call of the layer."""
+        above: tuple[str, ...] = ()
         for key, (path, kind) in (node.meta.get("nn_module_stack") or {}).items():
+            above = (*above, key, path)
             name = f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
             if realised_operator(name):
-                number = key.partition("@")[2]
-                where = readable(path).removeprefix("self.")[:400]
-                return self._layers.setdefault((f"{where}@{number}", name), len(self._layers))
+                if above not in self._layers:
+                    self._layers[above] = len(self._claims)
+                    where = readable(path).removeprefix("self.")[:500]
+                    self._claims.append(Layer(path=where, kind=name[:MAX_TEXT]))
+                return self._layers[above]
         return None

@@ -52,6 +52,12 @@ def units_of(record: GraphRecord) -> tuple[Unit, ...]:
     return _Reading(record).units()
 
 
+def written_leaves(record: GraphRecord) -> tuple[str, ...]:
+    """The leaves whose memory a call writes to: a buffer that keeps a state, an input that is overwritten."""
+    written = {memory for call in record.calls for memory in call.writes}
+    return tuple(leaf.name for leaf in record.leaves if record.memory.get(leaf.name) in written)
+
+
 class _Reading:
     def __init__(self, record: GraphRecord) -> None:
         self._record = record
@@ -59,6 +65,7 @@ class _Reading:
         self._nodes: dict[str, Node] = {}
         self._values: dict[str, _Value] = {}
         self._calls: dict[str, Call] = {}  # node -> the call that made it
+        self._same: dict[str, set[str]] = {}  # value -> all values that are this very tensor
         self._layers = believed(record)
         for call in record.calls:
             self._add(call)
@@ -104,6 +111,16 @@ class _Reading:
         else:
             made = self._items(call, node)
         self._values[call.name] = _Value(made, memory, call.many)
+        if call.passes is not None:
+            self._pass(call.passes, call.name)
+
+    def _pass(self, operand: str, result: str) -> None:
+        """Who reads the operand later reads what the call returned: it is the same tensor."""
+        same = self._same.setdefault(operand, {operand})
+        same.add(result)
+        self._same[result] = same
+        for name in same:
+            self._values[name] = self._values[result]
 
     def _written_arguments(self, call: Call) -> str:
         return arguments_of(call, lambda name: len(self._read([name])))

@@ -9,7 +9,6 @@ chain of calls computes with plain numbers.
 from __future__ import annotations
 
 import contextlib
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,8 +16,8 @@ import torch
 from torch import fx
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from synth_core.graph.encode import dtype_name, tensors_in
-from synth_core.graph.record import DTYPES, BadGraph, GraphRecord, Leaf, Result, references
+from synth_core.graph.encode import tensors_in
+from synth_core.graph.record import DTYPES, BadGraph, Call, GraphRecord, Leaf, Result, references
 from synth_core.graph.targets import FUNCTIONS
 from synth_core.graph.vocabulary import GETTER, IDENTITY, METHOD
 
@@ -44,7 +43,7 @@ def rebuild(
 ) -> fx.GraphModule:
     """The graph as a module: takes `arguments(record, tensors)`, returns the output's tensors as a tuple.
 
-    Each fx node of a call carries the call's name as `meta["call"]`.
+    Each fx node carries the name of its value in the record as `meta["value"]`.
 
     double: in double precision: every floating dtype that the graph names becomes float64. Give it
         `doubled` tensors, and run it within `double_by_default()`.
@@ -55,14 +54,14 @@ def rebuild(
     graph = fx.Graph()
     built: dict[str, Any] = {}
     read = _Reader(built, double, device)
-    for name in record.placeholders:
-        built[name] = graph.placeholder(name)
+    for position, name in enumerate(record.placeholders):
+        built[name] = graph.placeholder(f"leaf_{position}")
+        built[name].meta["value"] = name
     for call in record.calls:
         args = tuple(read(argument) for argument in call.args)
         kwargs = {key: read(value) for key, value in call.kwargs.items()}
-        built[call.name] = _add(graph, call.target, args, kwargs, double)
-        if isinstance(built[call.name], fx.Node):
-            built[call.name].meta["call"] = call.name
+        built[call.name] = graph.create_node(*_operation(call, args, double), kwargs, name=call.name)
+        built[call.name].meta["value"] = call.name
     graph.output(tuple(built[name] for name in references(record.output)))
     return fx.GraphModule(torch.nn.Module(), graph, class_name="Rebuilt")
 
@@ -101,7 +100,7 @@ def double_by_default() -> Iterator[None]:
 def laid_out(leaf: Leaf, values: torch.Tensor) -> torch.Tensor:
     """The values (in the order of a contiguous tensor) in the leaf's shape and strides."""
     _check_dense(leaf)
-    if leaf.dtype != dtype_name(values.dtype) or values.numel() != _count(leaf.shape):
+    if values.dtype is not _DTYPES.get(leaf.dtype) or values.numel() != _count(leaf.shape):
         raise BadGraph(f"{leaf.name}: {values.numel()} values of {values.dtype}")
     placed = torch.empty_strided(leaf.shape, leaf.stride, dtype=values.dtype, device=values.device)
     return placed.copy_(values.reshape(leaf.shape))
@@ -135,7 +134,7 @@ class _Measuring(fx.Interpreter):
         }
 
     def run_node(self, n: fx.Node) -> Any:
-        if "call" not in n.meta:
+        if not n.op.startswith("call_"):
             return super().run_node(n)
         operands = list(tensors_in(self.fetch_args_kwargs_from_env(n)))
         before = [tensor._version for tensor in operands]
@@ -143,11 +142,12 @@ class _Measuring(fx.Interpreter):
         items = value if isinstance(value, tuple | list) else [value]
         for item in items:
             if item is not None and not isinstance(item, torch.Tensor):
-                raise BadGraph(f"{n.meta['call']} gives a {type(item).__name__}")
+                raise BadGraph(f"{n.meta['value']} gives a {type(item).__name__}")
         written = [t for t, version in zip(operands, before, strict=True) if t._version != version]
-        self.found[n.meta["call"]] = {
+        self.found[n.meta["value"]] = {
             "results": () if value is None else tuple(map(self._result, items)),
             "many": items is value,
+            "passes": next((m.meta["value"] for m in n.all_input_nodes if self.env[m] is value), None),
             "writes": tuple(dict.fromkeys(map(self._memory_of, written))),
         }
         return value
@@ -155,7 +155,10 @@ class _Measuring(fx.Interpreter):
     def _result(self, item: torch.Tensor | None) -> Result | None:
         if item is None:
             return None
-        return Result(shape=tuple(item.shape), dtype=dtype_name(item.dtype), memory=self._memory_of(item))
+        dtype = str(item.dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise BadGraph(f"a tensor of {dtype}")
+        return Result(shape=tuple(item.shape), dtype=dtype, memory=self._memory_of(item))
 
     def _memory_of(self, tensor: torch.Tensor) -> int:
         reference = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
@@ -217,23 +220,23 @@ _DTYPES: dict[str, torch.dtype] = {
 }
 
 
-def _add(graph: fx.Graph, target: str, args: tuple[Any, ...], kwargs: dict[str, Any], double: bool) -> Any:
+def _operation(call: Call, args: tuple[Any, ...], double: bool) -> tuple[str, Any, tuple[Any, ...]]:
+    """The kind of fx node, what it calls and its positional arguments."""
+    target = call.target
     if target not in FUNCTIONS:
         raise BadGraph(f"this torch has no {target}")
-    if target == IDENTITY:
-        if len(args) != 1 or kwargs or not isinstance(args[0], fx.Node):
-            raise BadGraph("an identity of something else than one value")
-        return graph.call_function(FUNCTIONS[target], args)
+    if target == IDENTITY and (len(args) != 1 or call.kwargs or not isinstance(args[0], fx.Node)):
+        raise BadGraph("an identity of something else than one value")
     if target.startswith(METHOD):
         if not args or not isinstance(args[0], fx.Node):
             raise BadGraph(f"{target} of something else than a value")
         name = target.removeprefix(METHOD).removesuffix(GETTER)
         if target.endswith(GETTER):
-            return graph.call_function(getattr, (args[0], name))
-        return graph.call_method(_WIDER_METHOD.get(name, name) if double else name, args, kwargs)
-    if FUNCTIONS[target].__module__ == operator.__name__ and not any(isinstance(a, fx.Node) for a in args):
+            return "call_function", getattr, (args[0], name)
+        return "call_method", _WIDER_METHOD.get(name, name) if double else name, args
+    if target.startswith("operator.") and not any(isinstance(arg, fx.Node) for arg in args):
         raise BadGraph(f"{target} of plain data")
-    return graph.call_function(FUNCTIONS[target], args, kwargs)
+    return "call_function", FUNCTIONS[target], args
 
 
 def _check_tensors(record: GraphRecord, tensors: Mapping[str, torch.Tensor], double: bool) -> None:

@@ -94,7 +94,8 @@ class Leaf(Record):
     stride: Shape = Field(description="In elements; no two elements share memory, and there are no gaps")
     dtype: Dtype
     requires_grad: bool = Field(
-        default=False, description="As forward sees it; torch picks other kernels by it even where none is taken"
+        default=False,
+        description="As forward sees it; torch picks other kernels by it even where none is taken",
     )
 
 
@@ -125,6 +126,9 @@ class Call(Record):
         default=None, description="The tensors returned; absent until a trusted process has run the call"
     )
     many: bool = Field(default=False, description="It returned a tuple, whose items `results` are")
+    passes: Name | None = Field(
+        default=None, description="The operand that it returned as it was: a dropout in eval mode does"
+    )
     writes: tuple[Size, ...] = Field(default=(), description="Memory that it wrote to, as in Result.memory")
 
 
