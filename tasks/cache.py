@@ -33,7 +33,6 @@ _HOW_TO_VALIDATE = tuple(
         "reject_rules",
         "warn_rules",
         "allow_unsandboxed",
-        "rejudge_share",
     )
 )
 

@@ -70,7 +70,10 @@ class ValidationSettings(_Options):
     """How programs are proved sound."""
 
     timeout: float = Field(
-        default=60.0, gt=0, le=_LONGEST, description="Seconds one program may run, per stage"
+        default=60.0,
+        gt=0,
+        le=_LONGEST,
+        description="CPU seconds one program may take, and again its proof, per stage; sleeping counts too",
     )
     memory_mb: int = Field(default=4096, ge=256, le=2**30, description="Memory one program may take, in MiB")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where programs run")
@@ -85,9 +88,6 @@ class ValidationSettings(_Options):
     )
     allow_unsandboxed: bool = Field(
         default=False, description="Accept resource limits as the only isolation (tier C)"
-    )
-    rejudge_share: float = Field(
-        default=0.02, ge=0, le=1, description="Share of accepted programs that are judged again alone"
     )
     pool: Literal["local", "gpu"] = Field(
         default="local", description="Validate here, or hand shards to the deployment validate/gpu"

@@ -1,4 +1,8 @@
-"""The zygote as its owner sees it: started when needed, started anew when it dies, spoken to in lines."""
+"""The zygote as its owner sees it: started when needed, started anew when it dies, spoken to in lines.
+
+A line is JSON that holds no text of a program. Texts travel beside it, as files in memory that the zygote
+hands on unread: what lies in its memory, every program that it forks can find.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,12 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,6 +25,8 @@ from typing import IO, Any, Final
 
 from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.records import Category
+from synth_core.validation.ends import failure
+from synth_core.validation.sandbox.process import anonymous_file, contents
 
 _PASSED_ON: Final = (
     "PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CC", "CXX", "CUDA_HOME", "CUDA_VISIBLE_DEVICES",
@@ -28,27 +36,43 @@ _ATTEMPTS: Final = 2
 _DEATHS: Final = 10
 """So many zygotes in a row that died before they judged anything are no program's fault."""
 _CLOSED: Final = "the validation engine was closed"
+_LONGEST: Final = 64 * 2**20
+"""Bytes of a file that the zygote sends."""
+_FILES: Final = 64
+"""Most files of one read."""
 
 Answer = dict[str, Any]
-"""`judgement` (judging.Judgement), `alone`, `seconds`."""
+"""A message of the zygote, with its `files` as bytes."""
 
 
 @dataclass
 class _Errand:
+    """line: JSON for the zygote. files: what goes beside it."""
+
     line: bytes
+    files: tuple[bytes, ...]
     answer: Future[Answer] = field(default_factory=Future)
     attempts: int = 0
+    sent: bool = False
 
 
 class WarmChild:
-    """Thread-safe. `configuration` is what zygote.Configuration takes, but for scratch and parent."""
+    """Thread-safe. `configuration` is what zygote.Configuration takes, but for scratch and parent.
 
-    def __init__(self, module: str, configuration: dict[str, Any]) -> None:
+    hash_seed: decides on the order of sets there. window: errands that the zygote may hold at once; each
+    holds files open there.
+    """
+
+    def __init__(
+        self, module: str, configuration: dict[str, Any], hash_seed: int = 0, window: int = 64
+    ) -> None:
         self._module, self._configuration = module, configuration
+        self._hash_seed, self._window = hash_seed, window
         self._lock = threading.Lock()
         self._life: _Life | None = None
         self._closed = False
         self._errands: dict[int, _Errand] = {}
+        self._unsent: deque[int] = deque()
         self._serial = 0
         self._deaths = 0
 
@@ -58,7 +82,7 @@ class WarmChild:
             life = self._alive()
         return life.ready.result()
 
-    def submit(self, job: dict[str, Any]) -> Future[Answer]:
+    def submit(self, job: dict[str, Any], *files: bytes) -> Future[Answer]:
         """Hand over a job. Its answer comes even if the zygote dies of it."""
         while True:
             with self._lock:
@@ -67,11 +91,24 @@ class WarmChild:
             with self._lock:
                 if self._life is life:
                     self._serial += 1
-                    errand = _Errand(json.dumps({"id": self._serial, **job}).encode() + b"\n")
-                    self._errands[self._serial] = errand
+                    line = json.dumps({"id": self._serial, "files": len(files), **job}).encode() + b"\n"
+                    errand = self._errands[self._serial] = _Errand(line, files)
+                    self._unsent.append(self._serial)
                     break
-        life.send(errand.line)
+        self._send(life)
         return errand.answer
+
+    def _send(self, life: _Life) -> None:
+        """Send what the window allows."""
+        while True:
+            with self._lock:
+                if self._life is not life or not self._unsent:
+                    return
+                if sum(errand.sent for errand in self._errands.values()) >= self._window:
+                    return
+                errand = self._errands[self._unsent.popleft()]
+                errand.sent = True
+            life.send(errand.line, errand.files)
 
     def close(self) -> None:
         """End the zygote, for good. What it has not answered fails, and so does what is still asked of it."""
@@ -79,6 +116,7 @@ class WarmChild:
             self._closed = True
             life, self._life = self._life, None
             errands, self._errands = list(self._errands.values()), {}
+            self._unsent.clear()
         # First: a second interrupt may end this while it waits for the zygote.
         for errand in errands:
             errand.answer.set_exception(EnvironmentFault(_CLOSED))
@@ -89,20 +127,20 @@ class WarmChild:
         if self._closed:
             raise EnvironmentFault(_CLOSED)
         if self._life is None:
-            self._life = _Life(self._module, self._configuration, self._heard, self._died)
+            self._life = _Life(self._module, self._configuration, self._hash_seed, self._heard, self._died)
         return self._life
 
-    def _heard(self, message: dict[str, Any]) -> None:
+    def _heard(self, life: _Life, message: dict[str, Any]) -> None:
         with self._lock:
-            if "judgement" in message:
-                self._deaths = 0
-                errand = self._errands.pop(message["id"], None)
-            else:
+            if message.get("started"):
                 if errand := self._errands.get(message["id"]):
                     errand.attempts += 1
                 return
+            self._deaths = 0
+            errand = self._errands.pop(message["id"], None)
         if errand:
             errand.answer.set_result(message)
+        self._send(life)
 
     def _died(self, life: _Life, last_words: str) -> None:
         """Run what was running once more in another. What dies again is a crash, until too many have died.
@@ -119,22 +157,24 @@ class WarmChild:
             hopeless = self._deaths >= _DEATHS
             crashed = [n for n, e in self._errands.items() if e.attempts >= _ATTEMPTS and not hopeless]
             lost = [self._errands.pop(number) for number in crashed]
-            waiting = list(self._errands.values())
-            heir = self._alive() if waiting and not hopeless else None
+            for errand in self._errands.values():
+                errand.sent = False
+            self._unsent = deque(self._errands)
+            heir = self._alive() if self._errands and not hopeless else None
         for errand in lost:
-            errand.answer.set_result({"judgement": _crash(last_words), "alone": False, "seconds": 0.0})
+            errand.answer.set_result({"judgement": _crash(last_words), "files": []})
         if hopeless:
             self._give_up(EnvironmentFault(f"the validator died {_DEATHS} times in a row: {last_words}"))
         elif heir and (error := heir.ready.exception()):
             self._give_up(error)
         elif heir:
-            for errand in waiting:
-                heir.send(errand.line)
+            self._send(heir)
 
     def _give_up(self, error: BaseException) -> None:
         """Fail all that waits."""
         with self._lock:
             waiting, self._errands = list(self._errands.values()), {}
+            self._unsent.clear()
         for errand in waiting:
             errand.answer.set_exception(error)
 
@@ -149,25 +189,31 @@ class _Life:
         self,
         module: str,
         configuration: dict[str, Any],
-        heard: Callable[[dict[str, Any]], None],
+        hash_seed: int,
+        heard: Callable[[_Life, dict[str, Any]], None],
         died: Callable[[_Life, str], None],
     ) -> None:
         self.ready: Future[dict[str, Any]] = Future()
-        self._module, self._configuration = module, configuration
+        self._module, self._configuration, self._hash_seed = module, configuration, hash_seed
         self._heard, self._died = heard, died
         self._sending = threading.Lock()
+        self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._live, name=f"{module} reader", daemon=True)
         self._thread.start()
 
-    def send(self, line: bytes) -> None:
+    def send(self, line: bytes, files: tuple[bytes, ...] = ()) -> None:
         """A dead zygote is no error here: its end is noticed, and its errands are run anew."""
-        assert self._process
-        assert self._process.stdin
-        with self._sending, contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+        descriptors = [anonymous_file("text", data) for data in files]
+        try:
+            with self._sending, contextlib.suppress(OSError, ValueError):
+                assert self._socket
+                sent = socket.send_fds(self._socket, [line], descriptors)
+                self._socket.sendall(line[sent:])
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
 
     def close(self) -> None:
         """Ask the zygote to end and wait for that; one that is still starting would not listen."""
@@ -179,9 +225,9 @@ class _Life:
         self._thread.join()
 
     def _hang_up(self) -> None:
-        if self._process and self._process.stdin:
+        if self._socket:
             with contextlib.suppress(OSError):
-                self._process.stdin.close()
+                self._socket.shutdown(socket.SHUT_WR)
 
     def _live(self) -> None:
         """Whatever ends this thread, those who wait hear of it: a fault of ours in here too."""
@@ -200,20 +246,22 @@ class _Life:
         """Run a zygote to its end; return its last words."""
         with _scratch() as scratch, tempfile.TemporaryFile() as log:
             configuration = {**self._configuration, "scratch": scratch, "parent": os.getpid()}
-            try:
-                process = _start(self._module, log)
-            except OSError as error:
-                return str(error)
-            with self._sending:
-                self._process = process
-                if self._closing:  # before there was anything to close
-                    self._hang_up()
-            self.send(json.dumps(configuration).encode() + b"\n")
-            assert self._process.stdout
-            for line in self._process.stdout:
-                if line.endswith(b"\n"):  # else it was killed while it wrote this
-                    self._listen(json.loads(line))
-            self._process.wait()
+            ours, theirs = socket.socketpair()
+            with ours:
+                try:
+                    process = _start(self._module, self._hash_seed, theirs, log)
+                except OSError as error:
+                    return str(error)
+                finally:
+                    theirs.close()
+                with self._sending:
+                    self._process, self._socket = process, ours
+                    if self._closing:  # before there was anything to close
+                        self._hang_up()
+                self.send(json.dumps(configuration).encode() + b"\n")
+                for message in _messages(ours):
+                    self._listen(message)
+                process.wait()
             log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
             return log.read().decode(errors="replace").strip()
 
@@ -224,21 +272,51 @@ class _Life:
         elif "ready" in message:
             self.ready.set_result(message["ready"])
         else:
-            self._heard(message)
+            self._heard(self, message)
 
 
-def _start(module: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _messages(channel: socket.socket) -> Iterator[dict[str, Any]]:
+    """What the zygote says, with the contents of the files beside it, until it is gone."""
+    data, files = b"", deque[int]()
+    while True:
+        try:
+            part, more, _, _ = socket.recv_fds(channel, 2**20, _FILES)
+        except OSError:
+            part, more = b"", []
+        if not part:  # what it was killed in the middle of is no message
+            for file in files:
+                os.close(file)
+            return
+        files.extend(more)
+        *lines, data = (data + part).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            taken = [files.popleft() for _ in range(message.get("files", 0))]
+            yield message | {"files": [_read(file) for file in taken]}
+
+
+def _read(file: int) -> bytes:
+    """Empty where there is more than anything of ours writes."""
+    with os.fdopen(file, "rb"):
+        try:
+            return contents(file, _LONGEST)
+        except ValueError:
+            return b""
+
+
+def _start(module: str, hash_seed: int, channel: socket.socket, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """A Python with a bare environment, away from the terminal's signals."""
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    environment["PYTHONHASHSEED"] = str(hash_seed)
     environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # or looking for a GPU would forbid forks to use it
     # Huge pages where malloc grows: a fork that compiles takes a quarter fewer page faults (measured).
     environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdin=channel.fileno(),
+        stdout=log,
         stderr=log,
         env=environment,
         cwd="/",
@@ -281,4 +359,4 @@ def _locked(folder: Path) -> int | None:
 
 def _crash(last_words: str) -> dict[str, Any]:
     detail = f"the validator died of it twice{last_words and ': ' + last_words}"
-    return {"passed": False, "category": Category.CRASH, "detail": detail, "graph": None, "check": "crash"}
+    return failure(Category.CRASH, detail, check="crash")

@@ -24,6 +24,7 @@ import torch
 from torch._inductor import cpp_builder, cpu_vec_isa
 
 from synth_core.errors import EnvironmentFault
+from synth_core.validation.sandbox import toolchain
 
 
 def _words(text: str) -> frozenset[str]:
@@ -157,25 +158,13 @@ def find_compiler(cache: str) -> Compiler:
     prefix = _prefix_header()
     text = "\x1f".join([*flags, version, torch.__version__, prefix])
     folder = Path(cache) / hashlib.sha256(text.encode()).hexdigest()[:16]
-    compiler = Compiler(tuple(flags), tuple(link), str(folder / "prefix.h"), toolchain(flags[0]))
+    compiler = Compiler(tuple(flags), tuple(link), str(folder / "prefix.h"), toolchain.roots_of(flags[0]))
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "prefix.h.gch").exists():
             _precompile(compiler, prefix)
     return compiler
-
-
-def toolchain(compiler: str) -> tuple[str, ...]:
-    """Roots of a compiler that is installed somewhere of its own (conda, /opt), wrapper or not."""
-    asked = [[compiler, f"-print-prog-name={part}"] for part in ("cc1plus", "collect2", "as", "ld")]
-    answers = [subprocess.run(question, capture_output=True, text=True).stdout.strip() for question in asked]
-    roots = set()
-    for path in (shutil.which(compiler), *map(shutil.which, answers)):
-        if path:
-            real = os.path.realpath(path)
-            roots.add(re.split(r"/lib(?:exec)?/gcc/|/bin/", real)[0])
-    return tuple(sorted(root for root in roots if root not in ("", "/usr")))
 
 
 def _precompile(compiler: Compiler, prefix: str) -> None:

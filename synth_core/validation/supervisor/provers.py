@@ -1,0 +1,177 @@
+"""The provers as their supervisor sees them: long-lived trusted processes, each bounded in time and memory.
+
+A prover holds no foreign code. It gets cases: what a dead child has written, and the engine's question about
+it. Its judgement goes into a file that the engine reads; the supervisor sees only that it is there. A prover
+that dies of several cases at once is given them again one by one; one that dies of a single case has that as
+its verdict.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Final
+
+from synth_core.records import Stage
+from synth_core.validation.sandbox import process
+from synth_core.validation.sandbox.confine import Limits, Sandbox
+from synth_core.validation.sandbox.process import CHANNEL, Process, anonymous_file
+from synth_core.validation.sandbox.seccomp import Profile
+from synth_core.validation.supervisor.job import Job
+
+BATCH: Final = 8
+"""Programs whose C++ becomes one unit: loading the header costs 0.35 CPU seconds a unit, whatever it
+holds."""
+MEMORY_MB: Final = 8192
+"""What a prover may take on top of the program's own memory: it holds outputs in double precision, and a
+compiler."""
+CASES_EACH: Final = 400
+"""A prover is replaced after so many: each leaves some 3 MB behind (measured)."""
+_FIRST_SLOT: Final = 300
+
+Serve = Callable[[socket.socket], None]
+"""What a prover does with its channel until that ends."""
+
+
+@dataclass(eq=False)
+class _Prover:
+    process: Process
+    channel: socket.socket
+    cases: dict[int, tuple[Job, int]] = field(default_factory=dict)
+    """By position in the message: the job and the file for its judgement."""
+    served: int = 0
+
+
+class Provers:
+    """serve: the worker's loop. done: takes a job, fields of its answer and the judgement's file."""
+
+    def __init__(
+        self,
+        box: Sandbox,
+        limits: Limits,
+        serve: Serve,
+        done: Callable[[Job, dict[str, Any], int], None],
+        readable: tuple[str, ...] = (),
+        device: str = "cpu",
+    ) -> None:
+        self._box, self._limits, self._serve, self._done = box, limits, serve, done
+        self._readable = readable
+        self._profile = Profile.GPU_PROVER if device == "cuda" else Profile.PROVER
+        self._waiting: deque[Job] = deque()
+        self._provers: dict[int, _Prover] = {}
+        self._slots = list(range(_FIRST_SLOT, _FIRST_SLOT + 300))
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> int:
+        return sum(bool(prover.cases) for prover in self._provers.values())
+
+    def submit(self, job: Job) -> None:
+        self._waiting.append(job)
+
+    def watched(self) -> dict[int, Callable[[], object]]:
+        calls: dict[int, Callable[[], object]] = {}
+        for prover in self._provers.values():
+            calls[prover.process.output] = prover.process.drain
+            calls[prover.channel.fileno()] = partial(self._listen, prover)
+        return calls
+
+    def watch(self, now: float) -> None:
+        for prover in self._provers.values():
+            prover.process.waits = not prover.cases
+            prover.process.watch(now)
+
+    def start(self, hurry: bool) -> bool:
+        """Give waiting cases to a prover; False where none is worth it yet.
+
+        hurry: nobody else will join those that wait.
+        """
+        batch = self._batch(hurry)
+        if not batch:
+            return False
+        idle = [prover for prover in self._provers.values() if not prover.cases]
+        prover = idle[0] if idle else self._fork()
+        self._hand(prover, batch)
+        return True
+
+    def _batch(self, hurry: bool) -> list[Job]:
+        """Those that are proved together: what compiles waits for company, all else goes at once."""
+        quick = [job for job in self._waiting if job.alone or job.stage != Stage.VALIDATE_COMPILE][:1]
+        compiling = [job for job in self._waiting if job not in quick and job.stage == Stage.VALIDATE_COMPILE]
+        batch = quick or (compiling[:BATCH] if hurry or len(compiling) >= BATCH else [])
+        for job in batch:
+            self._waiting.remove(job)
+        return batch
+
+    def _hand(self, prover: _Prover, batch: Sequence[Job]) -> None:
+        files, cases = [], []
+        for number, job in enumerate(batch):
+            judgement = anonymous_file("judgement")
+            files += [judgement, job.question, *job.evidence]
+            cases.append({"stage": job.stage, "seed": job.seed})
+            prover.cases[number] = (job, judgement)
+        prover.process.restart(self._limits.seconds * len(batch))
+        with contextlib.suppress(OSError):  # one that has just died is noticed by its end
+            socket.send_fds(prover.channel, [json.dumps(cases).encode() + b"\n"], files)
+
+    def _listen(self, prover: _Prover) -> None:
+        """Each byte is the number of a case that is done."""
+        with contextlib.suppress(OSError):
+            for number in prover.channel.recv(BATCH):
+                if number in prover.cases:
+                    job, judgement = prover.cases.pop(number)
+                    job.seconds += time.monotonic() - prover.process.started
+                    prover.served += 1
+                    self._done(job, {"judged": True}, judgement)
+        if not prover.cases and prover.served >= CASES_EACH:
+            prover.process.kill()
+
+    def ended(self, pid: int, status: int) -> None:
+        """Deal with a dead prover."""
+        prover = self._provers.pop(pid, None)
+        if prover is None:
+            return
+        self._listen(prover)
+        observed = prover.process.reaped(status)
+        prover.channel.close()
+        self._slots.append(prover.process.slot)
+        alone = len(prover.cases) == 1
+        for job, judgement in prover.cases.values():
+            os.close(judgement)
+            if not alone:
+                job.alone = True
+                self._waiting.append(job)
+                continue
+            words = anonymous_file("words", prover.process.last_words())
+            self._done(job, {"prover": True, "observed": asdict(observed)}, words)
+
+    def close(self) -> None:
+        for prover in self._provers.values():
+            prover.process.kill()
+
+    def _fork(self) -> _Prover:
+        ours, theirs = socket.socketpair()
+        me = os.getpid()
+        limits = replace(
+            self._limits, born_kb=process.data_kb(me), born_resident_kb=process.resident_kb(me), files=1024
+        )
+        started = process.start(
+            self._box, self._profile, limits, self._slots.pop(), self._body, files=(None, theirs.fileno()),
+            readable=self._readable,
+        )  # fmt: skip
+        theirs.close()
+        prover = self._provers[started.pid] = _Prover(started, ours)
+        return prover
+
+    def _body(self) -> None:
+        self._serve(socket.socket(fileno=CHANNEL))
