@@ -206,6 +206,12 @@ RUN_RULES: tuple[Rule, ...] = (
     ),
     Rule("parameters_used", True, "every parameter reaches an output", _parameters_used),
     Rule("inputs_used", True, "every input reaches an output", _inputs_used),
+    Rule(
+        "no_side_effects",
+        True,
+        "forward writes to no attribute and no global",
+        lambda run: not run.facts["side_effects"],
+    ),
     Rule("no_input_returned", True, "no output is an input", lambda run: not run.facts["returned"]),
     Rule(
         "no_view_of_input",
