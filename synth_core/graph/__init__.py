@@ -1,0 +1,1 @@
+"""A program's graph as data: the record, its capture, and how a trusted process rebuilds it."""
