@@ -1,12 +1,12 @@
 """The captured graph of one forward pass, read while the program runs eagerly: no Dynamo, and any device.
 
-Validation reads the same nodes off Dynamo's graph (synth_core/graph/nodes.py). This is for what Dynamo does not
-capture: benchmark problems on the meta device. Tests hold the two against each other.
+Validation reads the same nodes off Dynamo's graph (synth_core/graph/nodes.py). This is for what Dynamo does
+not capture: benchmark problems on the meta device. Tests hold the two against each other.
 
 A `TorchFunctionMode` sees every torch call that `forward` makes, at the level at which people write it
-(`torch.nn.functional.relu`, not its aten parts); hooks on every module say which call belongs to which layer. A
-*unit* is what may realise an operator: a call of a module of the catalog (the outermost one), or a torch call
-outside any such module.
+(`torch.nn.functional.relu`, not its aten parts); hooks on every module say which call belongs to which layer.
+A *unit* is what may realise an operator: a call of a module of the catalog (the outermost one), or a torch
+call outside any such module.
 """
 
 from __future__ import annotations

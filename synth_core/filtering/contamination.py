@@ -30,8 +30,8 @@ class ScanResult(Record):
 def scan(paths: Iterable[Path | str], reference: Reference | None = None) -> Iterator[ScanResult]:
     """Compare every `*.py` file under the paths with the reference (default: KernelBench), one by one.
 
-    No program is run, so graphs are not compared. A text that is not Python matches nothing. A text that takes
-    too much to compare (tier `unreadable`) counts as contaminated.
+    No program is run, so graphs are not compared. A text that is not Python matches nothing. A text that
+    takes too much to compare (tier `unreadable`) counts as contaminated.
     Raises `UsageError` for a path that does not exist.
     """
     reference = reference or kernelbench()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from synth_core.records import Category
-from synth_core.validation.checks import BY_NAME
+from synth_core.validation.failures import categorise, one_line
 
 HARNESS_FAILED: Final = 70
 """Exit code of a process whose own frame, not the program, raised."""
@@ -24,11 +24,6 @@ Answer = Mapping[str, Any]
 def failure(category: Category | str, detail: str, **fields: Any) -> Judgement:
     detail = one_line(detail)[:_MAX_DETAIL]
     return {"passed": False, "category": category, "detail": detail, "graph": None, **fields}
-
-
-def one_line(text: str) -> str:
-    """The text without line ends, escape sequences and halves of surrogate pairs: a program chose it."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def judgement(answer: Answer, seconds: float, memory_mb: int) -> Judgement:
@@ -71,32 +66,22 @@ def _ran_out(words: str) -> bool:
     return any(word in words for word in _MEMORY_WORDS)
 
 
-def differences(first: Any, answer: Answer) -> Judgement:
-    """{} where a process with other hashes and addresses came to the same digests; else a failure's fields.
+def rehearsal(answer: Answer, seconds: float, memory_mb: int) -> dict[str, Any]:
+    """What a plain run of the program came to: its digests, or the judgement where it ended badly or raised.
 
-    first: `output` and `state`, digests of what the first process wrote. The answer is untrusted.
+    The digests are the program's word; the prover compares them with what it said elsewhere.
     """
-    check = BY_NAME["deterministic"]
-    assert check.category
+    if "judgement" in answer or "observed" in answer:
+        return judgement(answer, seconds, memory_mb)
+    (said,) = answer["files"]
     try:
-        second = _digests(answer)
-        for position, (one, other) in enumerate(zip(first["output"], second["output"], strict=True)):
-            if one != other:
-                raise ValueError(f"output {position} has other bits")
-        for path, one in first["state"].items():
-            if one != second["state"][path]:
-                raise ValueError(f"{path} has other values")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return failure(check.category, f"in another process: {error}", check=check.name)
-    return {}
-
-
-def _digests(answer: Answer) -> dict[str, Any]:
-    (said,) = answer.get("files", (b"",))
-    if "observed" in answer or len(said) > _MAX_DIGESTS:
-        raise ValueError("it did not finish")
-    found = json.loads(said)
-    if "error" in found:
-        raise ValueError(one_line(f"{found['error']['kinds'][0]}: {found['error']['message']}")[:300])
-    digests: dict[str, Any] = found["digests"]
-    return digests
+        if len(said) > _MAX_DIGESTS:
+            raise ValueError("too long")
+        found: dict[str, Any] = json.loads(said)
+        if "error" in found:
+            check, category, detail = categorise(found["error"])
+            return failure(category, detail, check=check)
+        return {"output": list(found["output"]), "state": dict(found["state"])}
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        detail = "the process ended without saying all it should"
+        return failure(Category.CRASH, detail, check="runs")

@@ -7,11 +7,12 @@ Before the capture is known to the supervisor (file EVIDENCE): `graph`, the reco
 tensors that it reads; `output.N`, of the plain program; `other.N`, its inputs under another seed; `facts`.
 After it (file FRESH): `draw.K.N`, outputs of the plain program on inputs drawn from the seed that came then;
 `again.N`, on its own inputs once more. Or, in either, `error`. A process that only repeats writes JSON:
-`digests` or `error`.
+digests of its `output` and its `state`, or `error`.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import traceback
@@ -48,6 +49,7 @@ class Ended(Exception):
 def capture_program() -> None:
     """The body of a child that captures."""
     request = process.read_program()
+    gc.disable()  # it would copy the zygote's pages to find nothing worth freeing
     with suppress(Ended):
         with process.written(process.EVIDENCE) as file:
             out = EvidenceWriter(file)
@@ -69,17 +71,23 @@ def repeat_program() -> None:
     """
     request = process.read_program()
     with process.written(process.EVIDENCE) as file:
+        phase = "builds"
         try:
             program = load(request, sets_reversed=True)
-            outputs = Runner(program.module, int(request["seed"]), request.get("most"))(program.inputs)
+            phase = "runs"
+            run = Runner(program.module, int(request["seed"]), request.get("most"))
+            result = run.raw(program.inputs)
+            outputs = run.kept(result)
+            if not outputs:
+                raise BrokenContract(f"forward returns {type(result).__name__}, not tensors")
             state = {**dict(program.module.named_parameters()), **dict(program.module.named_buffers())}
             digests = {
                 "output": [digest(tensor) for tensor in outputs],
                 "state": {path: digest(tensor) for path, tensor in state.items()},
             }
-            file.write(json.dumps({"digests": digests}).encode())
+            file.write(json.dumps(digests).encode())
         except BaseException as error:
-            file.write(json.dumps({"error": describe(error)}).encode())
+            file.write(json.dumps({"error": {"phase": phase, **describe(error)}}).encode())
 
 
 def _captured(request: Request, out: EvidenceWriter) -> tuple[Loaded, Runner]:

@@ -6,10 +6,9 @@ import platform
 from typing import Any
 
 import torch
-import torch._dynamo
-from torch import nn
 
 from synth_core.graph.capture import capture
+from synth_core.validation.sample import Sample
 
 
 def up(captures: bool) -> dict[str, Any]:
@@ -26,20 +25,3 @@ def up(captures: bool) -> dict[str, Any]:
     if captures:
         capture(sample, inputs)
     return {"torch": torch.__version__, "python": platform.python_version()}
-
-
-class Sample(nn.Module):
-    """Touches convolution, normalisation, attention, reduction and pointwise code."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3, padding=1)
-        self.norm = nn.BatchNorm2d(8)
-        self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.linear = nn.Linear(8, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.norm(self.conv(x)))
-        x = nn.functional.max_pool2d(x, 2).flatten(2).transpose(1, 2)
-        x, _ = self.attend(x, x, x)
-        return torch.softmax(self.linear(x).mean(1), -1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +10,7 @@ import torch
 
 from synth_core.graph.rebuild import laid_out
 from synth_core.graph.record import BadGraph, GraphRecord, Leaf
-from synth_core.validation.evidence import Evidence
-
-MAX_DRAWS = 8
+from synth_core.validation.evidence import DRAWS, Evidence
 
 Outputs = list[torch.Tensor]
 
@@ -56,7 +53,7 @@ class Case:
         return [leaf.name for leaf in self.record.of_kind(kind) if leaf.name in read]
 
 
-def read(evidences: Sequence[Evidence], draws: int) -> Case:
+def read(evidences: Sequence[Evidence]) -> Case:
     """The case that the streams hold: captured, then drawn and repeated where they are there.
 
     Raises `Refused` for a program that raised, `BadGraph` for a graph that is none, and KeyError, TypeError
@@ -66,6 +63,8 @@ def read(evidences: Sequence[Evidence], draws: int) -> Case:
     for evidence in evidences:
         if "error" in evidence.values:
             raise Refused(evidence.json("error"))
+        if not evidence.complete:
+            raise ValueError("a stream has no end")
     text = captured.json("graph")
     if not isinstance(text, str):
         raise BadGraph("not the text of a record")
@@ -85,7 +84,7 @@ def read(evidences: Sequence[Evidence], draws: int) -> Case:
         record=record,
         tensors=tensors,
         plain=plain,
-        drawn=[numbered(drawn, f"draw.{draw}") for draw in range(min(draws, MAX_DRAWS))] if drawn else [],
+        drawn=[numbered(drawn, f"draw.{draw}") for draw in range(DRAWS)] if drawn else [],
         again=numbered(drawn, "again") if drawn else [],
         others=[_other(captured, position, leaf) for position, leaf in enumerate(inputs)],
         facts=dict(captured.json("facts")),
@@ -107,9 +106,3 @@ def _other(evidence: Evidence, position: int, leaf: Leaf) -> torch.Tensor | None
         return None if values is None else laid_out(leaf, values)
     except BadGraph:
         return None
-
-
-def digest(tensor: torch.Tensor) -> str:
-    """SHA-256 of a tensor's bytes, in the order of a contiguous one."""
-    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()

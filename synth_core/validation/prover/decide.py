@@ -4,9 +4,11 @@ The checks are asked in the order of checks.py; the first that fails and is not 
 that lacks what a child must write is a failure: the program may have written it.
 
     request key    meaning
-    source, name   the text, and its class
+    rules          contract rule -> holds, of those that the text alone decides
+    literal_tuple  whether the text of forward returns a tuple that is written out
+    numbers        floating numbers that the text hands to its class
     seed           start of every random draw
-    draw_seed      start of the draws that were made after the capture; draws: how many
+    draw_seed      start of the draws that were made after the capture
     requested      catalog names that the captured graph must hold
     skip           names of checks that are switched off; what only they need is not run
     reject_rules   contract rules that reject; left out: the default ones
@@ -22,7 +24,7 @@ from synth_core.graph.record import BadGraph
 from synth_core.records import Category, Graph, Stage
 from synth_core.validation import contract
 from synth_core.validation.checks import CHECKS
-from synth_core.validation.judge.failures import categorise, one_line
+from synth_core.validation.failures import categorise, one_line
 from synth_core.validation.judge.proofs import PROOFS, Run
 from synth_core.validation.prover.case import Case, Refused
 
@@ -36,17 +38,19 @@ MAX_MESSAGE = 2000
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, UsageError)
 
 
-def decide(request: Request, stage: Stage, read: Callable[[], Case], measure: Callable[[Case], Run]) -> Judgement:
+def decide(
+    request: Request, stage: Stage, read: Callable[[], Case], measure: Callable[[Case], Run]
+) -> Judgement:
     """The judgement of one stage. read: gives the case. measure: what its checks ask; raises what torch raises."""
     skip = frozenset(request.get("skip", ()))
-    checks = [check for check in CHECKS if check.stage is stage]
+    checks = [check for check in CHECKS if check.stage is stage or check.name == "faithful"]
     fields: Judgement = {
         "contract": {},
         "skipped": tuple(check.name for check in checks if check.name in skip),
         "graph": None,
     }
     if stage is Stage.VALIDATE_EAGER:
-        fields["contract"] = contract.check_contract(str(request["source"]), str(request["name"]))
+        fields["contract"] = dict(request["rules"])
     try:
         case = read()
     except Refused as error:
@@ -77,8 +81,7 @@ def decide(request: Request, stage: Stage, read: Callable[[], Case], measure: Ca
 
 
 def _read_contract(request: Request, run: Run, fields: Judgement) -> None:
-    source, name = str(request["source"]), str(request["name"])
-    rules = contract.check_run(source, name, run.facts, run.effects, run.nodes)
+    rules = contract.check_run(bool(request["literal_tuple"]), run.facts, run.effects, run.nodes)
     run.contract = fields["contract"] = fields["contract"] | rules | {contract.ONE_GRAPH.name: True}
     run.rejecting = frozenset(request.get("reject_rules", contract.DEFAULT_REJECT_RULES))
     run.requested = tuple(request.get("requested", ()))

@@ -38,7 +38,7 @@ class Meddler(fx.Interpreter):
         super().__init__(graph)
         self.how = ""
         self._seed = seed
-        named = {str(node.meta.get("call", node.target)): node for node in graph.graph.nodes}
+        named = {str(node.meta.get("value", node.target)): node for node in graph.graph.nodes}
         self._unit = [named[name] for name in unit.calls]
         self._reads = [named[name] for name in unit.operands]
         self._results = [named[name] for name in unit.results]

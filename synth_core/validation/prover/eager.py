@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +11,10 @@ from synth_core.graph import draw
 from synth_core.graph.nodes import Unit, nodes_of, units_of
 from synth_core.graph.rebuild import arguments, double_by_default, doubled, measured, rebuild
 from synth_core.graph.record import GraphRecord, references
-from synth_core.validation import gate
 from synth_core.validation.judge.proofs import Run
 from synth_core.validation.prover import disturb
-from synth_core.validation.prover.case import Case, digest
+from synth_core.validation.evidence import digest
+from synth_core.validation.prover.case import Case
 from synth_core.validation.prover.disturb import Comparison
 from synth_core.validation.prover.running import Graph, Outputs
 from synth_core.validation.tolerance import tolerance_for
@@ -107,9 +106,7 @@ def facts(case: Case, record: GraphRecord) -> dict[str, Any]:
         "init_inputs_are_a_pair": bool(case.facts["init_inputs_are_a_pair"]),
         "inputs_are_flat": bool(case.facts["inputs_are_flat"]),
         "inputs": [list(leaf.shape) for leaf in case.inputs],
-        "parameters": [
-            [f"self.{leaf.path}", list(leaf.shape)] for leaf in record.of_kind("parameter")
-        ],
+        "parameters": [[f"self.{leaf.path}", list(leaf.shape)] for leaf in record.of_kind("parameter")],
         "returned": any(name in inputs for name in returned),
         "shares_memory": any(number in memory for number in _memory(record, returned)),
         "side_effects": list(record.side_effects),
@@ -189,7 +186,7 @@ def _effects_of_units(
 def _varied(request: Request, record: GraphRecord, case: Case) -> Callable[[], Graph]:
     """The graph with every number changed by a quarter that the text hands to its class: a scaling factor of
     1.0 does not make the multiplication by it redundant."""
-    numbers = floats_of(str(request["source"]))
+    numbers = frozenset(request["numbers"])
 
     def vary(value: Any) -> Any:
         match value:
@@ -210,30 +207,3 @@ def _varied(request: Request, record: GraphRecord, case: Case) -> Callable[[], G
         return Graph(other, rebuild(other, case.tensors), int(request["seed"]))
 
     return build
-
-
-def floats_of(source: str) -> frozenset[float]:
-    """The floating numbers that stand in get_init_inputs, or in the module's constants that it reads."""
-    tree = gate.parse(source)
-    if isinstance(tree, str):
-        return frozenset()
-    constants = {
-        target.id: statement.value
-        for statement in tree.body
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    }
-    roots: list[ast.AST] = [
-        statement
-        for statement in tree.body
-        if isinstance(statement, ast.FunctionDef) and statement.name == "get_init_inputs"
-    ]
-    found: set[float] = set()
-    while roots:
-        for node in ast.walk(roots.pop()):
-            if isinstance(node, ast.Constant) and isinstance(node.value, float):
-                found |= {node.value, -node.value}
-            elif isinstance(node, ast.Name) and node.id in constants:
-                roots.append(constants.pop(node.id))
-    return frozenset(found)

@@ -1,8 +1,8 @@
 """A prover's loop: take cases from the supervisor, and write each judgement into the file that came with it.
 
-A message is a line of JSON, a list with one object for each case, and four files for each: the judgement's, the
-engine's question, and the two that the program's process has written. The answer is the number of a case, one byte,
-as soon as its judgement is written.
+A message is a line of JSON, a list with one object for each case, and four files for each: the judgement's,
+the engine's question, and the two that the program's process has written. The answer is the number of a case,
+one byte, as soon as its judgement is written.
 """
 
 from __future__ import annotations
@@ -75,7 +75,10 @@ def _judged(
 
 def _read(head: dict[str, Any], files: Sequence[int]) -> Case:
     request = json.loads(contents(files[1], _MAX_QUESTION)) | {"draw_seed": head["seed"]}
-    return request, [_evidence(file) for file in files[2:]]
+    evidences = [_evidence(file) for file in files[2:]]
+    if "repeated" in request:
+        evidences.append(Evidence(Observation(exit_code=0), True, {}, {"digests": request["repeated"]}))
+    return request, evidences
 
 
 def _evidence(file: int) -> Evidence:
@@ -87,7 +90,9 @@ def _evidence(file: int) -> Evidence:
 def _write(file: int, judgement: Judgement) -> None:
     data = json.dumps(judgement).encode()
     if len(data) > _MAX_JUDGEMENT:
-        data = json.dumps(failure(Category.CRASH, "its graph is too large to be kept", check="prover")).encode()
+        data = json.dumps(
+            failure(Category.CRASH, "its graph is too large to be kept", check="prover")
+        ).encode()
     at = 0
     while at < len(data):
         at += os.pwrite(file, data[at:], at)
@@ -95,4 +100,6 @@ def _write(file: int, judgement: Judgement) -> None:
 
 def _failed(error: Exception) -> Judgement:
     traceback.print_exc()
-    return failure(Category.CRASH, f"the prover failed on it: {type(error).__name__}: {error}", check="prover")
+    return failure(
+        Category.CRASH, f"the prover failed on it: {type(error).__name__}: {error}", check="prover"
+    )

@@ -163,20 +163,20 @@ class _Zygote:
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }
-        if configuration.device == "cpu":
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Inductor would ask Triton about a GPU that nobody uses
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # with a CUDA context this process could not fork
         from synth_core.validation.inside import run, warm
         from synth_core.validation.supervisor.provers import Provers
         from synth_core.validation.supervisor.scheduler import Scheduler
 
         limits = Limits(configuration.timeout, configuration.memory_mb)
         body, provers = run.repeat_program, None
-        facts = warm.up(configuration.role == "capture")
+        facts = warm.up(captures=configuration.role == "capture")
         if configuration.role == "capture":
             from synth_core.validation.prover import worker
 
             body = run.capture_program
-            trusted = worker.prepare(configuration.cache, configuration.device)
+            trusted = worker.prepare(configuration.cache, configuration.device, visible)
             provers = Provers(box, limits, trusted.serve, self._done, trusted.readable, configuration.device)
         self._scheduler = Scheduler(
             box, limits, configuration.workers, body, provers, self._started, self._done

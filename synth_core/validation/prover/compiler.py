@@ -1,11 +1,4 @@
-"""C++ of several programs compiled as one unit: the compiler's start, not the kernels, is what costs.
-
-A unit is a way from one program into another's process, since all of them load one library. Loading runs
-nothing but static constructors, and a process calls none but its own functions. So a source shares a
-unit only where it is provably one plain function: no directives beyond known pragmas, no assembler, no
-attributes, no declaration outside the body, no macro that is not known (`why_not_plain`). Everything else,
-and every unit that fails, is compiled program by program. The compiler runs confined, too.
-"""
+"""The C++ compiler as Inductor would call it, made cheaper, and several kernels as one text for it."""
 
 from __future__ import annotations
 
@@ -16,6 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,30 +20,8 @@ from torch._inductor import cpp_builder, cpu_vec_isa
 from synth_core.errors import EnvironmentFault
 from synth_core.validation.sandbox import toolchain
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 _INCLUDE: Final = re.compile(r'\s*#include\s+[<"][\w/.+-]+[>"][ \t]*\n')
 _SIGNATURE: Final = re.compile(r'\s*extern "C"\s+void\s+kernel\s*(\([^(){};#"]*\))\s*(\{.*\})\s*', re.DOTALL)
-_PRAGMA: Final = re.compile(
-    r"^[ \t]*#pragma (?:GCC ivdep|GCC unroll \d+|unroll|omp (?:parallel|for|simd|single|barrier)\b"
-    r"[\w ():,+*|&^]*)$",
-    re.MULTILINE,
-)
-_STRING: Final = re.compile(r'(?<![\w"])"[^"\\\n]*"(?![\w"])')
-_WORD: Final = re.compile(r"[A-Za-z_]\w*")
-_FORBIDDEN_MARKS: Final = ("#", "\\", "'", '"', "//", "/*", "??", "<:", "<%", "%:", ":>", "%>")
-_ATTRIBUTE: Final = re.compile(r"\[\s*\[")
-_FORBIDDEN_WORDS: Final = _words(
-    "asm extern template namespace friend using typedef struct class union enum static thread_local operator"
-    " export module import requires concept goto constinit consteval inline virtual explicit"
-)
-_KNOWN_MACROS: Final = _words(
-    "C10_LIKELY C10_UNLIKELY AOTI_TORCH_CHECK TORCH_CHECK INFINITY NAN INT_MIN INT_MAX INT64_MAX INT64_MIN"
-)
-_MACRO: Final = re.compile(r"_*[A-Z][A-Z0-9_]{2,}|Py\w*|\w*(?:BEGIN|END|begin|end)_\w*")
 _PRELUDE: Final = """
 extern "C" { char unit_error[256]; }
 static void unit_failed(const char* what) {
@@ -61,61 +33,21 @@ static void unit_failed(const char* what) {
 """
 
 
-def why_not_plain(source: str) -> str:
-    """Why this C++ source may not share a unit; empty where it may."""
-    if not source.isascii() or any(ord(c) < 32 and c not in "\n\t" for c in source):
-        return "it holds characters that are not plain ASCII"
-    match = _SIGNATURE.fullmatch(_without_include(source))
-    if not match:
-        return 'it is not one extern "C" function'
-    text = _STRING.sub(" ", _PRAGMA.sub(" ", match[1] + match[2]))
-    text = text.replace(".template ", ".")  # a call of a member template, not a declaration
-    for mark in _FORBIDDEN_MARKS:
-        if mark in text:
-            return f"it holds {mark}"
-    if _ATTRIBUTE.search(text):
-        return "it holds an attribute"
-    for word in _WORD.findall(text):
-        reserved = (word.startswith("__") or re.match("_[A-Z]", word)) and word != "__at_align__"
-        if word in _FORBIDDEN_WORDS or reserved:
-            return f"it holds {word}"
-        if _MACRO.fullmatch(word) and word not in _KNOWN_MACROS:
-            return f"it holds the macro {word}"
-    return "" if _one_block(text[text.index("{") :]) else "its braces do not enclose one body"
+def unit(kernels: Sequence[str], names: Sequence[str]) -> str:
+    """One translation unit of Inductor's kernels under new names. What one throws lands in `unit_error`.
 
-
-def _one_block(text: str) -> bool:
-    """The first brace closes at the very end, so nothing stands outside the body."""
-    depth = 0
-    for at, character in enumerate(text):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return not text[at + 1 :].strip()
-    return False
-
-
-def _without_include(source: str) -> str:
-    """Without the one include that Inductor begins with; the precompiled header stands for it."""
-    match = _INCLUDE.match(source)
-    return source[match.end() :] if match else source
-
-
-def shared_source(kernels: list[str], names: list[str]) -> str:
-    """One translation unit of plain kernels under new names. What a kernel throws lands in `unit_error`."""
+    The include that each begins with goes: the precompiled header stands for it.
+    """
     parts = [_PRELUDE]
     for source, name in zip(kernels, names, strict=True):
-        match = _SIGNATURE.fullmatch(_without_include(source))
-        assert match, "only plain kernels share a unit"
-        parts.append(_guarded(f'extern "C" void {name}{match[1]}', match[2]))
+        include = _INCLUDE.match(source)
+        text = source[include.end() :] if include else source
+        plain = _SIGNATURE.fullmatch(text)
+        if plain:
+            parts.append(_guarded(f'extern "C" void {name}{plain[1]}', plain[2]))
+        else:
+            parts.append(f"namespace n_{name} {{" + re.sub(r"\bkernel\s*\(", f"{name}(", text) + "}")
     return "\n".join(parts)
-
-
-def lone_source(kernel: str, name: str) -> str:
-    """The same for one kernel that need not be plain."""
-    match = _SIGNATURE.fullmatch(_without_include(kernel))
-    if match:
-        return _PRELUDE + _guarded(f'extern "C" void {name}{match[1]}', match[2])
-    return _PRELUDE + re.sub(r"\bkernel\s*\(", f"{name}(", _without_include(kernel))
 
 
 def _guarded(head: str, body: str) -> str:

@@ -13,7 +13,9 @@ _SHAPE_KINDS = frozenset({"RuntimeError", "ValueError", "IndexError", "Assertion
 _SHAPE_WORDS = re.compile(
     r"\b(shapes?|sizes?|dimensions?|dims?|channels|broadcast)\b|\d ?-?D\b", re.IGNORECASE
 )
-_BREAK_KINDS = frozenset({"Unsupported", "UserError"})  # torch._dynamo.exc: what it cannot trace, or guard on
+_NO_WHOLE_GRAPH = frozenset({"graph_break", "several_graphs", "dynamo", "data_dependent"})
+"""Kinds of NotCapturable (graph/encode.py) that mean that Dynamo breaks; of the others the record holds
+none."""
 _MEMORY_KINDS = frozenset({"MemoryError", "OutOfMemoryError"})
 _MEMORY_WORDS = re.compile(
     r"can't allocate memory|not enough memory|out of memory|STATUS_ALLOC_FAILED", re.IGNORECASE
@@ -27,14 +29,15 @@ def one_line(text: str) -> str:
 
 
 def categorise(error: Mapping[str, Any]) -> tuple[str, Category, str]:
-    """Check, category and detail of an exception as probe.describe records it."""
+    """Check, category and detail of an exception as inside/run.py describes it."""
     kinds, message = [str(kind) for kind in error["kinds"]], str(error["message"])
     phase = str(error["phase"])
-    check = phase if phase in BY_NAME else "runs"
-    category = _category(check, kinds, message)
     where = f" at {error['where']}" if error.get("where") else ""
-    detail = f"{kinds[0]}: {one_line(message)[:600]}{where}"
-    return "full_graph" if category is Category.GRAPH_BREAK else check, category, detail
+    if kinds[0] == "NotCapturable":
+        category = Category.GRAPH_BREAK if _NO_WHOLE_GRAPH & set(kinds) else Category.CONTRACT_VIOLATION
+        return "full_graph", category, f"{one_line(message)[:600]}{where}"
+    check = phase if phase in BY_NAME else "runs"
+    return check, _category(check, kinds, message), f"{kinds[0]}: {one_line(message)[:600]}{where}"
 
 
 def _category(phase: str, kinds: Sequence[str], message: str) -> Category:
@@ -47,7 +50,7 @@ def _category(phase: str, kinds: Sequence[str], message: str) -> Category:
     if "PermissionError" in kinds or ("OSError" in kinds and _DENIED.match(message)):
         return Category.SANDBOX_VIOLATION
     if phase == "compiles":
-        return Category.GRAPH_BREAK if _BREAK_KINDS & set(kinds) else Category.COMPILE_ERROR
+        return Category.COMPILE_ERROR
     if phase == "runs" and _SHAPE_KINDS & set(kinds) and _SHAPE_WORDS.search(message):
         return Category.SHAPE_ERROR
     return Category.EXCEPTION
