@@ -20,7 +20,7 @@ import pytest
 
 from synth_core.records import Tier
 from synth_core.validation.evidence import Observation
-from synth_core.validation.sandbox import confine, namespaces, process, seccomp
+from synth_core.validation.sandbox import confine, files, namespaces, process, seccomp, usage
 from synth_core.validation.sandbox.confine import Limits, Sandbox
 from synth_core.validation.sandbox.seccomp import Profile
 
@@ -52,7 +52,7 @@ def inside(box: Sandbox, body: Callable[[], Any], *, seconds: float = 20, data_m
     What this process holds by now, after other tests, is not counted.
     """
     me = os.getpid()
-    limits = Limits(seconds, data_mb, process.data_kb(me), process.resident_kb(me))
+    limits = Limits(seconds, data_mb, usage.data_kb(me), usage.resident_kb(me))
 
     def report() -> None:
         try:
@@ -254,8 +254,8 @@ def test_the_sizes_of_other_files_cannot_be_read(box: Sandbox, tmp_path: Path) -
 
 def test_memory_in_files_counts(box: Sandbox) -> None:
     """Evidence lies in memory that no limit of the process itself counts."""
-    evidence = process.anonymous_file("evidence")
-    limits = Limits(20, 256, process.data_kb(os.getpid()), process.resident_kb(os.getpid()))
+    evidence = files.anonymous_file("evidence")
+    limits = Limits(20, 256, usage.data_kb(os.getpid()), usage.resident_kb(os.getpid()))
 
     def fill() -> None:
         for _ in range(200):
@@ -275,13 +275,13 @@ def test_memory_in_files_counts(box: Sandbox) -> None:
 
 def test_what_is_sealed_stays(box: Sandbox) -> None:
     """A program that still maps its evidence to write is seen; one that does not can't change it later."""
-    kept = process.anonymous_file("evidence")
+    kept = files.anonymous_file("evidence")
     os.write(kept, bytes(4096))
     region = mmap.mmap(kept, 4096)
     with pytest.raises(OSError, match="busy"):
-        process.seal(kept)
+        files.seal(kept)
     region.close()
-    process.seal(kept)
+    files.seal(kept)
     for change in (
         lambda: os.write(kept, b"x"),
         lambda: os.ftruncate(kept, 0),

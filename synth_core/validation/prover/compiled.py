@@ -11,8 +11,8 @@ from synth_core.graph.nodes import nodes_of
 from synth_core.graph.rebuild import arguments, measured, rebuild
 from synth_core.records import Stage
 from synth_core.validation.ends import Judgement
-from synth_core.validation.failures import one_line
 from synth_core.validation.evidence import Evidence
+from synth_core.validation.failures import one_line
 from synth_core.validation.judge.proofs import Run
 from synth_core.validation.prover import building, case, decide, eager, inductor, running
 from synth_core.validation.prover.case import Case

@@ -11,9 +11,9 @@ from synth_core.graph import draw
 from synth_core.graph.nodes import Unit, nodes_of, units_of
 from synth_core.graph.rebuild import arguments, double_by_default, doubled, measured, rebuild
 from synth_core.graph.record import GraphRecord, references
+from synth_core.validation.evidence import digest
 from synth_core.validation.judge.proofs import Run
 from synth_core.validation.prover import disturb
-from synth_core.validation.evidence import digest
 from synth_core.validation.prover.case import Case
 from synth_core.validation.prover.disturb import Comparison
 from synth_core.validation.prover.running import Graph, Outputs

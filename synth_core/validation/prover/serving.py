@@ -21,7 +21,7 @@ import torch
 from synth_core.records import Category, Stage
 from synth_core.validation.ends import Judgement, failure
 from synth_core.validation.evidence import Evidence, Observation
-from synth_core.validation.sandbox.process import contents
+from synth_core.validation.sandbox.files import contents
 
 Request = dict[str, Any]
 Case = tuple[Request, list[Evidence]]

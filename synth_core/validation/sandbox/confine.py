@@ -132,7 +132,7 @@ def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable:
     os.umask(0o077)
     os.chdir(folder)
     _set_environment(folder, _DRIVER_VARIABLES if profile is Profile.GPU_PROVER else ())
-    _set_limits(limits, own_uid=box.own_uids)
+    _set_limits(limits, profile, own_uid=box.own_uids)
     if linux.LINUX:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user id cleared it
         linux.drop_capabilities()
@@ -191,16 +191,20 @@ def _set_environment(folder: str, kept: tuple[str, ...]) -> None:
     tempfile.tempdir = folder
 
 
-def _set_limits(limits: Limits, own_uid: bool) -> None:
-    """A user id that others share counts their processes too, so there the limit lies above those."""
+def _set_limits(limits: Limits, profile: Profile, own_uid: bool) -> None:
+    """A user id that others share counts their processes too, so there the limit lies above those.
+
+    A prover's time is counted for each case, by the supervisor alone.
+    """
     caps = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: min(MAX_FILE, limits.data_mb * 2**20),
         resource.RLIMIT_NOFILE: limits.files,
-        resource.RLIMIT_CPU: int(limits.seconds * 2) + 10,  # behind the supervisor's own clock
         resource.RLIMIT_DATA: limits.born_kb * 1024 + limits.data_mb * 2**20,
         resource.RLIMIT_NPROC: limits.processes + (0 if own_uid else _threads_of(os.getuid())),
     }
+    if profile is Profile.PROGRAM:
+        caps[resource.RLIMIT_CPU] = int(limits.seconds * 2) + 10  # behind the supervisor's own clock
     for limit, value in caps.items():
         _, hard = resource.getrlimit(limit)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import signal
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +15,9 @@ from functools import partial
 from typing import Any, BinaryIO, Final
 
 from synth_core.validation.evidence import Observation
-from synth_core.validation.sandbox import linux
+from synth_core.validation.sandbox import linux, usage
 from synth_core.validation.sandbox.confine import GROUP_SLACK_MB, SCRATCH_MB, Limits, Sandbox, confine
+from synth_core.validation.sandbox.files import contents
 from synth_core.validation.sandbox.seccomp import Profile
 
 EVIDENCE: Final = 3
@@ -58,6 +58,8 @@ class Process:
     violation: str = ""
     waits: bool = False
     """It waits for its supervisor: its clock stands."""
+    has_children: bool = False
+    """It starts processes, and may sleep while they work."""
     asleep: float = 0.0
     spent_before: float = 0.0
     """CPU seconds that are no longer counted."""
@@ -84,11 +86,11 @@ class Process:
 
         Its time is what it computed, and what it slept: on a busy machine a process waits, but awake.
         """
-        seen = _seen(self.pid)
-        if seen.sleeps and not self.waits:
+        seen = usage.seen(self.pid)
+        if seen.sleeps and not self.waits and not self.has_children:
             self.asleep += min(now - (self._watched or self.started), 2 * WATCH_SECONDS)
         self._watched = now
-        spent = cpu_seconds(self.pid) - self.spent_before + self.asleep
+        spent = self._computed() - self.spent_before + self.asleep
         if not self.waits and max(spent, (now - self.started) / WALL_FACTOR) > self.limits.seconds:
             self.timed_out = True
             self.kill()
@@ -99,14 +101,19 @@ class Process:
             self.kill()
         if seen.threads > self.limits.processes:
             self.violate(f"it started more than {self.limits.processes} threads")
-        if scratch and _folder_bytes(scratch) > SCRATCH_MB * 2**20:
+        if scratch and usage.folder_bytes(scratch) > SCRATCH_MB * 2**20:
             self.violate(f"it wrote more than {SCRATCH_MB} MiB to its scratch folder")
 
     def restart(self, seconds: float) -> None:
         """Start its clock anew, for another piece of work."""
         self.limits = replace(self.limits, seconds=seconds)
         self.started, self.asleep, self.waits = time.monotonic(), 0.0, False
-        self.spent_before = cpu_seconds(self.pid)
+        self.spent_before = self._computed()
+
+    def _computed(self) -> float:
+        return usage.cpu_seconds(self.pid) + (
+            usage.seconds_of_children(self.pid) if self.has_children else 0.0
+        )
 
     def kill(self) -> None:
         """Kill it and all that it started in its session."""
@@ -184,44 +191,8 @@ def start(
         finally:
             os._exit(HARNESS_FAILED)
     os.close(send)
-    return Process(pid, slot, limits, receive, now, partial(box.groups.leave, f"{profile}-{slot}"))
-
-
-def anonymous_file(name: str, data: bytes | None = None) -> int:
-    """Descriptor of a fresh file that no path leads to; the caller closes it.
-
-    data: what it holds; where the kernel can, nobody can change it any more.
-    """
-    if not hasattr(os, "memfd_create"):
-        with tempfile.TemporaryFile() as file:
-            file.write(data or b"")
-            file.flush()
-            return os.dup(file.fileno())
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    if data is not None:
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(data)
-        seal(descriptor)
-    return descriptor
-
-
-def seal(descriptor: int) -> None:
-    """Let nobody change the file any more; raises OSError where somebody still maps it to write."""
-    if hasattr(fcntl, "F_ADD_SEALS"):
-        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-
-
-def contents(descriptor: int, most: int) -> bytes:
-    """What is in a file that others may hold open, whatever its offset; raises ValueError above `most`."""
-    size = os.fstat(descriptor).st_size
-    if size > most:
-        raise ValueError(f"{size:,} bytes, above {most:,}")
-    parts, at = [], 0
-    while part := os.pread(descriptor, size - at, at):
-        parts.append(part)
-        at += len(part)
-    return b"".join(parts)
+    leave = partial(box.groups.leave, f"{profile}-{slot}")
+    return Process(pid, slot, limits, receive, now, leave, has_children=profile is not Profile.PROGRAM)
 
 
 def read_program() -> dict[str, Any]:
@@ -236,65 +207,6 @@ def written(descriptor: int) -> Iterator[BinaryIO]:
     """A file that a child writes to, closed afterwards."""
     with os.fdopen(descriptor, "wb") as file:
         yield file
-
-
-def resident_kb(pid: int) -> int:
-    """Resident memory of a process that is not backed by files, in KiB; 0 where that cannot be known."""
-    return _seen(pid).resident_kb
-
-
-def data_kb(pid: int) -> int:
-    """What the kernel counts against the limit on private memory, in KiB."""
-    return _seen(pid).data_kb
-
-
-def cpu_seconds(pid: int) -> float:
-    """What a process has computed so far, all its threads together; 0 where that cannot be known."""
-    if not linux.LINUX:
-        return 0.0
-    try:
-        return time.clock_gettime((~pid << 3) | _CPU_CLOCK)
-    except OSError:
-        return 0.0
-
-
-_CPU_CLOCK: Final = 2  # CPUCLOCK_SCHED of linux/posix-timers.h; above it stands the complement of the process
-
-
-@dataclass
-class _Seen:
-    """What the kernel says of a process now."""
-
-    sleeps: bool = False
-    threads: int = 0
-    resident_kb: int = 0
-    data_kb: int = 0
-
-
-def _seen(pid: int) -> _Seen:
-    seen = _Seen()
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as file:
-        for line in file:
-            key, _, value = line.partition(":")
-            if key == "State":
-                seen.sleeps = value.split()[0] == "S"
-            elif key in ("RssAnon", "RssShmem"):
-                seen.resident_kb += int(value.split()[0])
-            elif key == "VmData":
-                seen.data_kb = int(value.split()[0])
-            elif key == "Threads":
-                seen.threads = int(value)
-                break
-    return seen
-
-
-def _folder_bytes(folder: str) -> int:
-    total = 0
-    for root, _, files in os.walk(folder):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(root, name)).st_blocks * 512
-    return total
 
 
 def _keep_only(output: int, *wanted: int | None) -> None:

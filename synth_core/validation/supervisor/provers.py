@@ -20,18 +20,19 @@ from functools import partial
 from typing import Any, Final
 
 from synth_core.records import Stage
-from synth_core.validation.sandbox import process
+from synth_core.validation.sandbox import process, usage
 from synth_core.validation.sandbox.confine import Limits, Sandbox
-from synth_core.validation.sandbox.process import CHANNEL, Process, anonymous_file
+from synth_core.validation.sandbox.files import anonymous_file
+from synth_core.validation.sandbox.process import CHANNEL, Process
 from synth_core.validation.sandbox.seccomp import Profile
 from synth_core.validation.supervisor.job import Job
 
 BATCH: Final = 8
 """Programs whose C++ becomes one unit: loading the header costs 0.35 CPU seconds a unit, whatever it
 holds."""
-MEMORY_MB: Final = 8192
-"""What a prover may take on top of the program's own memory: it holds outputs in double precision, and a
-compiler."""
+MEMORY_MB: Final = {"cpu": 4096, "cuda": 65536}
+"""What a prover may take beside a program's own memory: copies in double precision and the compiler, or a
+CUDA context and pinned buffers."""
 CASES_EACH: Final = 400
 """A prover is replaced after so many: each leaves some 3 MB behind (measured)."""
 _FIRST_SLOT: Final = 300
@@ -46,6 +47,8 @@ class _Prover:
     channel: socket.socket
     cases: dict[int, tuple[Job, int]] = field(default_factory=dict)
     """By position in the message: the job and the file for its judgement."""
+    batch: int = 1
+    """How many cases it was given together."""
     served: int = 0
 
 
@@ -62,7 +65,7 @@ class Provers:
         device: str = "cpu",
     ) -> None:
         self._box, self._limits, self._serve, self._done = box, limits, serve, done
-        self._readable = readable
+        self._readable, self._device = readable, device
         self._profile = Profile.GPU_PROVER if device == "cuda" else Profile.PROVER
         self._waiting: deque[Job] = deque()
         self._provers: dict[int, _Prover] = {}
@@ -120,6 +123,7 @@ class Provers:
             files += [judgement, job.question, *job.evidence]
             cases.append({"stage": job.stage, "seed": job.seed})
             prover.cases[number] = (job, judgement)
+        prover.batch = len(batch)
         prover.process.restart(self._limits.seconds * len(batch))
         with contextlib.suppress(OSError):  # one that has just died is noticed by its end
             socket.send_fds(prover.channel, [json.dumps(cases).encode() + b"\n"], files)
@@ -130,7 +134,7 @@ class Provers:
             for number in prover.channel.recv(BATCH):
                 if number in prover.cases:
                     job, judgement = prover.cases.pop(number)
-                    job.seconds += time.monotonic() - prover.process.started
+                    job.seconds += (time.monotonic() - prover.process.started) / prover.batch
                     prover.served += 1
                     self._done(job, {"judged": True}, judgement)
         if not prover.cases and prover.served >= CASES_EACH:
@@ -163,7 +167,12 @@ class Provers:
         ours, theirs = socket.socketpair()
         me = os.getpid()
         limits = replace(
-            self._limits, born_kb=process.data_kb(me), born_resident_kb=process.resident_kb(me), files=1024
+            self._limits,
+            data_mb=self._limits.data_mb + MEMORY_MB[self._device],
+            born_kb=usage.data_kb(me),
+            born_resident_kb=usage.resident_kb(me),
+            files=4096,
+            processes=64 if self._device == "cpu" else 1024,
         )
         started = process.start(
             self._box, self._profile, limits, self._slots.pop(), self._body, files=(None, theirs.fileno()),

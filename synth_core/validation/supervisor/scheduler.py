@@ -20,9 +20,10 @@ from functools import partial
 from typing import Any
 
 from synth_core.records import Stage
-from synth_core.validation.sandbox import process
+from synth_core.validation.sandbox import process, usage
 from synth_core.validation.sandbox.confine import Limits, Sandbox
-from synth_core.validation.sandbox.process import Process, anonymous_file
+from synth_core.validation.sandbox.files import anonymous_file, seal
+from synth_core.validation.sandbox.process import Process
 from synth_core.validation.sandbox.seccomp import Profile
 from synth_core.validation.supervisor.job import Job
 from synth_core.validation.supervisor.provers import Provers
@@ -62,7 +63,7 @@ class Scheduler:
         self._runs: dict[int, _Run] = {}
         self._slots = list(range(256))
         me = os.getpid()
-        self._limits = replace(limits, born_kb=process.data_kb(me), born_resident_kb=process.resident_kb(me))
+        self._limits = replace(limits, born_kb=usage.data_kb(me), born_resident_kb=usage.resident_kb(me))
 
     def submit(self, job: Job) -> None:
         self._queues[job.stage == Stage.VALIDATE_COMPILE].append(job)
@@ -138,7 +139,7 @@ class Scheduler:
             run.process.violate("it talked to its supervisor out of turn")
             return
         try:
-            process.seal(run.job.evidence[0])
+            seal(run.job.evidence[0])
         except OSError:
             run.process.violate("it kept a way to change what it had written")
             return
