@@ -109,7 +109,6 @@ def _eager_run(request: Request, rules: dict[str, bool], evidence: Evidence) -> 
         outputs=outputs,
         tolerances=[tolerance_for(t.dtype, (node.target for node in nodes)) for t in outputs],
         again=_tensors(evidence, "again"),
-        rebuilt=_tensors(evidence, "rebuilt"),
         nodes=nodes,
         facts=facts,
         effects=effects,

@@ -10,14 +10,14 @@ import torch
 
 from synth_core.graph import draw
 from synth_core.graph.nodes import Unit, nodes_of, units_of
-from synth_core.graph.rebuild import arguments, double_by_default, doubled, measured, rebuild
+from synth_core.graph.rebuild import arguments, measured, rebuild
 from synth_core.graph.record import GraphRecord, references
 from synth_core.validation import gate
 from synth_core.validation.judge.proofs import Run
 from synth_core.validation.prover import disturb
 from synth_core.validation.prover.case import Case, digest
 from synth_core.validation.prover.disturb import Comparison
-from synth_core.validation.prover.running import Graph, Outputs
+from synth_core.validation.prover.running import Graph
 from synth_core.validation.tolerance import tolerance_for
 
 Request = Mapping[str, Any]
@@ -82,20 +82,6 @@ def draws(request: Request, case: Case) -> list[dict[str, torch.Tensor]]:
     ]
 
 
-def reference(request: Request, case: Case, outputs: Outputs, tolerances: Sequence[Any]) -> Outputs:
-    """The graph's outputs in double precision; none, with the reason, where it draws random numbers.
-
-    Raises what the graph raises in double precision.
-    """
-    seed = int(request["seed"])
-    graph = Graph(case.record, rebuild(case.record, case.tensors), seed)
-    if disturb.moved(graph(case.tensors, seed=seed + 1), outputs, tolerances) > 0.0:
-        raise ValueError("forward draws random numbers")
-    wide = doubled(case.tensors)
-    with double_by_default():
-        return Graph(case.record, rebuild(case.record, wide, double=True), seed)(wide)
-
-
 def facts(case: Case, record: GraphRecord) -> dict[str, Any]:
     """What the rules of the contract ask of a run (contract.py)."""
     inputs = {leaf.name: leaf for leaf in case.inputs}
@@ -107,9 +93,7 @@ def facts(case: Case, record: GraphRecord) -> dict[str, Any]:
         "init_inputs_are_a_pair": bool(case.facts["init_inputs_are_a_pair"]),
         "inputs_are_flat": bool(case.facts["inputs_are_flat"]),
         "inputs": [list(leaf.shape) for leaf in case.inputs],
-        "parameters": [
-            [f"self.{leaf.path}", list(leaf.shape)] for leaf in record.of_kind("parameter")
-        ],
+        "parameters": [[f"self.{leaf.path}", list(leaf.shape)] for leaf in record.of_kind("parameter")],
         "returned": any(name in inputs for name in returned),
         "shares_memory": any(number in memory for number in _memory(record, returned)),
         "side_effects": list(record.side_effects),
@@ -125,7 +109,7 @@ def _memory(record: GraphRecord, names: Sequence[str]) -> list[int]:
     for name in names:
         if name in record.memory:
             found.append(record.memory[name])
-        found += [result.memory for result in results.get(name, ())]
+        found += [result.memory for result in results.get(name, ()) if result is not None]
     return found
 
 

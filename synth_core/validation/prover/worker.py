@@ -1,0 +1,193 @@
+"""One prover process: takes batches of cases from its supervisor, answers one judgement for each stage of each.
+
+    request   one byte with descriptors: a file of JSON, then the streams of each job in order
+              {"jobs": [{"id", "stages": ["eager"] | ["compile"] | both, "request", "observed": [...]}, ...]}
+    answers   lines of JSON, none of which waits for anything but the supervisor's reading:
+              {"at": id, "step": step}          it turns to this job now: its clock starts anew
+              {"id", "stage", "judgement"}      one answer
+              {"idle": MiB}                     the batch is done; resident memory
+
+Where several jobs of a batch compile, their C++ is one unit. A batch of no jobs ends the process. It never
+runs a program's text. Its supervisor limits it from outside: a step that takes too long, or too much memory,
+ends the process, and the jobs that are not answered go to the next one.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import mmap
+import os
+import socket
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import torch
+
+from synth_core.records import Category, Stage
+from synth_core.validation.evidence import Evidence, Observation
+from synth_core.validation.prover import case, compiled, cxx, decide, eager, inductor
+from synth_core.validation.prover.case import Case
+from synth_core.validation.prover.compiled import Compiled
+from synth_core.validation.prover.decide import Judgement
+from synth_core.validation.prover.running import quiet_torch
+
+MAX_DESCRIPTORS: Final = 128
+STAGES: Final = {"eager": Stage.VALIDATE_EAGER, "compile": Stage.VALIDATE_COMPILE}
+
+
+@dataclass
+class Job:
+    """One program in hand. generated: its compile stage, between the steps; failed: what ended it before."""
+
+    id: int
+    stages: list[str]
+    request: dict[str, Any]
+    streams: list[Evidence]
+    generated: Compiled | None = None
+    failed: Exception | None = None
+
+    @cached_property
+    def case(self) -> Case:
+        return case.read(self.streams, int(self.request["draws"]))
+
+
+@dataclass
+class Prover:
+    """compiler: none where nothing asks for C++. say: hands one answer to the supervisor."""
+
+    compiler: cxx.Compiler | None
+    say: Callable[[dict[str, Any]], None]
+    _jobs: list[Job] = field(default_factory=list)
+
+    def prove(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if "eager" in job.stages and not self._step(job, "eager", self._eager):
+                job.stages = []
+        compiling = [job for job in jobs if "compile" in job.stages]
+        for job in compiling:
+            self._step(job, "codegen", self._codegen)
+        generated = [job for job in compiling if job.generated]
+        if generated:
+            self.say({"at": generated[0].id, "step": "build"})
+            self._build(generated)
+        for job in compiling:
+            self._step(job, "run", self._compiled)
+
+    def _step(self, job: Job, step: str, take: Callable[[Job], bool]) -> bool:
+        self.say({"at": job.id, "step": step})
+        return take(job)
+
+    def _eager(self, job: Job) -> bool:
+        quiet_torch(exact=False)
+        skip = frozenset(job.request.get("skip", ()))
+        return self._answer(job, "eager", lambda read: eager.run(job.request, read, skip))
+
+    def _codegen(self, job: Job) -> bool:
+        quiet_torch(exact=True)
+        try:
+            job.generated = compiled.generate(job.request, job.case)
+        except Exception as error:  # it is said when the answer is due
+            job.failed = error
+        return True
+
+    def _build(self, jobs: Sequence[Job]) -> None:
+        programs = [job.generated.generated.kernels for job in jobs if job.generated]
+        if not self.compiler:
+            return
+        for job, complaint in zip(jobs, cxx.build(self.compiler, programs), strict=True):
+            if complaint:
+                job.failed, job.generated = cxx.CompileFailed(complaint), None
+
+    def _compiled(self, job: Job) -> bool:
+        def run(read: Case) -> Any:
+            if job.failed:
+                raise job.failed
+            assert job.generated
+            return job.generated.run()
+
+        try:
+            return self._answer(job, "compile", run)
+        finally:
+            job.generated = None
+
+    def _answer(self, job: Job, stage: str, measure: Callable[[Case], Any]) -> bool:
+        try:
+            judgement = decide.decide(job.request, STAGES[stage], lambda: job.case, measure)
+        except Exception:
+            traceback.print_exc()
+            last = traceback.format_exc().strip().splitlines()[-1]
+            judgement = failure(Category.CRASH, f"the prover failed on this case: {last}", check="prover")
+        self.say({"id": job.id, "stage": stage, "judgement": judgement})
+        return bool(judgement["passed"])
+
+
+def failure(category: Category, detail: str, **fields: Any) -> Judgement:
+    return {"passed": False, "category": category, "detail": detail, "graph": None, **fields}
+
+
+def warm(cache: str) -> cxx.Compiler:
+    """Import, configure and compile one small graph, so that forks of this process need not."""
+    torch.set_num_threads(1)
+    inductor.configure()
+    cxx.reveal_torch()
+    compiler = cxx.find_compiler(cache)
+    quiet_torch(exact=True)
+    inductor.warm_up(compiler.build)
+    return compiler
+
+
+def serve(connection: socket.socket, compiler: cxx.Compiler | None) -> None:
+    """Prove batch after batch, until the supervisor sends an empty one or is gone."""
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # a batch's graphs are freed at its end; looking for more in between finds nothing
+    answers = connection.makefile("wb")
+
+    def say(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+
+    prover = Prover(compiler, say)
+    while jobs := _receive(connection):
+        prover.prove(jobs)
+        del jobs
+        inductor.forget()
+        gc.collect()
+        say({"idle": resident_mb()})
+
+
+def _receive(connection: socket.socket) -> list[Job]:
+    byte, files, _, _ = socket.recv_fds(connection, 1, MAX_DESCRIPTORS)
+    if not byte or not files:
+        return []
+    try:
+        brief = json.loads(os.pread(files[0], os.fstat(files[0]).st_size, 0))
+        streams = iter(files[1:])
+        return [
+            Job(
+                id=job["id"],
+                stages=list(job["stages"]),
+                request=job["request"],
+                streams=[_evidence(next(streams), observed) for observed in job["observed"]],
+            )
+            for job in brief["jobs"]
+        ]
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def _evidence(file: int, observed: dict[str, Any]) -> Evidence:
+    size = os.fstat(file).st_size
+    data = memoryview(mmap.mmap(file, 0, access=mmap.ACCESS_COPY)) if size else bytearray()
+    return Evidence.read(data, Observation(**observed))
+
+
+def resident_mb() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
