@@ -93,8 +93,8 @@ def _deterministic(run: Run) -> str:
         ("a second run of the graph", run.outputs, run.again),
         ("a later run of the text", first, run.repeats),
     ):
-        for position, (output, other) in enumerate(zip(ones, others, strict=False)):
-            if not _same_bits(output, other):
+        for position, (output, later) in enumerate(zip(ones, others, strict=False)):
+            if not _same_bits(output, later):
                 return f"output {position}: {name} from the same seed gives other bits"
     return ""
 

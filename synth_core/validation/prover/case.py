@@ -1,4 +1,4 @@
-"""What the children left behind of one program, read and checked: the graph, its tensors, the plain outputs."""
+"""What the children left behind of one program, read and checked: graph, tensors, plain outputs."""
 
 from __future__ import annotations
 

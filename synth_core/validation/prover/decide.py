@@ -41,7 +41,10 @@ MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, Overfl
 def decide(
     request: Request, stage: Stage, read: Callable[[], Case], measure: Callable[[Case], Run]
 ) -> Judgement:
-    """The judgement of one stage. read: gives the case. measure: what its checks ask; raises what torch raises."""
+    """The judgement of one stage.
+
+    read: gives the case. measure: what the stage's checks ask of it; raises what torch raises.
+    """
     skip = frozenset(request.get("skip", ()))
     checks = [check for check in CHECKS if check.stage is stage or check.name == "faithful"]
     fields: Judgement = {

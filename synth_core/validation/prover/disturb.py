@@ -1,8 +1,8 @@
 """Does it matter? Run a graph again with one thing changed, and measure what comes out at the end.
 
 Every measurement is the share of output elements that a change moved beyond the tolerance: what does not show
-there could be left out by a wrong compiler, or by a lazy program, and nobody would notice. judge/degeneracy.py
-decides what the shares mean.
+there could be left out by a wrong compiler, or by a lazy program, and nobody would notice.
+judge/degeneracy.py decides what the shares mean.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Meddler(fx.Interpreter):
         super().__init__(graph)
         self.how = ""
         self._seed = seed
-        named = {str(node.meta.get("value", node.target)): node for node in graph.graph.nodes}
+        named = {node.meta["value"]: node for node in graph.graph.nodes if "value" in node.meta}
         self._unit = [named[name] for name in unit.calls]
         self._reads = [named[name] for name in unit.operands]
         self._results = [named[name] for name in unit.results]

@@ -9,14 +9,14 @@ import torch
 
 from synth_core.graph import draw
 from synth_core.graph.nodes import Unit, nodes_of, units_of
-from synth_core.graph.rebuild import arguments, double_by_default, doubled, measured, rebuild
+from synth_core.graph.rebuild import arguments, measured, rebuild
 from synth_core.graph.record import GraphRecord, references
 from synth_core.validation.evidence import digest
 from synth_core.validation.judge.proofs import Run
 from synth_core.validation.prover import disturb
 from synth_core.validation.prover.case import Case
 from synth_core.validation.prover.disturb import Comparison
-from synth_core.validation.prover.running import Graph, Outputs
+from synth_core.validation.prover.running import Graph
 from synth_core.validation.tolerance import tolerance_for
 
 Request = Mapping[str, Any]
@@ -60,9 +60,11 @@ def run(request: Request, case: Case, skip: frozenset[str]) -> Run:
         }
     if "weights_matter" not in skip:
         paths = {leaf.name: leaf.path for leaf in record.of_kind("parameter")}
+        live = {node.name for node in nodes if node.kind == "parameter"}  # for others there is a rule
         found.effects["weights"] = {
             f"self.{paths[name]}": compare.parameter(name, position)
             for position, name in enumerate(case.state("parameter"))
+            if f"self.{paths[name]}" in live
         }
     if "operators_matter" not in skip:
         varied = _varied(request, record, case)
@@ -79,20 +81,6 @@ def draws(request: Request, case: Case) -> list[dict[str, torch.Tensor]]:
         {**case.tensors, **dict(zip(names, draw.fresh(given, first + number), strict=True))}
         for number in range(len(case.drawn))
     ]
-
-
-def reference(request: Request, case: Case, outputs: Outputs, tolerances: Sequence[Any]) -> Outputs:
-    """The graph's outputs in double precision; none, with the reason, where it draws random numbers.
-
-    Raises what the graph raises in double precision.
-    """
-    seed = int(request["seed"])
-    graph = Graph(case.record, rebuild(case.record, case.tensors), seed)
-    if disturb.moved(graph(case.tensors, seed=seed + 1), outputs, tolerances) > 0.0:
-        raise ValueError("forward draws random numbers")
-    wide = doubled(case.tensors)
-    with double_by_default():
-        return Graph(case.record, rebuild(case.record, wide, double=True), seed)(wide)
 
 
 def facts(case: Case, record: GraphRecord) -> dict[str, Any]:
@@ -122,7 +110,7 @@ def _memory(record: GraphRecord, names: Sequence[str]) -> list[int]:
     for name in names:
         if name in record.memory:
             found.append(record.memory[name])
-        found += [result.memory for result in results.get(name, ())]
+        found += [result.memory for result in results.get(name, ()) if result is not None]
     return found
 
 

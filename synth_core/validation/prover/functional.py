@@ -1,8 +1,8 @@
 """In-place operators of a traced graph made out of place, where that is plain to see.
 
-Torch's own composite functions (the recurrent cells, cosine_similarity) write to tensors that they have just
-made. Nobody else reads those, so the value after the write is a new value, and every later reader takes it. What
-is not that plain is left to AOT Autograd's functionalisation, which costs several times as much.
+Torch's own composite functions (the recurrent cells, cosine_similarity) write to tensors that they have
+just made. Nobody else reads those, so the value after the write is a new value, and every later reader takes
+it. What is not that plain is left to AOT Autograd, which costs several times as much.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ _PARTS = (aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
 def make_functional(graph: fx.GraphModule) -> bool:
     """Rewrite every in-place call; False, with the graph half rewritten, where one is not plain."""
     order = {node: place for place, node in enumerate(graph.graph.nodes)}
-    for node in list(graph.graph.nodes):
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
-            if not _rewritten(graph.graph, node, order):
-                return False
-    return True
+    writes = [node for node in order if _writes(node)]
+    return all(_rewritten(graph.graph, node, order) for node in writes)
+
+
+def _writes(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _rewritten(graph: fx.Graph, node: fx.Node, order: dict[fx.Node, int]) -> bool:
@@ -110,11 +111,8 @@ def _alike(one: fx.Node, other: fx.Node) -> bool:
 
 def _same_type(write: fx.Node) -> bool:
     """Whether the operator out of place gives the shape and dtype of what is written to."""
-    values = [argument.meta.get("val") for argument in write.all_input_nodes]
-    if not all(isinstance(value, torch.Tensor) for value in values):
-        return False
-    first = values[0]
-    return all(
-        value.dtype == first.dtype and torch.broadcast_shapes(value.shape, first.shape) == first.shape
-        for value in values
+    first, *others = (argument.meta.get("val") for argument in write.all_input_nodes)
+    return isinstance(first, torch.Tensor) and all(
+        isinstance(other, torch.Tensor) and (other.dtype, other.shape) == (first.dtype, first.shape)
+        for other in others
     )

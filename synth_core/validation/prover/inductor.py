@@ -1,4 +1,4 @@
-"""Inductor on a trusted graph: its wrapper in Python, and the C++ of its kernels, put off until it is built."""
+"""Inductor on a trusted graph: its wrapper in Python, and the C++ of its kernels, to be built later."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch._functorch.config
 import torch._inductor.config
 from torch import fx
 from torch._inductor.async_compile import AsyncCompile
+from torch._inductor.codecache import PyCodeCache
 from torch._inductor.compile_fx import compile_fx
 
 from synth_core.validation.prover import lowering
@@ -45,7 +46,7 @@ class Kernel:
 class Generated:
     """What Inductor wrote for one graph. Its kernels are to be bound before `forward` is called."""
 
-    forward: Callable[..., Any] | None = None
+    forward: Any = None
     kernels: list[Kernel] = field(default_factory=list)
 
 
@@ -66,6 +67,31 @@ def configure() -> None:
         return kernel
 
     AsyncCompile.cpp_pybinding = kept  # type: ignore[method-assign]
+
+
+def warm_up(build: Callable[[Sequence[Kernel]], None]) -> None:
+    """Compile one small graph: the first takes seconds, for tables that every later one uses."""
+    graph = fx.symbolic_trace(_sample)
+    given = [torch.randn(2, 3, 8, 8), torch.randn(8, 3, 3, 3), torch.rand(8)]
+    generated = generate(graph, given)
+    build(generated.kernels)
+    with torch.no_grad():
+        generated.forward(*given)
+    forget()
+
+
+def forget() -> None:
+    """Drop what Inductor keeps of the graphs so far."""
+    PyCodeCache.cache_clear()
+
+
+def _sample(x: torch.Tensor, kernel: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor]:
+    """Touches convolution, normalisation, attention, reduction and pointwise code of Inductor."""
+    x = torch.relu(torch.nn.functional.conv2d(x, kernel, padding=1))
+    x = torch.nn.functional.batch_norm(x, scale, scale, scale, scale)
+    x = torch.nn.functional.max_pool2d(x, 2).flatten(2).transpose(1, 2)
+    x = torch.nn.functional.scaled_dot_product_attention(x, x, x)
+    return (torch.softmax(x.mean(1), -1),)
 
 
 def generate(graph: fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Generated:

@@ -18,6 +18,7 @@ from torch._guards import TracingContext, tracing
 from torch._inductor import compile_fx as inductor
 from torch._inductor.debug import DebugContext
 from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.fx_passes.post_grad import view_to_reshape
 from torch._inductor.graph import GraphLowering
 from torch._inductor.virtualized import V
 from torch._subclasses import FakeTensorMode
@@ -49,11 +50,10 @@ def traced(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> fx.GraphMod
 
 
 def _generated(aten: fx.GraphModule, inputs: Sequence[torch.Tensor], mode: FakeTensorMode) -> Forward:
-    (output,) = aten.graph.find_nodes(op="output")
     aten = inductor._recursive_joint_graph_passes(aten, input_device=torch.device("cpu"))
     (output,) = aten.graph.find_nodes(op="output")
     output.meta["user_visible_output_idxs"] = list(range(len(output.args[0])))
-    inductor.view_to_reshape(aten)
+    view_to_reshape(aten)  # type: ignore[no-untyped-call]
     inductor.fake_tensor_prop(aten, inputs)
     inductor._recursive_record_original_output_strides(aten)
     with V.set_fake_mode(mode), V.set_debug_handler(DebugContext()):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from synth_core.graph.rebuild import arguments
 from synth_core.graph.record import GraphRecord
 
 Values = Mapping[str, torch.Tensor]
@@ -16,17 +17,17 @@ Execute = Callable[..., Any]
 
 
 class Graph:
-    """Runs copies of what it is given: a graph may write to its inputs and buffers."""
+    """Runs on copies of what it is given, since a graph may write to its inputs and buffers."""
 
     def __init__(self, record: GraphRecord, module: fx.GraphModule, seed: int) -> None:
         self.record, self.module, self.seed = record, module, seed
 
     def __call__(self, values: Values, execute: Execute | None = None, seed: int | None = None) -> Outputs:
         """The outputs, copied. execute: what runs in place of the module, on the same arguments."""
-        arguments = [values[name].clone() for name in self.record.placeholders]
+        given = arguments(self.record, values)
         torch.default_generator.manual_seed(self.seed if seed is None else seed)
         with torch.no_grad():
-            outputs = (execute or self.module)(*arguments)
+            outputs = (execute or self.module)(*given)
         return [tensor.detach().clone() for tensor in outputs]
 
 

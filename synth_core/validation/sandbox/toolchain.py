@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+from functools import cache
 
 _PARTS = ("cc1plus", "collect2", "as", "ld")
 
 
+@cache
 def roots() -> tuple[str, ...]:
     """The folders of the compilers that torch would choose."""
     chosen = [os.environ.get("CXX") or "g++", os.environ.get("CC") or "gcc", "clang", "clang++"]

@@ -1,9 +1,8 @@
 """The provers as their supervisor sees them: long-lived trusted processes, each bounded in time and memory.
 
 A prover holds no foreign code. It gets cases: what a dead child has written, and the engine's question about
-it. Its judgement goes into a file that the engine reads; the supervisor sees only that it is there. A prover
-that dies of several cases at once is given them again one by one; one that dies of a single case has that as
-its verdict.
+it. Its judgement goes into a file that the engine reads; the supervisor sees only that it is there. Where a
+prover dies, or goes over its limits, that is the verdict of the case it was at, and the others go to the next.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from synth_core.records import Stage
+from synth_core.validation.prover.serving import STEP, TOGETHER, Trusted
 from synth_core.validation.sandbox import process, usage
 from synth_core.validation.sandbox.confine import Limits, Sandbox
 from synth_core.validation.sandbox.files import anonymous_file
@@ -37,9 +37,6 @@ CASES_EACH: Final = 400
 """A prover is replaced after so many: each leaves some 3 MB behind (measured)."""
 _FIRST_SLOT: Final = 300
 
-Serve = Callable[[socket.socket], None]
-"""What a prover does with its channel until that ends."""
-
 
 @dataclass(eq=False)
 class _Prover:
@@ -47,24 +44,31 @@ class _Prover:
     channel: socket.socket
     cases: dict[int, tuple[Job, int]] = field(default_factory=dict)
     """By position in the message: the job and the file for its judgement."""
-    batch: int = 1
-    """How many cases it was given together."""
+    at: int = TOGETHER
+    """The case that it is at."""
     served: int = 0
+
+    def spend(self) -> None:
+        """The time since the last step is that of the case it was at, or of all."""
+        one = self.cases.get(self.at)
+        jobs = [one[0]] if one else [job for job, _ in self.cases.values()]
+        for job in jobs:
+            job.seconds += (time.monotonic() - self.process.started) / len(jobs)
 
 
 class Provers:
-    """serve: the worker's loop. done: takes a job, fields of its answer and the judgement's file."""
+    """done: takes a job, fields of its answer and the judgement's file. readable: what the compiler reads."""
 
     def __init__(
         self,
         box: Sandbox,
         limits: Limits,
-        serve: Serve,
+        trusted: Trusted,
         done: Callable[[Job, dict[str, Any], int], None],
         readable: tuple[str, ...] = (),
         device: str = "cpu",
     ) -> None:
-        self._box, self._limits, self._serve, self._done = box, limits, serve, done
+        self._box, self._limits, self._trusted, self._done = box, limits, trusted, done
         self._readable, self._device = readable, device
         self._profile = Profile.GPU_PROVER if device == "cuda" else Profile.PROVER
         self._waiting: deque[Job] = deque()
@@ -123,25 +127,30 @@ class Provers:
             files += [judgement, job.question, *job.evidence]
             cases.append({"stage": job.stage, "seed": job.seed})
             prover.cases[number] = (job, judgement)
-        prover.batch = len(batch)
-        prover.process.restart(self._limits.seconds * len(batch))
+        prover.at = TOGETHER
+        prover.process.restart(self._limits.seconds)
         with contextlib.suppress(OSError):  # one that has just died is noticed by its end
             socket.send_fds(prover.channel, [json.dumps(cases).encode() + b"\n"], files)
 
     def _listen(self, prover: _Prover) -> None:
-        """Each byte is the number of a case that is done."""
+        """A byte says which case the prover turns to (its clock starts anew), or which one is done."""
         with contextlib.suppress(OSError):
-            for number in prover.channel.recv(BATCH):
-                if number in prover.cases:
-                    job, judgement = prover.cases.pop(number)
-                    job.seconds += (time.monotonic() - prover.process.started) / prover.batch
+            for said in prover.channel.recv(4096):
+                job, judgement = prover.cases.get(said % STEP, (None, -1))
+                if said >= STEP:
+                    prover.at = said - STEP
+                    prover.spend()
+                    prover.process.restart(self._limits.seconds)
+                elif job:
+                    prover.spend()
+                    del prover.cases[said]
                     prover.served += 1
                     self._done(job, {"judged": True}, judgement)
         if not prover.cases and prover.served >= CASES_EACH:
             prover.process.kill()
 
     def ended(self, pid: int, status: int) -> None:
-        """Deal with a dead prover."""
+        """Deal with a dead prover. The case that it was at has that as its verdict, the others are given again."""
         prover = self._provers.pop(pid, None)
         if prover is None:
             return
@@ -149,15 +158,15 @@ class Provers:
         observed = prover.process.reaped(status)
         prover.channel.close()
         self._slots.append(prover.process.slot)
-        alone = len(prover.cases) == 1
-        for job, judgement in prover.cases.values():
+        guilty = prover.at if prover.at in prover.cases else next(iter(prover.cases), TOGETHER)
+        for number, (job, judgement) in prover.cases.items():
             os.close(judgement)
-            if not alone:
-                job.alone = True
+            if number == guilty and (prover.at != TOGETHER or len(prover.cases) == 1):
+                words = anonymous_file("words", prover.process.last_words())
+                self._done(job, {"prover": True, "observed": asdict(observed)}, words)
+            else:
+                job.alone = prover.at == TOGETHER
                 self._waiting.append(job)
-                continue
-            words = anonymous_file("words", prover.process.last_words())
-            self._done(job, {"prover": True, "observed": asdict(observed)}, words)
 
     def close(self) -> None:
         for prover in self._provers.values():
@@ -183,4 +192,4 @@ class Provers:
         return prover
 
     def _body(self) -> None:
-        self._serve(socket.socket(fileno=CHANNEL))
+        self._trusted.serve(socket.socket(fileno=CHANNEL))

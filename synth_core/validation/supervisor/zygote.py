@@ -148,8 +148,8 @@ def _enter(configuration: Configuration) -> Sandbox:
     if box.tier is not Tier.C:
         box = replace(box, groups=cgroups.find())
     if box.namespaces:
-        extra = toolchain.roots()
-        namespaces.enter(box.scratch, writable, confine.visible(extra, gpu=configuration.device == "cuda"))
+        gpu = configuration.device == "cuda"
+        namespaces.enter(box.scratch, writable, confine.visible(toolchain.roots(), gpu))
         box = replace(box, writable=writable)
     return box
 
@@ -166,18 +166,25 @@ class _Zygote:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # with a CUDA context this process could not fork
         from synth_core.validation.inside import run, warm
-        from synth_core.validation.supervisor.provers import Provers
         from synth_core.validation.supervisor.scheduler import Scheduler
 
         limits = Limits(configuration.timeout, configuration.memory_mb)
         body, provers = run.repeat_program, None
         facts = warm.up(captures=configuration.role == "capture")
         if configuration.role == "capture":
-            from synth_core.validation.prover import worker
+            from synth_core.validation.prover import serving
+            from synth_core.validation.supervisor.provers import Provers
 
+            trusted = serving.prepare(configuration.cache, configuration.device, visible)
             body = run.capture_program
-            trusted = worker.prepare(configuration.cache, configuration.device, visible)
-            provers = Provers(box, limits, trusted.serve, self._done, trusted.readable, configuration.device)
+            provers = Provers(
+                box,
+                limits,
+                trusted,
+                self._done,
+                (*toolchain.roots(), f"{configuration.cache}/headers"),
+                configuration.device,
+            )
         self._scheduler = Scheduler(
             box, limits, configuration.workers, body, provers, self._started, self._done
         )
