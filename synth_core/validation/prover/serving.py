@@ -2,8 +2,8 @@
 
 A message is a line of JSON, a list with one object for each case, and four files for each: the judgement's,
 the engine's question, and the two that the program's process has written. Answers are bytes: STEP plus the
-number of the case that the prover turns to (TOGETHER where it works on all), and the number of a case when its
-judgement is written. So no text passes through the supervisor's memory, which every program inherits.
+number of the case that the prover turns to (TOGETHER where it works on all), and the number of a case when
+its judgement is written. So no text passes through the supervisor's memory, which every program inherits.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A prover holds no foreign code. It gets cases: what a dead child has written, and the engine's question about
 it. Its judgement goes into a file that the engine reads; the supervisor sees only that it is there. Where a
-prover dies, or goes over its limits, that is the verdict of the case it was at, and the others go to the next.
+prover dies, or goes over its limits, that is the verdict of the case it was at, and the others go to the
+next.
 """
 
 from __future__ import annotations
@@ -150,7 +151,8 @@ class Provers:
             prover.process.kill()
 
     def ended(self, pid: int, status: int) -> None:
-        """Deal with a dead prover. The case that it was at has that as its verdict, the others are given again."""
+        """Deal with a dead prover. The case that it was at has that as its verdict, the others are given
+        again."""
         prover = self._provers.pop(pid, None)
         if prover is None:
             return
