@@ -44,7 +44,7 @@ def main() -> None:
     options = _options()
     before = _traces()
     grown = []
-    with Engine(ValidationSettings(rejudge_share=0.0), options.workers) as engine:
+    with Engine(ValidationSettings(), options.workers) as engine:
         engine.probe()
         for first in range(0, options.programs, BATCH):
             batch = [_candidate(i) for i in range(first, min(first + BATCH, options.programs))]

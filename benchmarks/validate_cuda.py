@@ -68,9 +68,7 @@ def main() -> None:
         done = (
             _overlapping(engine, candidates, options.batch) if options.batch else _through(engine, candidates)
         )
-    verdicts = [verdict for candidate in done for verdict in candidate.verdicts]
-    shared = sum(verdict.tier is Tier.SHARED_WORKER for verdict in verdicts)
-    print(f"{sum(c.alive for c in done)} accepted; {shared} of {len(verdicts)} verdicts by shared workers")
+    print(f"{sum(c.alive for c in done)} accepted")
     _tell(done, options.details)
 
 
@@ -102,7 +100,7 @@ def _overlapping(engine: Engine, candidates: list[Candidate], size: int) -> list
 
 def _smoke(settings: ValidationSettings, options: argparse.Namespace) -> Tier:
     """Run the small programs in the strongest sandbox in which workers start. Returns its tier."""
-    settings = settings.model_copy(update={"timeout": 20.0, "rejudge_share": 0.5})
+    settings = settings.model_copy(update={"timeout": 20.0})
     texts = [_small(forward) for forward, _ in SMOKE.values()]
     candidates = [_candidate(i, name, text) for i, (name, text) in enumerate(zip(SMOKE, texts, strict=True))]
     for tier in (Tier.A, Tier.B, Tier.C):

@@ -59,9 +59,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Run:
-    """A captured run: the text it is of, probe.py's facts and effects, and the live nodes."""
+    """A captured run: its facts and effects, the live nodes, and whether `forward` returns a literal
+    tuple."""
 
-    source: Source
+    literal_tuple: bool
     facts: Mapping[str, Any]
     effects: Mapping[str, Any]
     nodes: Sequence[Node]
@@ -143,9 +144,7 @@ def _no_globals_in_forward(source: Source) -> bool:
 def _tensors_returned(run: Run) -> bool:
     if run.facts["structure"] == "tensor":
         return True
-    forward = run.source.forward
-    literal = forward and any(isinstance(node.value, ast.Tuple) for node in run.source.returns(forward))
-    return run.facts["structure"] == "tuple" and bool(literal)
+    return run.facts["structure"] == "tuple" and run.literal_tuple
 
 
 def _parameters_used(run: Run) -> bool:
@@ -206,6 +205,12 @@ RUN_RULES: tuple[Rule, ...] = (
     ),
     Rule("parameters_used", True, "every parameter reaches an output", _parameters_used),
     Rule("inputs_used", True, "every input reaches an output", _inputs_used),
+    Rule(
+        "no_side_effects",
+        True,
+        "forward writes to no attribute and no global",
+        lambda run: not run.facts["side_effects"],
+    ),
     Rule("no_input_returned", True, "no output is an input", lambda run: not run.facts["returned"]),
     Rule(
         "no_view_of_input",
@@ -241,23 +246,16 @@ RULES = (*STATIC_RULES, *RUN_RULES, ONE_GRAPH)
 DEFAULT_REJECT_RULES = tuple(rule.name for rule in RULES if rule.rejects)
 
 
-def check_contract(source: str, name: str) -> dict[str, bool]:
-    """Static rule -> holds, of a program whose file is called `name`; {} for a text that does not parse."""
-    tree = gate.parse(source)
-    if isinstance(tree, str):
-        return {}
-    parsed = Source(tree, name)
-    return {rule.name: rule.holds(parsed) for rule in STATIC_RULES}
+def check_contract(source: Source) -> dict[str, bool]:
+    """Static rule -> holds."""
+    return {rule.name: rule.holds(source) for rule in STATIC_RULES}
 
 
 def check_run(
-    source: str, name: str, facts: Mapping[str, Any], effects: Mapping[str, Any], nodes: Sequence[Node]
+    literal_tuple: bool, facts: Mapping[str, Any], effects: Mapping[str, Any], nodes: Sequence[Node]
 ) -> dict[str, bool]:
-    """Rule -> holds, of a captured run of `source`; {} where Python reads what the gate would not."""
-    tree = gate.parse(source)
-    if isinstance(tree, str):
-        return {}
-    run = Run(Source(tree, name), facts, effects, nodes)
+    """Rule -> holds, of a captured run."""
+    run = Run(literal_tuple, facts, effects, nodes)
     return {rule.name: rule.holds(run) for rule in RUN_RULES}
 
 

@@ -1,8 +1,10 @@
 """The engine: candidates in, candidates with verdicts out, and nothing untrusted in this process.
 
-One engine a process, used by many threads at once. It holds no torch: programs run in forks of a warm child,
-the zygote (zygote.py), which starts with the first program and is started anew if it dies. The static gate
-is asked here, before anything is forked. Verdicts are kept in a content-addressed cache.
+One engine a process, used by many threads at once. It holds no torch and parses no program: texts are read in
+a child with limits (reading.py), and run in forks of warm children, the zygotes (supervisor/zygote.py). One
+zygote captures graphs and has them proved; another, with other hashes and addresses, runs each program once
+more. Zygotes start with the first program and are started anew if they die. Verdicts are kept in a
+content-addressed cache.
 """
 
 from __future__ import annotations
@@ -12,20 +14,21 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from synth_core.errors import SynthError
+from synth_core.limited import Unreadable, limited
 from synth_core.program import naming
-from synth_core.program.renaming import rename_class
-from synth_core.records import Candidate, Graph, Program, Stage, Tier, Verdict, sha256
+from synth_core.records import Candidate, Category, Graph, Program, Stage, Tier, Verdict, sha256
 from synth_core.settings import ValidationSettings
-from synth_core.validation import checks, contract, gate
+from synth_core.validation import checks, contract, ends
 from synth_core.validation.child import Answer, WarmChild
+from synth_core.validation.ends import Judgement, failure
 from synth_core.validation.verdicts import VerdictCache, code_version
 
-Judgement = dict[str, Any]
-"""Fields of a `Verdict` without stage, tier and torch, and `graph`, a `Graph` as JSON or None."""
+_READING = "synth_core.validation.reading"
 Updates = dict[str, Any]
 
 
@@ -47,18 +50,18 @@ class Engine:
         self._settings = settings
         self._skips = checks.resolve_skips(settings.skip_checks)
         self._rules = contract.resolve_rules(settings.reject_rules, settings.warn_rules)
-        self._child = WarmChild(
-            "synth_core.validation.supervisor.zygote",
-            {
-                "cache": cache_dir or os.path.join(tempfile.gettempdir(), f"synth-cache-{os.getuid()}"),
-                "workers": workers,
-                "timeout": settings.timeout,
-                "memory_mb": settings.memory_mb,
-                "allow_unsandboxed": settings.allow_unsandboxed,
-                "device": settings.device,
-                "strongest": strongest,
-            },
-        )
+        configuration = {
+            "cache": cache_dir or os.path.join(tempfile.gettempdir(), f"synth-cache-{os.getuid()}"),
+            "workers": workers,
+            "timeout": settings.timeout,
+            "memory_mb": settings.memory_mb,
+            "allow_unsandboxed": settings.allow_unsandboxed,
+            "device": settings.device,
+            "strongest": strongest,
+        }
+        zygote = "synth_core.validation.supervisor.zygote"
+        self._child = WarmChild(zygote, configuration | {"role": "capture"}, hash_seed=1)
+        self._repeater = WarmChild(zygote, configuration | {"role": "repeat"}, hash_seed=2)
         self._cache = VerdictCache(cache_dir)
 
     def __enter__(self) -> Self:
@@ -70,8 +73,11 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the zygote and everything it started. It is of no use afterwards."""
-        self._child.close()
+        """End the zygotes and everything they started. The engine is of no use afterwards."""
+        try:
+            self._child.close()
+        finally:
+            self._repeater.close()
 
     @property
     def tier(self) -> Tier:
@@ -93,7 +99,7 @@ class Engine:
     def _stage(
         self, stage: Stage, candidates: Sequence[Candidate], update: Callable[[Candidate, Judgement], Updates]
     ) -> list[Candidate]:
-        """Start all, then collect all, so that the zygote's workers are busy across batches and threads."""
+        """Start all, then collect all, so that the zygotes' workers are busy across batches and threads."""
         tickets = [self._start(stage, c) if c.alive and c.program else None for c in candidates]
         return [
             candidate if ticket is None else self._finish(stage, candidate, ticket, update)
@@ -101,18 +107,61 @@ class Engine:
         ]
 
     def _start(self, stage: Stage, candidate: Candidate) -> _Ticket:
-        """Answer from the gate or the cache, or hand the program to the zygote."""
-        assert candidate.program is not None
-        if stage is Stage.VALIDATE_EAGER and checks.STATIC not in self._skips:
-            failed = gate.check_source(candidate.program.source)
-            if failed:
-                return _Ticket(_answered({"passed": False, "graph": None, **failed}))
-        request = self._request(candidate)
-        rejudge = _in_sample(candidate.program, self._settings.rejudge_share)
-        key = self._key(stage, request, rejudge)
+        """Read the text; then answer from the cache, or hand the program to the zygotes.
+
+        What goes wrong with one candidate is its own verdict, unless it is the machine's or the user's to
+        mend.
+        """
+        try:
+            return self._started(stage, candidate)
+        except SynthError:
+            raise
+        except Exception as error:
+            return _Ticket(known=_broken(error))
+
+    def _started(self, stage: Stage, candidate: Candidate) -> _Ticket:
+        program = candidate.program
+        assert program is not None
+        gated = stage is Stage.VALIDATE_EAGER and checks.STATIC not in self._skips
+        try:
+            reading = limited(f"{_READING}:read", program.source, program.name, gated)
+        except Unreadable as error:
+            return _Ticket(known=failure(Category.SYNTAX_ERROR, str(error), check="builds"))
+        if reading["failure"]:
+            return _Ticket(known=failure(**reading["failure"]))
+        request = {"source": program.source, "name": program.name, "seed": reading.pop("seed")}
+        question = self._question(candidate, reading)
+        key = self._key(stage, request, question)
         if (known := self._cache.find(key)) is not None:
-            return _Ticket(_answered(known), from_cache=True)
-        return _Ticket(self._child.submit({"stage": stage, "request": request, "rejudge": rejudge}), key=key)
+            return _Ticket(known=known, from_cache=True)
+        text = json.dumps(request).encode()
+        asked = {**request, **question, "source": ""}
+        if stage is Stage.VALIDATE_EAGER and "deterministic" not in self._skips:
+            return _Ticket(self._rehearsed(stage, text, asked), key)
+        return _Ticket(self._child.submit({"stage": stage}, text, json.dumps(asked).encode()), key)
+
+    def _rehearsed(self, stage: Stage, text: bytes, asked: dict[str, Any]) -> Future[Answer]:
+        """Run the program once in the process with other hashes; what ends well there is captured and proved.
+
+        What that run came to is for the prover to compare.
+        """
+        answer: Future[Answer] = Future()
+
+        def rehearsed(done: Future[Answer]) -> None:
+            try:
+                first = done.result()
+                said = ends.rehearsal(first, self._settings.timeout, self._settings.memory_mb)
+                if "passed" in said:
+                    answer.set_result({**first, "judgement": {**said, "contract": asked["rules"]}})
+                    return
+                question = json.dumps({**asked, "repeated": said}).encode()
+                proved = self._child.submit({"stage": stage}, text, question)
+                proved.add_done_callback(lambda second: _pass_on(second, first, answer))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        self._repeater.submit({"stage": stage}, text, b"").add_done_callback(rehearsed)
+        return answer
 
     def _finish(
         self,
@@ -121,86 +170,91 @@ class Engine:
         ticket: _Ticket,
         update: Callable[[Candidate, Judgement], Updates],
     ) -> Candidate:
-        answer = ticket.answer.result()
-        judgement = answer["judgement"]
-        if answer["alone"]:
-            judgement = {
-                **judgement,
-                "measured": {**judgement.get("measured", {}), "compiled_alone": True},
-            }
-        if ticket.key:
+        judgement, seconds = dict(ticket.known), 0.0
+        if ticket.proved:
+            answer = ticket.proved.result()
+            seconds = answer.get("seconds", 0.0)
+            judgement = ends.judgement(answer, self._settings.timeout, self._settings.memory_mb)
             self._cache.keep(ticket.key, judgement)
+        try:
+            return self._judged(stage, candidate, ticket, judgement, seconds, update)
+        except SynthError:
+            raise
+        except Exception as error:
+            return self._judged(stage, candidate, ticket, _broken(error), seconds, update)
+
+    def _judged(
+        self,
+        stage: Stage,
+        candidate: Candidate,
+        ticket: _Ticket,
+        judgement: Judgement,
+        seconds: float,
+        update: Callable[[Candidate, Judgement], Updates],
+    ) -> Candidate:
         fields = {name: value for name, value in judgement.items() if name != "graph"}
         fields["skipped"] = tuple(fields.get("skipped", ())) or tuple(sorted(self._skips))
         facts = self._child.facts() if ticket.ran else {}
         verdict = Verdict(stage=stage, torch=facts.get("torch", ""), **{"tier": facts.get("tier"), **fields})
-        seconds = candidate.telemetry.seconds | {stage.value: answer["seconds"]}
         cached = (*candidate.telemetry.from_cache, stage.value) if ticket.from_cache else ()
         telemetry = candidate.telemetry.model_copy(
-            update={"seconds": seconds, "from_cache": cached or candidate.telemetry.from_cache}
+            update={
+                "seconds": candidate.telemetry.seconds | {stage.value: seconds},
+                "from_cache": cached or candidate.telemetry.from_cache,
+            }
         )
         updates = update(candidate, judgement) if verdict.passed else {}
         return candidate.judged(verdict, telemetry=telemetry, **updates)
 
-    def _request(self, candidate: Candidate) -> dict[str, Any]:
-        program = candidate.program
-        assert program is not None
+    def _question(self, candidate: Candidate, reading: dict[str, Any]) -> dict[str, Any]:
+        """What a prover has to know beside what the program's process has written."""
         return {
-            "source": program.source,
-            "name": program.name,
+            "rules": reading["rules"],
+            "literal_tuple": reading["literal_tuple"],
+            "numbers": reading["numbers"],
             "requested": list(candidate.specification.operators),
-            "seed": _seed(program),
             "device": self._settings.device,
             "skip": sorted(self._skips),
             "reject_rules": sorted(self._rules),
         }
 
-    def _key(self, stage: Stage, request: dict[str, Any], rejudge: bool) -> str:
-        """Hash of all that a verdict depends on; with another share to rejudge, those that join or leave the
-        sample are judged anew."""
+    def _key(self, stage: Stage, request: dict[str, Any], question: dict[str, Any]) -> str:
+        """Hash of all that a verdict depends on."""
         facts = self._child.facts()
         machine = [facts["torch"], facts["python"], facts["tier"]]
         limits = [self._settings.timeout, self._settings.memory_mb]
-        return sha256(json.dumps([code_version(), stage, request, rejudge, machine, limits], sort_keys=True))
+        return sha256(json.dumps([code_version(), stage, request, question, machine, limits], sort_keys=True))
 
 
 @dataclass(frozen=True)
 class _Ticket:
-    """An answer that will come. `key`: where the cache is to keep it; none where it came from there."""
+    """An answer that will come, or is known. `key`: where the cache is to keep it."""
 
-    answer: Future[Answer]
+    proved: Future[Answer] | None = None
     key: str = ""
+    known: Judgement = field(default_factory=dict)
     from_cache: bool = False
 
     @property
     def ran(self) -> bool:
         """A process ran for it, now or when the cache learnt it."""
-        return self.from_cache or bool(self.key)
+        return self.from_cache or bool(self.proved)
 
 
-def _seed(program: Program) -> int:
-    """Fixed only once the text is, so no text can know its own inputs; and the same in every run.
-
-    The name of the class is left out: it changes when the realised operators are known, and the file that
-    is kept must be judged on the inputs that the candidate was accepted with.
-    """
-    try:
-        text = rename_class(program.source, "SynthModel")
-    except (ValueError, SyntaxError, RecursionError):  # no program at all, its verdict will say so
-        text = program.source
-    return int(sha256(text)[:8], 16)
+def _pass_on(second: Future[Answer], first: Answer, answer: Future[Answer]) -> None:
+    if error := second.exception():
+        answer.set_exception(error)
+    else:
+        found = second.result()
+        seconds = found.get("seconds", 0.0) + first.get("seconds", 0.0)
+        answer.set_result({**found, "seconds": seconds})
 
 
-def _in_sample(program: Program, share: float) -> bool:
-    """Whether a program is in the seeded sample that is judged again alone: its text decides, so every run
-    draws the same."""
-    return int(program.digest[:8], 16) < share * 2**32
-
-
-def _answered(judgement: Judgement) -> Future[Answer]:
-    answer: Future[Answer] = Future()
-    answer.set_result({"judgement": judgement, "alone": False, "seconds": 0.0})
-    return answer
+def _broken(error: Exception) -> Judgement:
+    """A fault of ours that one candidate brings out is a verdict on that candidate alone."""
+    return failure(
+        Category.CRASH, f"the validator failed on it: {type(error).__name__}: {error}", check="engine"
+    )
 
 
 def _named(candidate: Candidate, judgement: Judgement) -> Updates:
@@ -213,7 +267,5 @@ def _named(candidate: Candidate, judgement: Judgement) -> Updates:
     name = naming.program_name(graph.operators)
     if name == candidate.program.name:
         return {"graph": graph}
-    return {
-        "graph": graph,
-        "program": Program.of(name, rename_class(candidate.program.source, name)),
-    }
+    renamed = limited(f"{_READING}:rename", candidate.program.source, name)
+    return {"graph": graph, "program": Program.of(name, renamed)}

@@ -1,9 +1,9 @@
 """Raw evidence: all that a sandboxed process may say, and what its supervisor saw of it.
 
 Nothing inside a program's own process can be trusted, so that process never reports a verdict. It appends
-tensors (raw bytes) and JSON values to one stream, the evidence file, through `EvidenceWriter`. Once it is
-dead the judge, another process, reads the stream into an `Evidence`. Nothing is unpickled, and what does not
-parse makes the evidence incomplete, which is a failure.
+tensors (raw bytes) and JSON values to a stream, an evidence file, through `EvidenceWriter`. Once it is dead a
+prover, another process, reads the stream into an `Evidence`. Nothing is unpickled, and what does not parse
+makes the evidence incomplete, which is a failure.
 
 The stream is a sequence of records: a little-endian u64 length, that many bytes of JSON header, zero
 bytes up to a multiple of 64, and the payload, padded likewise. The last record is the end mark.
@@ -12,6 +12,7 @@ bytes up to a multiple of 64, and the payload, padded likewise. The last record 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -21,9 +22,13 @@ import torch
 
 ALIGNMENT: Final = 64
 MAX_HEADER: Final = 64 * 1024
-MAX_RECORDS: Final = 4096
-MAX_BYTES: Final = 2**31
-"""Cap on the whole evidence of one process. The supervisor sets it as the file-size limit, too."""
+MAX_RECORDS: Final = 20_000
+MAX_JSON: Final = 2**24
+"""Bytes of one value: parsed, JSON takes some thirty times its length."""
+DRAWS: Final = 2
+"""Further inputs that a program has to run on, drawn after its graph was captured."""
+SAMPLE: Final = 2**18
+"""Elements of an output that are looked at on a GPU: full-size ones would fill the memory with copies."""
 
 _DTYPES: Final = {
     str(dtype).removeprefix("torch."): dtype
@@ -44,8 +49,6 @@ class Observation:
     out_of_memory: bool = False
     violation: str = ""
     """What the sandbox killed it for; empty where it did not."""
-    output: str = ""
-    """The last few KiB it printed, stdout and stderr together."""
     seconds: float = 0.0
     peak_mb: float = 0.0
     """Most resident memory above what it was born with, as sampled, in MiB."""
@@ -144,7 +147,7 @@ def _parse(data: memoryview, tensors: dict[str, torch.Tensor], values: dict[str,
         match header["kind"]:
             case "tensor":
                 tensors[str(header["name"])] = _tensor(header, payload)
-            case "json":
+            case "json" if size <= MAX_JSON:
                 values[str(header["name"])] = json.loads(bytes(payload))
             case "end":
                 return at == len(data)
@@ -162,6 +165,29 @@ def _tensor(header: dict[str, Any], payload: memoryview) -> torch.Tensor:
     if not len(payload):
         return torch.empty(shape, dtype=dtype)
     return torch.frombuffer(payload, dtype=dtype).reshape(shape)
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """SHA-256 of a tensor's bytes, in the order of a contiguous one."""
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
+
+
+def sampled(tensor: torch.Tensor, most: int | None) -> torch.Tensor:
+    """A copy, of at most `most` elements: of the longest axis every second one, until they are that few.
+
+    The sample keeps the axes. A value that is not finite anywhere shows in it.
+    """
+    if most is None or tensor.numel() <= most:
+        return tensor.clone()
+    sample = tensor
+    while sample.numel() > most:
+        axis = max(range(sample.dim()), key=lambda d: sample.shape[d])
+        sample = sample[(slice(None),) * axis + (slice(None, None, 2),)]
+    sample = sample.clone()
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        sample[(0,) * sample.dim()] = float("nan")
+    return sample
 
 
 def _aligned(offset: int) -> int:

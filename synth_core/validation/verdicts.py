@@ -47,6 +47,6 @@ class VerdictCache:
 def code_version() -> str:
     """Hash of the code that judges, of its catalog and what names the class: by these verdicts go stale."""
     package = Path(__file__).parents[1]
-    rooms = ("validation/**", "operators", "program")
+    rooms = ("validation/**", "graph", "operators", "program")
     sources = [package / "records.py", *(path for room in rooms for path in package.glob(f"{room}/*.py"))]
     return sha256("".join(path.read_text() for path in sorted(sources)))

@@ -6,6 +6,7 @@ import pytest
 from probing import NAME, eager, program
 
 from synth_core.errors import UsageError
+from synth_core.program import syntax
 from synth_core.program.renaming import rename_class
 from synth_core.validation import checks, contract
 
@@ -126,5 +127,7 @@ def test_of_several_classes_the_one_is_judged_that_is_renamed() -> None:
     """They get this far with the static gate switched off."""
     helper = "class Helper:\n    pass\n\n\n"
     text = rename_class(PLAIN.replace("class ", f"{helper}class ", 1), "SynthModel_Linear")
-    assert contract.check_contract(text, "SynthModel_Linear")["class_named_as_file"]
-    assert not contract.check_contract(text, "Helper")["class_named_as_file"]
+    tree = syntax.parse(text)
+    for name, holds in (("SynthModel_Linear", True), ("Helper", False)):
+        rules = contract.check_contract(contract.Source(tree, name))
+        assert rules["class_named_as_file"] is holds

@@ -16,9 +16,9 @@ from probing import compiled, eager, evidence_of, program, request
 from synth_core.records import Graph, Stage, Verdict
 from synth_core.validation.checks import CHECKS
 from synth_core.validation.evidence import Evidence, EvidenceWriter, Observation
+from synth_core.validation.failures import categorise
 from synth_core.validation.inside.probe import run_eager
 from synth_core.validation.judge.decide import judge_compiled, judge_eager
-from synth_core.validation.judge.failures import categorise
 
 CONV = program(
     "return self.linear(torch.relu(self.conv(x)))",

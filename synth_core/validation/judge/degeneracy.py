@@ -6,7 +6,7 @@ disturb.py measured; each returns "" or one line that says what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -70,13 +70,18 @@ def without_variation(outputs: Sequence[torch.Tensor]) -> str:
     return ""
 
 
-def blind_to_inputs(shares: Sequence[float | None], allowed: float) -> str:
-    blind = [str(i) for i, share in enumerate(shares) if share is not None and share <= allowed]
-    return f"other values of input {', '.join(blind)} do not change the output" if blind else ""
+def blind_to_inputs(shares: Mapping[str, float | None], allowed: float) -> str:
+    return _blind("input", shares, allowed)
 
 
-def blind_to_weights(share: float | None, allowed: float) -> str:
-    return "other weights do not change the output" if share is not None and share <= allowed else ""
+def blind_to_weights(shares: Mapping[str, float | None], allowed: float) -> str:
+    return _blind("parameter", shares, allowed)
+
+
+def _blind(kind: str, shares: Mapping[str, float | None], allowed: float) -> str:
+    """shares: of the output, moved by other values of each; None where there were no others to give."""
+    blind = [name for name, share in shares.items() if share is not None and share <= allowed]
+    return f"other values of {kind} {', '.join(blind)} do not change the output" if blind else ""
 
 
 def redundant_operators(units: Sequence[Sequence[Any]], allowed: float) -> str:

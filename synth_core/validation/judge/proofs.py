@@ -27,7 +27,13 @@ class Run:
     tolerances: list[Tolerance]
     reference: list[torch.Tensor] = field(default_factory=list)
     again: list[torch.Tensor] = field(default_factory=list)
-    rebuilt: list[torch.Tensor] = field(default_factory=list)
+    repeats: list[torch.Tensor] = field(default_factory=list)
+    """Outputs of the text itself, run again behind all its other runs."""
+    foreign: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """What of the text -> its digest in another process, and in the first."""
+    plain: list[list[torch.Tensor]] = field(default_factory=list)
+    """Outputs of the text itself on each set of inputs; `traced` are the graph's."""
+    traced: list[list[torch.Tensor]] = field(default_factory=list)
     compiled: list[torch.Tensor] = field(default_factory=list)
     nodes: tuple[Node, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
@@ -57,9 +63,9 @@ def _shapes(run: Run) -> str:
     for position, output in enumerate(run.outputs):
         if not output.numel():
             return f"output {position} has no elements, shape {list(output.shape)}"
-    for name, others in (("second", run.again), ("rebuilt", run.rebuilt)):
+    for others in (*run.plain, run.repeats):
         if others and _signature(others) != _signature(run.outputs):
-            return f"a {name} run returns {_signature(others)}, the first {_signature(run.outputs)}"
+            return f"a run of the text returns {_signature(others)}, its graph {_signature(run.outputs)}"
     return ""
 
 
@@ -79,10 +85,42 @@ def _not_finite(tensors: Sequence[torch.Tensor], name: str) -> str:
 
 
 def _deterministic(run: Run) -> str:
-    for name, others in (("a second run", run.again), ("a fresh instance", run.rebuilt)):
-        for position, (output, other) in enumerate(zip(run.outputs, others, strict=True)):
-            if output.shape != other.shape or not torch.equal(_bits(output), _bits(other)):
+    for name, (other, own) in run.foreign.items():
+        if other != own:
+            return f"{name} has other bits in another process"
+    first = run.plain[0] if run.plain else run.repeats
+    for name, ones, others in (
+        ("a second run of the graph", run.outputs, run.again),
+        ("a later run of the text", first, run.repeats),
+    ):
+        for position, (output, later) in enumerate(zip(ones, others, strict=False)):
+            if not _same_bits(output, later):
                 return f"output {position}: {name} from the same seed gives other bits"
+    return ""
+
+
+def _same_bits(output: torch.Tensor, other: torch.Tensor) -> bool:
+    return output.shape == other.shape and torch.equal(_bits(output), _bits(other))
+
+
+def _faithful(run: Run) -> str:
+    """On every set of inputs the text gives what its graph gives; rounding may differ, as kernels may."""
+    equal = True
+    for place, (plain, traced) in enumerate(zip(run.plain, run.traced, strict=True)):
+        which = "its own inputs" if place == 0 else f"draw {place}"
+        if _signature(plain) != _signature(traced):
+            return f"on {which} the text returns {_signature(plain)}, its graph {_signature(traced)}"
+        for position, (value, other) in enumerate(zip(plain, traced, strict=True)):
+            if _same_bits(value, other):
+                continue
+            equal = False
+            found = difference(value, other, run.tolerances[position])
+            if not agrees(found, run.tolerances[position]):
+                return (
+                    f"output {position}: on {which} the text and its graph differ in {found.share:.2%} of"
+                    f" elements; worst {found.worst:.3g} times the limit"
+                )
+    run.measured["faithful"] = {"draws": max(0, len(run.plain) - 1), "bit_for_bit": equal}
     return ""
 
 
@@ -160,6 +198,7 @@ PROOFS: dict[str, Callable[[Run], str]] = {
     "shapes": _shapes,
     "finite": _finite,
     "deterministic": _deterministic,
+    "faithful": _faithful,
     "magnitude": lambda run: degeneracy.without_magnitude(run.outputs),
     "not_zero": lambda run: degeneracy.passes_as_zero(run.outputs, run.tolerances),
     "varies": lambda run: degeneracy.without_variation(run.outputs),

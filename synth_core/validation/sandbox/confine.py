@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import resource
@@ -11,28 +12,36 @@ import sys
 import sysconfig
 import tempfile
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from synth_core.records import Tier
 from synth_core.validation.sandbox import landlock, linux, namespaces, seccomp
+from synth_core.validation.sandbox.cgroups import Groups
 from synth_core.validation.sandbox.seccomp import Profile
 
 FIRST_UID: Final = 70_000
 """Slot n runs as this user id plus n, where the engine is root: nobody else's files, processes or limits."""
 SCRATCH_MB: Final = 256
-WORKER_MB: Final = 8192
-"""Scratch of a GPU worker, which holds Triton's and Inductor's files of all programs that it serves."""
+PROVER_MB: Final = 8192
+"""Scratch of a prover, which holds Inductor's and Triton's files of the programs that it proves."""
 MAX_FILE: Final = 2**31
+GROUP_SLACK_MB: Final = 128
+"""What the kernel counts for a process beside its own memory: page tables, and pages that it copied."""
 
 _SYSTEM: Final = (
-    "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime",
-    "/sys/devices/system/cpu", "/sys/devices/system/node", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
-    "/proc/version", "/proc/filesystems", "/proc/sys/vm/overcommit_memory",
+    "/usr/lib", "/usr/lib64", "/usr/libexec", "/usr/bin", "/usr/include", "/usr/local/lib", "/usr/local/bin",
+    "/usr/local/include", "/usr/local/cuda", "/lib", "/lib64", "/bin", "/etc/ld.so.cache",
+    "/etc/alternatives", "/etc/localtime", "/sys/devices/system/cpu", "/sys/devices/system/node",
 )  # fmt: skip
+_PROC: Final = (
+    "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems",
+    "/proc/sys/vm/overcommit_memory",
+)  # fmt: skip
+_GPU: Final = ("/sys", "/dev/nvidia-caps")
 _DRIVER_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LD_LIBRARY_PATH", "CC", "CXX")
 """Of the environment, what a GPU worker keeps: which GPU, and where the driver and the compilers are."""
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
@@ -49,6 +58,10 @@ class Sandbox:
     own_uids: bool
     refusals: tuple[str, ...] = ()
     """Why the stronger parts are off, one line each."""
+    writable: tuple[str, ...] = ()
+    """Folders of ours that provers write to, and that programs do not see."""
+    groups: Groups = field(default_factory=Groups)
+    """Caps on memory and tasks, where this machine lets us have them."""
 
     @property
     def tier(self) -> Tier:
@@ -62,7 +75,10 @@ class Sandbox:
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps on one process. Memory is counted on top of what it was born with."""
+    """Caps on one process. Memory is counted on top of what it was born with.
+
+    seconds: of CPU; a backstop of wall time stands ten times behind (process.py).
+    """
 
     seconds: float
     data_mb: int
@@ -103,8 +119,11 @@ def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable:
     """
     folder, uid = f"{box.scratch}/{profile}-{slot}", box.uid(slot)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    if box.namespaces and profile is not Profile.COMPILER:  # whose libraries others must see
-        namespaces.private_scratch(folder, WORKER_MB if profile is Profile.WORKER else SCRATCH_MB, uid)
+    if box.namespaces:
+        if profile is Profile.PROGRAM:
+            namespaces.private_scratch(folder, SCRATCH_MB, uid, box.writable)
+        else:
+            namespaces.private_scratch(folder, PROVER_MB, uid)
     if box.own_uids:
         os.chown(folder, uid, uid)
         os.setgroups([])
@@ -112,8 +131,8 @@ def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable:
         os.setresuid(uid, uid, uid)
     os.umask(0o077)
     os.chdir(folder)
-    _set_environment(folder, _DRIVER_VARIABLES if profile is Profile.WORKER else ())
-    _set_limits(limits, own_uid=box.own_uids)
+    _set_environment(folder, _DRIVER_VARIABLES if profile is Profile.GPU_PROVER else ())
+    _set_limits(limits, profile, own_uid=box.own_uids)
     if linux.LINUX:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user id cleared it
         linux.drop_capabilities()
@@ -133,15 +152,18 @@ def python_paths() -> tuple[str, ...]:
     """
     packages = {sysconfig.get_paths()[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")}
     here = str(Path(__file__).resolve().parents[2])
-    named = {sys.prefix, sys.base_prefix, here, *packages, *site.getsitepackages()}
+    named = {here, *packages, *site.getsitepackages()}
+    if site.ENABLE_USER_SITE:
+        named.add(site.getusersitepackages())
+    named |= {prefix for prefix in (sys.prefix, sys.base_prefix) if prefix != "/usr"}
     return tuple(sorted(path for path in named if os.path.exists(path)))  # Debian names some that are not
 
 
 def _rules(folder: str, profile: Profile, readable: tuple[str, ...]) -> list[tuple[str, int]]:
     see = landlock.READ if profile is Profile.PROGRAM else landlock.READ_EXECUTE
-    rules = [(path, see) for path in (*_SYSTEM, *python_paths(), "/proc/self", *readable)]
+    rules = [(path, see) for path in (*_SYSTEM, *_PROC, *python_paths(), "/proc/self", *readable)]
     rules += [(path, landlock.DEVICE) for path in _DEVICES]
-    if profile is Profile.WORKER:
+    if profile is Profile.GPU_PROVER:
         rules += [(path, landlock.READ) for path in ("/sys", "/proc/driver", "/proc/devices")]
         rules += [(path, landlock.DEVICE) for path in glob.glob("/dev/nvidia*")]
         rules += [("/dev/nvidia-caps", landlock.DEVICE)]
@@ -169,20 +191,41 @@ def _set_environment(folder: str, kept: tuple[str, ...]) -> None:
     tempfile.tempdir = folder
 
 
-def _set_limits(limits: Limits, own_uid: bool) -> None:
+def _set_limits(limits: Limits, profile: Profile, own_uid: bool) -> None:
+    """A user id that others share counts their processes too, so there the limit lies above those.
+
+    A prover's time is counted for each case, by the supervisor alone.
+    """
     caps = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: min(MAX_FILE, limits.data_mb * 2**20),
         resource.RLIMIT_NOFILE: limits.files,
-        resource.RLIMIT_CPU: int(limits.seconds * 2) + 10,  # behind the supervisor's own clock
         resource.RLIMIT_DATA: limits.born_kb * 1024 + limits.data_mb * 2**20,
+        resource.RLIMIT_NPROC: limits.processes + (0 if own_uid else _threads_of(os.getuid())),
     }
-    if own_uid:
-        caps[resource.RLIMIT_NPROC] = limits.processes
+    if profile is Profile.PROGRAM:
+        caps[resource.RLIMIT_CPU] = int(limits.seconds * 2) + 10  # behind the supervisor's own clock
     for limit, value in caps.items():
         _, hard = resource.getrlimit(limit)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
+
+
+def _threads_of(uid: int) -> int:
+    """Threads that a user has now, of those that can be seen from here."""
+    total = 0
+    for status in glob.glob("/proc/[0-9]*/status"):
+        with contextlib.suppress(OSError, ValueError), open(status) as file:
+            fields = dict(line.split(":", 1) for line in file if line.startswith(("Uid", "Threads")))
+            if fields["Uid"].split()[0] == str(uid):
+                total += int(fields["Threads"])
+    return total
+
+
+def visible(extra: Iterable[str] = (), gpu: bool = False) -> list[str]:
+    """What is left of the disk in tier A: what Python, torch and a compiler need, and `extra`."""
+    devices = [*_DEVICES, *(glob.glob("/dev/nvidia*") if gpu else ())]
+    return [*_SYSTEM, *python_paths(), *devices, *(_GPU if gpu else ()), *extra]
 
 
 def _trial(box: Sandbox, writable: tuple[str, ...]) -> str:
@@ -190,7 +233,7 @@ def _trial(box: Sandbox, writable: tuple[str, ...]) -> str:
 
     def attempt() -> None:
         if box.namespaces:
-            namespaces.enter(box.scratch, writable)
+            namespaces.enter(box.scratch, writable, visible())
         confine(box, Profile.PROGRAM, Limits(seconds=60, data_mb=4096, born_kb=2**20), slot=999)
         for path in python_paths():
             os.listdir(path)  # a home folder of mode 0700 would hide a Python that lies under it

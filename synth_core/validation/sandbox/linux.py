@@ -35,6 +35,9 @@ MOUNT_ATTR_RDONLY: Final = 1
 AT_RECURSIVE: Final = 0x8000
 AT_FDCWD: Final = -100
 
+_MNT_DETACH: Final = 2
+_SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
+
 # Numbers of calls added after Linux 5.0 are the same on every architecture.
 SYS_MOUNT_SETATTR: Final = 442
 SYS_LANDLOCK_CREATE_RULESET: Final = 444
@@ -69,6 +72,19 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
         source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode() or None
     )
     _checked(result, f"mount {target}")
+
+
+def pivot_root(folder: str) -> None:
+    """Make a mounted folder the root of this namespace, and let go of what was the root."""
+    os.chdir(folder)
+    syscall(_SYS_PIVOT_ROOT[machine()], ctypes.c_char_p(b"."), ctypes.c_char_p(b"."))
+    unmount(".")
+    os.chdir("/")
+
+
+def unmount(path: str) -> None:
+    """Take a mount out of sight, whoever still uses it."""
+    _checked(_libc.umount2(os.fsencode(path), ctypes.c_int(_MNT_DETACH)), f"umount {path}")
 
 
 def set_mount_read_only(path: str, read_only: bool, recursive: bool) -> None:

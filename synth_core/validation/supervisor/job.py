@@ -4,49 +4,27 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
 
-from synth_core.records import Stage
 from synth_core.validation.evidence import Observation
-from synth_core.validation.sandbox.confine import Limits
 
 
 @dataclass(eq=False)
 class Job:
-    """One program in one stage."""
+    """program, question: files of the engine, for the child and for the prover. Nobody else reads them."""
 
     id: int
-    stage: Stage
-    request: dict[str, Any]
-    limits: Limits
-    rejudge: bool = False
-    """Where it passes beside others (`shared`) it is judged once more, alone."""
+    stage: str
+    program: int
+    question: int
     alone: bool = False
-    """Compile its C++ apart from that of other programs; on a GPU, take a worker that has served none."""
-    whole: bool = False
-    """GPU jobs: nothing may run beside it."""
-    shared: bool = False
-    """Its C++ was compiled together with others', or its worker had served others."""
-    evidence: list[tuple[int, Observation]] = field(default_factory=list)
+    """Prove it in a prover that has nothing else in hand."""
+    evidence: list[int] = field(default_factory=list)
+    """What the child wrote before the seed was drawn, and after."""
+    seed: int = 0
+    observed: Observation = field(default_factory=Observation)
     seconds: float = 0.0
-    vetted_on: str = ""
-    """GPU jobs: the device that the vetting process stands on."""
-    memory_mb: float = 0.0
-    """GPU jobs: what it will need at most from now on, 0 where that is unknown (vetting.py)."""
-    later_mb: float = 0.0
-    """GPU jobs: the same of its second run."""
-    queued: float = 0.0
-    """GPU jobs: since when it waits for a worker, on the monotonic clock."""
 
-    @property
-    def on_gpu(self) -> bool:
-        return bool(self.request["device"] == "cuda")
-
-    @property
-    def compiles(self) -> bool:
-        return self.stage is Stage.VALIDATE_COMPILE
-
-    def drop_evidence(self) -> None:
-        for file, _ in self.evidence:
+    def close(self) -> None:
+        for file in (self.program, self.question, *self.evidence):
             os.close(file)
         self.evidence = []

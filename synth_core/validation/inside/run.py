@@ -1,0 +1,155 @@
+"""What a confined process does with one program: build it, run it, capture its graph. It decides nothing.
+
+All that it writes is evidence, which a prover checks against the graph. An exception of the program is
+evidence, too; one of ours leaves the evidence without its end mark, and incomplete evidence passes nothing.
+
+Before the capture is known to the supervisor (file EVIDENCE): `graph`, the record as text; `leaf.NAME`, the
+tensors that it reads; `output.N`, of the plain program; `other.N`, its inputs under another seed; `facts`.
+After it (file FRESH): `draw.K.N`, outputs of the plain program on inputs drawn from the seed that came then;
+`again.N`, on its own inputs once more. Or, in either, `error`. A process that only repeats writes JSON:
+digests of its `output` and its `state`, or `error`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+
+from synth_core.graph import draw
+from synth_core.graph.capture import capture
+from synth_core.graph.encode import NotCapturable, tensors_in
+from synth_core.validation.evidence import DRAWS, EvidenceWriter, digest
+from synth_core.validation.inside.loading import (
+    FILE,
+    BrokenContract,
+    Loaded,
+    Request,
+    Runner,
+    is_pair,
+    load,
+    with_tensors,
+)
+from synth_core.validation.sandbox import process
+
+MAX_MESSAGE = 2000
+_SEED_BYTES = 8
+
+
+class Ended(Exception):
+    """The program failed and the evidence says how."""
+
+
+def capture_program() -> None:
+    """The body of a child that captures."""
+    request = process.read_program()
+    gc.disable()  # it would copy the zygote's pages to find nothing worth freeing
+    with suppress(Ended):
+        with process.written(process.EVIDENCE) as file:
+            out = EvidenceWriter(file)
+            program, run = _captured(request, out)
+            out.end()
+        os.write(process.CHANNEL, process.CAPTURED)
+        seed = int.from_bytes(os.read(process.CHANNEL, _SEED_BYTES), "little")
+        with process.written(process.FRESH) as file:
+            out = EvidenceWriter(file)
+            _run_on_drawn(program, run, seed, out)
+            out.end()
+
+
+def repeat_program() -> None:
+    """The body of a child in a process with other hashes and addresses: the same once more, as digests.
+
+    Sets are read the other way round there, so that a program whose layers stand in the order of a set
+    differs.
+    """
+    request = process.read_program()
+    with process.written(process.EVIDENCE) as file:
+        phase = "builds"
+        try:
+            program = load(request, sets_reversed=True)
+            phase = "runs"
+            run = Runner(program.module, int(request["seed"]), request.get("most"))
+            result = run.raw(program.inputs)
+            outputs = run.kept(result)
+            if not outputs:
+                raise BrokenContract(f"forward returns {type(result).__name__}, not tensors")
+            state = {**dict(program.module.named_parameters()), **dict(program.module.named_buffers())}
+            digests = {
+                "output": [digest(tensor) for tensor in outputs],
+                "state": {path: digest(tensor) for path, tensor in state.items()},
+            }
+            file.write(json.dumps(digests).encode())
+        except BaseException as error:
+            file.write(json.dumps({"error": {"phase": phase, **describe(error)}}).encode())
+
+
+def _captured(request: Request, out: EvidenceWriter) -> tuple[Loaded, Runner]:
+    seed = int(request["seed"])
+    with phase("builds", out):
+        program = load(request)
+        others = program.draw_inputs(seed + 1)
+    run = Runner(program.module, seed, request.get("most"))
+    with phase("runs", out):
+        result = run.raw(program.inputs)
+        outputs = run.kept(result)
+        if not outputs:
+            raise BrokenContract(f"forward returns {type(result).__name__}, not tensors")
+    with phase("captures", out):
+        captured = capture(program.module, program.inputs)
+    out.json("graph", captured.record.dump())
+    for name, tensor in captured.tensors.items():
+        out.tensor(f"leaf.{name}", tensor)
+    _record("output", outputs, out)
+    _record("other", list(tensors_in(others)), out)
+    tensors = [item for item in program.inputs if isinstance(item, torch.Tensor)]
+    out.json(
+        "facts",
+        {
+            "init_inputs_are_a_pair": is_pair(program.init_inputs),
+            "inputs_are_flat": isinstance(program.declared_inputs, list | tuple)
+            and len(tensors) == len(program.inputs),
+        },
+    )
+    return program, run
+
+
+def _run_on_drawn(program: Loaded, run: Runner, seed: int, out: EvidenceWriter) -> None:
+    given = list(tensors_in(program.inputs))
+    with phase("runs", out):
+        for number in range(DRAWS):
+            fresh = draw.fresh(given, seed + number)
+            _record(f"draw.{number}", run(with_tensors(program.inputs, iter(fresh))), out)
+        _record("again", run(program.inputs), out)
+
+
+@contextmanager
+def phase(name: str, out: EvidenceWriter) -> Iterator[None]:
+    """What the program raises in here ends the run, as evidence."""
+    try:
+        yield
+    except BaseException as error:
+        out.json("error", {"phase": name, **describe(error)})
+        out.end()
+        raise Ended from error
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An exception as data: its classes, its text, and the innermost line of the program it passed."""
+    kinds = [kind.__name__ for kind in type(error).__mro__[:-1]]
+    if isinstance(error, NotCapturable):
+        kinds.append(error.kind)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == FILE]
+    where = f"line {frames[-1].lineno}: {(frames[-1].line or '').strip()}"[:MAX_MESSAGE] if frames else ""
+    return {"kinds": kinds, "message": str(error)[:MAX_MESSAGE], "where": where}
+
+
+def _record(name: str, tensors: Sequence[torch.Tensor], out: EvidenceWriter) -> None:
+    for position, tensor in enumerate(tensors):
+        out.tensor(f"{name}.{position}", tensor)

@@ -1,0 +1,68 @@
+"""The compile stage: Inductor on the graph, its C++, and its answers beside those of eager and of fp64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from synth_core.graph.nodes import nodes_of
+from synth_core.graph.rebuild import arguments, double_by_default, doubled, measured, rebuild
+from synth_core.validation.failures import one_line
+from synth_core.validation.judge.proofs import Run
+from synth_core.validation.prover import disturb, eager, inductor
+from synth_core.validation.prover.case import Case
+from synth_core.validation.prover.inductor import Generated
+from synth_core.validation.prover.running import Graph, Outputs
+from synth_core.validation.tolerance import tolerance_for
+
+Request = Mapping[str, Any]
+
+
+@dataclass
+class Compiled:
+    """A graph whose code is generated. `generated.kernels` are to be built before `run` is called."""
+
+    graph: Graph
+    case: Case
+    found: Run
+    generated: Generated
+
+    def run(self) -> Run:
+        """Raises what the generated code raises."""
+        self.found.compiled = self.graph(self.case.tensors, self.generated.forward)
+        return self.found
+
+
+def generate(request: Request, case: Case) -> Compiled:
+    """Eager, the reference, and Inductor's code. Raises what the graph and what Inductor raises."""
+    seed = int(request["seed"])
+    record, _ = measured(
+        case.record, rebuild(case.record, case.tensors), arguments(case.record, case.tensors)
+    )
+    graph = Graph(case.record, rebuild(case.record, case.tensors), seed)
+    outputs = graph(case.tensors)
+    targets = [node.target for node in nodes_of(record)]
+    found = Run(outputs=outputs, tolerances=[tolerance_for(t.dtype, targets) for t in outputs])
+    found.plain = [case.plain, *case.drawn]
+    found.traced = [outputs, *(graph(values) for values in eager.draws(request, case))]
+    found.measured["tolerance"] = [tolerance.describe() for tolerance in found.tolerances]
+    try:
+        found.reference = _reference(case, graph, outputs)
+    except disturb.EXHAUSTED:
+        raise
+    except Exception as error:
+        found.measured["no_reference"] = one_line(str(error))[:200]
+    given = arguments(case.record, case.tensors)
+    return Compiled(graph, case, found, inductor.generate(rebuild(case.record, case.tensors), given))
+
+
+def _reference(case: Case, graph: Graph, outputs: Outputs) -> Outputs:
+    """The graph's outputs in double precision. Raises what the graph raises there."""
+    tolerances = [tolerance_for(tensor.dtype) for tensor in outputs]
+    # Nearly the same is the same: some of cuDNN's algorithms never repeat.
+    if disturb.moved(graph(case.tensors, seed=graph.seed + 1), outputs, tolerances) > 0.0:
+        raise ValueError("forward draws random numbers")
+    wide = doubled(case.tensors)
+    with double_by_default():
+        return Graph(case.record, rebuild(case.record, wide, double=True), graph.seed)(wide)

@@ -1,0 +1,73 @@
+"""From a graph of torch calls to Inductor's generated code, by the short way.
+
+`compile_fx` prepares for what cannot happen here: gradients, inputs that are written to or handed out again,
+sizes that vary, code that is kept on disk. A graph that only computes needs one trace to ATen, Inductor's own
+passes, its lowering and its code generation. Those are Inductor's, called in its order. Every other graph,
+and every torch that is built otherwise, takes the long way (`lowered` gives None).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
+from torch._guards import TracingContext, tracing
+from torch._inductor import compile_fx as inductor
+from torch._inductor.debug import DebugContext
+from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.fx_passes.post_grad import view_to_reshape
+from torch._inductor.graph import GraphLowering
+from torch._inductor.virtualized import V
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from synth_core.validation.prover.functional import make_functional
+
+Forward = Callable[..., Any]
+
+
+def lowered(graph: fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Forward | None:
+    """The compiled graph, or None where it takes the long way. Raises what Inductor raises."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    with tracing(TracingContext(mode)), enable_python_dispatcher():
+        inputs = [mode.from_tensor(tensor, static_shapes=True) for tensor in arguments]
+        aten = traced(graph, inputs)
+        if aten is None:
+            return None
+        return _generated(aten, inputs, mode)
+
+
+def traced(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> fx.GraphModule | None:
+    """The graph in ATen's operators; None where one of them writes to a tensor."""
+    graph = inductor._recursive_pre_grad_passes(graph, inputs)
+    aten = make_fx(graph, decomposition_table=select_decomp_table())(*inputs)
+    aten.graph.eliminate_dead_code()
+    return aten if make_functional(aten) else None
+
+
+def _generated(aten: fx.GraphModule, inputs: Sequence[torch.Tensor], mode: FakeTensorMode) -> Forward:
+    aten = inductor._recursive_joint_graph_passes(aten, input_device=torch.device("cpu"))
+    (output,) = aten.graph.find_nodes(op="output")
+    output.meta["user_visible_output_idxs"] = list(range(len(output.args[0])))
+    view_to_reshape(aten)  # type: ignore[no-untyped-call]
+    inductor.fake_tensor_prop(aten, inputs)
+    inductor._recursive_record_original_output_strides(aten)
+    with V.set_fake_mode(mode), V.set_debug_handler(DebugContext()):
+        inductor._recursive_post_grad_passes(aten, is_inference=True)
+        lowering = GraphLowering(
+            aten,
+            example_inputs=inputs,
+            shape_env=mode.shape_env,
+            is_inference=True,
+            inputs_to_check=(),
+            get_decomp_fn=select_decomp_table,
+        )
+        lowering.freeze_runtime_asserts()
+        with V.set_graph_handler(lowering), V.set_extern_kernel_nodes([]):
+            lowering.run(*inputs)
+            module = lowering.compile_to_module()
+    return lambda *values: module.call(list(values))

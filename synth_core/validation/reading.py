@@ -1,0 +1,105 @@
+"""What the engine learns from a program's text. Runs in a child with limits (synth_core/limited.py).
+
+The engine and the processes behind it hand the text on and never parse it themselves.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import re
+import tokenize
+from typing import Any
+
+from synth_core.program.renaming import rename_class
+from synth_core.records import Category, sha256
+from synth_core.validation import contract, gate
+
+_COOKIE = re.compile(r"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)", re.ASCII | re.MULTILINE)
+_UTF8 = frozenset({"utf-8", "utf8", "utf-8-sig"})
+
+
+def read(source: str, name: str, gated: bool) -> dict[str, Any]:
+    """`failure` (a verdict's fields, or None), `rules`, `literal_tuple`, `numbers` and `seed` of a program's
+    text.
+
+    gated: ask the static gate too.
+    """
+    failure = _unlike_its_file(source) or (gate.check_source(source) if gated else None)
+    if failure:
+        return {"failure": failure}
+    tree = gate.parse(source)
+    parsed = None if isinstance(tree, str) else contract.Source(tree, name)
+    return {
+        "failure": None,
+        "rules": contract.check_contract(parsed) if parsed else {},
+        "literal_tuple": bool(parsed and _returns_tuple(parsed)),
+        "numbers": sorted(_floats(parsed.tree)) if parsed else [],
+        "seed": int(sha256(_unnamed(source))[:8], 16),
+    }
+
+
+def rename(source: str, name: str) -> str:
+    """The program under another name."""
+    return rename_class(source, name)
+
+
+def _returns_tuple(source: contract.Source) -> bool:
+    """Whether `forward` returns a tuple that is written out."""
+    returns = source.returns(source.forward) if source.forward else []
+    return any(isinstance(node.value, ast.Tuple) for node in returns)
+
+
+def _floats(tree: ast.Module) -> set[float]:
+    """The floating numbers in get_init_inputs, and in the module's constants that it reads."""
+    constants = {
+        target.id: statement.value
+        for statement in tree.body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+    function = gate.function(tree.body, "get_init_inputs")
+    roots: list[ast.AST] = [function] if function else []
+    found: set[float] = set()
+    while roots:
+        for node in ast.walk(roots.pop()):
+            if isinstance(node, ast.Constant) and isinstance(node.value, float) and math.isfinite(node.value):
+                found |= {node.value, -node.value}
+            elif isinstance(node, ast.Name) and node.id in constants:
+                roots.append(constants.pop(node.id))
+    return found
+
+
+def _unnamed(source: str) -> str:
+    """The text without the name of its class, which changes when the realised operators are known: the file
+    that is kept must be judged on the inputs that the candidate was accepted with."""
+    try:
+        return rename_class(source, "SynthModel")
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # no program; its verdict will say so
+        return source
+
+
+def _unlike_its_file(source: str) -> dict[str, Any] | None:
+    """Why Python would import another text than this one, which is handed about as UTF-8.
+
+    A cookie decides how Python reads a file: under UTF-7 a comment may be code.
+    """
+    try:
+        first = source.encode().split(b"\n", 2)[:2]
+        declared = tokenize.detect_encoding(io.BytesIO(b"\n".join(first)).readline)[0]
+    except UnicodeEncodeError:
+        return _refused("the text is not valid UTF-8")
+    except SyntaxError as error:
+        return _refused(str(error.msg))
+    named = {
+        match[1].lower().replace("_", "-") for match in _COOKIE.finditer("\n".join(source.splitlines()[:3]))
+    }
+    if others := sorted({declared.lower(), *named} - _UTF8):
+        return _refused(f"the text declares the encoding {others[0]}; programs are UTF-8")
+    return None
+
+
+def _refused(detail: str) -> dict[str, Any]:
+    return {"category": Category.SYNTAX_ERROR, "detail": detail, "check": "builds"}

@@ -1,0 +1,197 @@
+"""The provers as their supervisor sees them: long-lived trusted processes, each bounded in time and memory.
+
+A prover holds no foreign code. It gets cases: what a dead child has written, and the engine's question about
+it. Its judgement goes into a file that the engine reads; the supervisor sees only that it is there. Where a
+prover dies, or goes over its limits, that is the verdict of the case it was at, and the others go to the
+next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any, Final
+
+from synth_core.records import Stage
+from synth_core.validation.prover.serving import STEP, TOGETHER, Trusted
+from synth_core.validation.sandbox import process, usage
+from synth_core.validation.sandbox.confine import Limits, Sandbox
+from synth_core.validation.sandbox.files import anonymous_file
+from synth_core.validation.sandbox.process import CHANNEL, Process
+from synth_core.validation.sandbox.seccomp import Profile
+from synth_core.validation.supervisor.job import Job
+
+BATCH: Final = 8
+"""Programs whose C++ becomes one unit: loading the header costs 0.35 CPU seconds a unit, whatever it
+holds."""
+MEMORY_MB: Final = {"cpu": 4096, "cuda": 65536}
+"""What a prover may take beside a program's own memory: copies in double precision and the compiler, or a
+CUDA context and pinned buffers."""
+CASES_EACH: Final = 400
+"""A prover is replaced after so many: each leaves some 3 MB behind (measured)."""
+_FIRST_SLOT: Final = 300
+
+
+@dataclass(eq=False)
+class _Prover:
+    process: Process
+    channel: socket.socket
+    cases: dict[int, tuple[Job, int]] = field(default_factory=dict)
+    """By position in the message: the job and the file for its judgement."""
+    at: int = TOGETHER
+    """The case that it is at."""
+    served: int = 0
+
+    def spend(self) -> None:
+        """The time since the last step is that of the case it was at, or of all."""
+        one = self.cases.get(self.at)
+        jobs = [one[0]] if one else [job for job, _ in self.cases.values()]
+        for job in jobs:
+            job.seconds += (time.monotonic() - self.process.started) / len(jobs)
+
+
+class Provers:
+    """done: takes a job, fields of its answer and the judgement's file. readable: what the compiler reads."""
+
+    def __init__(
+        self,
+        box: Sandbox,
+        limits: Limits,
+        trusted: Trusted,
+        done: Callable[[Job, dict[str, Any], int], None],
+        readable: tuple[str, ...] = (),
+        device: str = "cpu",
+    ) -> None:
+        self._box, self._limits, self._trusted, self._done = box, limits, trusted, done
+        self._readable, self._device = readable, device
+        self._profile = Profile.GPU_PROVER if device == "cuda" else Profile.PROVER
+        self._waiting: deque[Job] = deque()
+        self._provers: dict[int, _Prover] = {}
+        self._slots = list(range(_FIRST_SLOT, _FIRST_SLOT + 300))
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> int:
+        return sum(bool(prover.cases) for prover in self._provers.values())
+
+    def submit(self, job: Job) -> None:
+        self._waiting.append(job)
+
+    def watched(self) -> dict[int, Callable[[], object]]:
+        calls: dict[int, Callable[[], object]] = {}
+        for prover in self._provers.values():
+            calls[prover.process.output] = prover.process.drain
+            calls[prover.channel.fileno()] = partial(self._listen, prover)
+        return calls
+
+    def watch(self, now: float) -> None:
+        for prover in self._provers.values():
+            prover.process.waits = not prover.cases
+            prover.process.watch(now)
+
+    def start(self, hurry: bool) -> bool:
+        """Give waiting cases to a prover; False where none is worth it yet.
+
+        hurry: nobody else will join those that wait.
+        """
+        batch = self._batch(hurry)
+        if not batch:
+            return False
+        idle = [prover for prover in self._provers.values() if not prover.cases]
+        prover = idle[0] if idle else self._fork()
+        self._hand(prover, batch)
+        return True
+
+    def _batch(self, hurry: bool) -> list[Job]:
+        """Those that are proved together: what compiles waits for company, all else goes at once."""
+        quick = [job for job in self._waiting if job.alone or job.stage != Stage.VALIDATE_COMPILE][:1]
+        compiling = [job for job in self._waiting if job not in quick and job.stage == Stage.VALIDATE_COMPILE]
+        batch = quick or (compiling[:BATCH] if hurry or len(compiling) >= BATCH else [])
+        for job in batch:
+            self._waiting.remove(job)
+        return batch
+
+    def _hand(self, prover: _Prover, batch: Sequence[Job]) -> None:
+        files, cases = [], []
+        for number, job in enumerate(batch):
+            judgement = anonymous_file("judgement")
+            files += [judgement, job.question, *job.evidence]
+            cases.append({"stage": job.stage, "seed": job.seed})
+            prover.cases[number] = (job, judgement)
+        prover.at = TOGETHER
+        prover.process.restart(self._limits.seconds)
+        with contextlib.suppress(OSError):  # one that has just died is noticed by its end
+            socket.send_fds(prover.channel, [json.dumps(cases).encode() + b"\n"], files)
+
+    def _listen(self, prover: _Prover) -> None:
+        """A byte says which case the prover turns to (its clock starts anew), or which one is done."""
+        with contextlib.suppress(OSError):
+            for said in prover.channel.recv(4096):
+                job, judgement = prover.cases.get(said % STEP, (None, -1))
+                if said >= STEP:
+                    prover.at = said - STEP
+                    prover.spend()
+                    prover.process.restart(self._limits.seconds)
+                elif job:
+                    prover.spend()
+                    del prover.cases[said]
+                    prover.served += 1
+                    self._done(job, {"judged": True}, judgement)
+        if not prover.cases and prover.served >= CASES_EACH:
+            prover.process.kill()
+
+    def ended(self, pid: int, status: int) -> None:
+        """Deal with a dead prover. The case that it was at has that as its verdict, the others are given
+        again."""
+        prover = self._provers.pop(pid, None)
+        if prover is None:
+            return
+        self._listen(prover)
+        observed = prover.process.reaped(status)
+        prover.channel.close()
+        self._slots.append(prover.process.slot)
+        guilty = prover.at if prover.at in prover.cases else next(iter(prover.cases), TOGETHER)
+        for number, (job, judgement) in prover.cases.items():
+            os.close(judgement)
+            if number == guilty and (prover.at != TOGETHER or len(prover.cases) == 1):
+                words = anonymous_file("words", prover.process.last_words())
+                self._done(job, {"prover": True, "observed": asdict(observed)}, words)
+            else:
+                job.alone = prover.at == TOGETHER
+                self._waiting.append(job)
+
+    def close(self) -> None:
+        for prover in self._provers.values():
+            prover.process.kill()
+
+    def _fork(self) -> _Prover:
+        ours, theirs = socket.socketpair()
+        me = os.getpid()
+        limits = replace(
+            self._limits,
+            data_mb=self._limits.data_mb + MEMORY_MB[self._device],
+            born_kb=usage.data_kb(me),
+            born_resident_kb=usage.resident_kb(me),
+            files=4096,
+            processes=64 if self._device == "cpu" else 1024,
+        )
+        started = process.start(
+            self._box, self._profile, limits, self._slots.pop(), self._body, files=(None, theirs.fileno()),
+            readable=self._readable,
+        )  # fmt: skip
+        theirs.close()
+        prover = self._provers[started.pid] = _Prover(started, ours)
+        return prover
+
+    def _body(self) -> None:
+        self._trusted.serve(socket.socket(fileno=CHANNEL))
