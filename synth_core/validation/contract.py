@@ -2,7 +2,7 @@
 
 Every rule has a name, is reported on its own in `Verdict.contract`, and either rejects or warns. By default
 those reject without which that builder loses the program; what it merely may lose or bind wrongly warns.
-Static rules are read off the text, the others off the captured run (probe.py). A rule that could not be
+Static rules are read off the text, the others off the captured graph (prover/eager.py). A rule that could not be
 determined, because the program failed before, is left out.
 """
 
@@ -24,6 +24,9 @@ from synth_core.validation import gate
 RESERVED = frozenset(
     {"call", "grid", "aten", "triton", "tl", "async_compile", "assert_size_stride", "reinterpret_tensor"}
 )
+
+# Attributes by which a function or a traceback gives away the code and the names around it.
+_INNER = frozenset({"__closure__", "__code__", "__globals__", "__traceback__"})
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,11 @@ def _class_named_as_file(source: Source) -> bool:
 def _bare_exec(source: Source) -> bool:
     names = {node.id for node in source.nodes(ast.Name)} | {node.attr for node in source.nodes(ast.Attribute)}
     return not names & {"__main__", "__file__", "__name__", "__spec__", "getsource"}
+
+
+def _no_introspection(source: Source) -> bool:
+    named = {node.attr for node in source.nodes(ast.Attribute)}
+    return not named & (gate.INTROSPECTION | _INNER)
 
 
 def _plain_forward(source: Source) -> bool:
@@ -179,6 +187,7 @@ def _parameters_in_order(run: Run) -> bool:
 STATIC_RULES: tuple[Rule, ...] = (
     Rule("class_named_as_file", True, "the class is called like the file", _class_named_as_file),
     Rule("bare_exec", True, "it runs by exec in a bare dict: no __main__, no getsource", _bare_exec),
+    Rule("no_introspection", True, "it reads no frames, code objects or globals", _no_introspection),
     Rule("plain_forward", True, "forward is a plain def with named arguments", _plain_forward),
     Rule("one_return", True, "forward has exactly one return, of a value", _one_return),
     Rule("no_lambda_returned", True, "get_inputs, get_init_inputs return no lambda", _no_lambda_returned),

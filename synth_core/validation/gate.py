@@ -76,6 +76,13 @@ _REACHES_OUT = _words(
 _METHODS = frozenset(
     {"format", "format_map", "from_file", "fromfile", "storage", "tofile", "untyped_storage"}
 )
+INTROSPECTION = _words(
+    """
+    ag_await ag_code ag_frame cr_await cr_code cr_frame cr_origin f_back f_builtins f_code f_globals f_lasti
+    f_lineno f_locals f_trace gi_code gi_frame gi_yieldfrom tb_frame tb_lasti tb_next
+    """
+)
+"""Attributes that lead to the frames of whoever runs a program."""
 _BUILTINS = _words(
     """
     __build_class__ __builtins__ __import__ __loader__ __spec__ breakpoint compile copyright credits
@@ -221,7 +228,7 @@ def _attribute(node: ast.Attribute) -> Iterator[str]:
     own = isinstance(node.value, ast.Name) and node.value.id == "self" and not node.attr.startswith("__")
     if node.attr.startswith("_") and node.attr not in ("__init__", "__name__") and not own:
         yield f"line {node.lineno}: reads the private attribute {node.attr}"
-    elif node.attr in _METHODS:
+    elif node.attr in _METHODS | INTROSPECTION:
         yield f"line {node.lineno}: uses .{node.attr}"
 
 
