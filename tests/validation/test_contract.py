@@ -53,6 +53,7 @@ BROKEN = {
         args="x, y",
         inputs="torch.randn(4, 6), torch.randint(0, 5, (4,))",
     ),
+    "no_side_effects": program("self.last = 1\nreturn self.linear(x)", "self.linear = nn.Linear(6, 3)"),
     "no_input_returned": program("return self.linear(x), x", "self.linear = nn.Linear(6, 3)"),
     "no_view_of_input": program("return self.linear(x), x.view(-1)", "self.linear = nn.Linear(6, 3)"),
     "no_buffers": program(
