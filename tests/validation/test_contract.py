@@ -15,6 +15,11 @@ PLAIN = program("return self.linear(x)", "self.linear = nn.Linear(6, 3)")
 BROKEN = {
     "class_named_as_file": PLAIN.replace(NAME, "Model"),
     "bare_exec": PLAIN + "\nif __name__ == '__main__':\n    pass\n",
+    "no_introspection": program(
+        "return self.linear(x)",
+        "self.linear = nn.Linear(6, 3)",
+        inputs="torch.randn(4 + get_init_inputs.__code__.co_argcount, 6)",
+    ),
     "plain_forward": program("return self.linear(x)", "self.linear = nn.Linear(6, 3)", args="*x").replace(
         "self.linear(x)", "self.linear(x[0])"
     ),
