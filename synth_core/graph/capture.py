@@ -41,11 +41,14 @@ class _Run:
     results: tuple[Any, ...] = ()
 
 
-def capture(module: nn.Module, inputs: Sequence[Any]) -> Captured:
+def capture(module: nn.Module, inputs: Sequence[Any], *, execute: bool = True) -> Captured:
     """The graph of `module(*inputs)`, and the tensors that it reads.
 
     The module and the inputs stay as they are, but for attributes that forward sets. Raises `NotCapturable`
     where Dynamo finds no whole graph (also where forward raises) or the record can't hold it.
+
+    execute: run the graph, too. Without, tensors with no values stand for its results; that is quicker where
+        they are large, and an error that depends on values is not seen.
     """
     given = encode.copies(inputs)
     for tensor in (*tensors_in(given), *module.parameters(), *module.buffers()):
@@ -53,7 +56,9 @@ def capture(module: nn.Module, inputs: Sequence[Any]) -> Captured:
     run, effects = _Run(), list[str]()
     with torch.no_grad(), torch.random.fork_rng(devices=[]), tracing(effects):
         try:
-            output = torch.compile(module, backend=_backend(run), fullgraph=True, dynamic=False)(*given)
+            output = torch.compile(module, backend=_backend(run, execute), fullgraph=True, dynamic=False)(
+                *given
+            )
         except Exception as error:
             raise explained(error) from error
         finally:
@@ -64,7 +69,7 @@ def capture(module: nn.Module, inputs: Sequence[Any]) -> Captured:
     return _Writer(module, given, inputs, run).captured(output, effects)
 
 
-def _backend(run: _Run) -> Callable[[fx.GraphModule, list[Any]], Forward]:
+def _backend(run: _Run, executes: bool) -> Callable[[fx.GraphModule, list[Any]], Forward]:
     def compile_nothing(graph: fx.GraphModule, examples: list[Any]) -> Forward:
         if run.graph is not None:
             raise NotCapturable("several_graphs", "forward was traced more than once")
@@ -75,12 +80,27 @@ def _backend(run: _Run) -> Callable[[fx.GraphModule, list[Any]], Forward]:
             run.saved = [a.detach().clone() if isinstance(a, torch.Tensor) else a for a in arguments]
             run.versions = {id(a): a._version for a in arguments if isinstance(a, torch.Tensor)}
             run.arguments = arguments
-            run.results = graph(*arguments)
+            run.results = graph(*arguments) if executes else _stand_ins(graph, arguments)
             return run.results
 
         return execute
 
     return compile_nothing
+
+
+def _stand_ins(graph: fx.GraphModule, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What the graph returns, as tensors of those shapes with no values; arguments stand for themselves."""
+    nodes = list(graph.graph.nodes)
+    own = dict(zip((node for node in nodes if node.op == "placeholder"), arguments, strict=False))
+
+    def stand_in(node: Any) -> Any:
+        if node in own or not isinstance(node, fx.Node):
+            return own.get(node, node)
+        value = node.meta["example_value"]
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
+
+    (outputs,) = nodes[-1].args
+    return tuple(stand_in(node) for node in outputs)  # type: ignore[union-attr]
 
 
 class _Writer:

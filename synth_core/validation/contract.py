@@ -1,9 +1,9 @@
 """The downstream contract: what a builder of training rows, such as KernelBook's, can digest.
 
-Every rule has a name, is reported on its own in `Verdict.contract`, and either rejects or warns. By default
-those reject without which that builder loses the program; what it merely may lose or bind wrongly warns.
-Static rules are read off the text, the others off the captured graph (prover/eager.py). A rule that could not be
-determined, because the program failed before, is left out.
+Every rule has a name, is reported on its own in `Verdict.contract`, and either rejects or warns. By default a
+rule rejects if that builder loses each program that breaks it. A rule warns if the builder may lose or misbind
+such a program. Static rules are read off the text, the others off the captured graph (prover/eager.py). A
+rule that could not be determined, because the program failed before, is left out.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class Engine:
         key = self._key(stage, request, question)
         if (known := self._cache.find(key)) is not None:
             return _Ticket(known=known, from_cache=True)
-        text = json.dumps(request).encode()
+        text = json.dumps(request | {"brief": self._settings.device == "cuda"}).encode()
         asked = {**request, **question, "source": ""}
         if stage is Stage.VALIDATE_EAGER and "deterministic" not in self._skips:
             return _Ticket(self._rehearsed(stage, text, asked), key)

@@ -28,7 +28,8 @@ MAX_JSON: Final = 2**24
 DRAWS: Final = 2
 """Further inputs that a program has to run on, drawn after its graph was captured."""
 SAMPLE: Final = 2**18
-"""Elements of an output that are looked at on a GPU: full-size ones would fill the memory with copies."""
+"""On a GPU: elements of an output that are compared, and values of an input to draw from. Full-size tensors
+would fill the memory with copies."""
 
 _DTYPES: Final = {
     str(dtype).removeprefix("torch."): dtype

@@ -8,6 +8,9 @@ tensors that it reads; `output.N`, of the plain program; `other.N`, its inputs u
 After it (file FRESH): `draw.K.N`, outputs of the plain program on inputs drawn from the seed that came then;
 `again.N`, on its own inputs once more. Or, in either, `error`. A process that only repeats writes JSON:
 digests of its `output` and its `state`, or `error`.
+
+A `brief` request is for programs of GPU size, whose every run on this CPU takes seconds: the text runs once,
+on one draw, and of each input only the values to draw from are written.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import torch
 from synth_core.graph import draw
 from synth_core.graph.capture import capture
 from synth_core.graph.encode import NotCapturable, tensors_in
-from synth_core.validation.evidence import DRAWS, EvidenceWriter, digest
+from synth_core.validation.evidence import DRAWS, SAMPLE, EvidenceWriter, digest
 from synth_core.validation.inside.loading import (
     FILE,
     BrokenContract,
@@ -53,13 +56,13 @@ def capture_program() -> None:
     with suppress(Ended):
         with process.written(process.EVIDENCE) as file:
             out = EvidenceWriter(file)
-            program, run = _captured(request, out)
+            program = _captured(request, out)
             out.end()
         os.write(process.CHANNEL, process.CAPTURED)
         seed = int.from_bytes(os.read(process.CHANNEL, _SEED_BYTES), "little")
         with process.written(process.FRESH) as file:
             out = EvidenceWriter(file)
-            _run_on_drawn(program, run, seed, out)
+            _run_on_drawn(program, request, seed, out)
             out.end()
 
 
@@ -75,10 +78,10 @@ def repeat_program() -> None:
         try:
             program = load(request, sets_reversed=True)
             phase = "runs"
-            run = Runner(program.module, int(request["seed"]), request.get("most"))
-            result = run.raw(program.inputs)
+            run = _runner(program, request)
+            result = () if request.get("brief") else run.raw(program.inputs)
             outputs = run.kept(result)
-            if not outputs:
+            if not (outputs or request.get("brief")):
                 raise BrokenContract(f"forward returns {type(result).__name__}, not tensors")
             state = {**dict(program.module.named_parameters()), **dict(program.module.named_buffers())}
             digests = {
@@ -90,24 +93,27 @@ def repeat_program() -> None:
             file.write(json.dumps({"error": {"phase": phase, **describe(error)}}).encode())
 
 
-def _captured(request: Request, out: EvidenceWriter) -> tuple[Loaded, Runner]:
+def _captured(request: Request, out: EvidenceWriter) -> Loaded:
     seed = int(request["seed"])
     with phase("builds", out):
         program = load(request)
         others = program.draw_inputs(seed + 1)
-    run = Runner(program.module, seed, request.get("most"))
-    with phase("runs", out):
-        result = run.raw(program.inputs)
-        outputs = run.kept(result)
-        if not outputs:
-            raise BrokenContract(f"forward returns {type(result).__name__}, not tensors")
+    run = _runner(program, request)
+    if not request.get("brief"):
+        _record("output", _ran(program, run, out), out)
+        _record("other", list(tensors_in(others)), out)
     with phase("captures", out):
-        captured = capture(program.module, program.inputs)
+        try:
+            captured = capture(program.module, program.inputs, execute=not request.get("brief"))
+        except NotCapturable:
+            if request.get("brief"):  # an exception of the program's own says more
+                _ran(program, run, out)
+            raise
     out.json("graph", captured.record.dump())
+    inputs = {leaf.name for leaf in captured.record.of_kind("input")}
     for name, tensor in captured.tensors.items():
-        out.tensor(f"leaf.{name}", tensor)
-    _record("output", outputs, out)
-    _record("other", list(tensors_in(others)), out)
+        most = _most(request) if name in inputs else None
+        out.tensor(f"leaf.{name}", tensor if most is None else draw.values_of(tensor, most))
     tensors = [item for item in program.inputs if isinstance(item, torch.Tensor)]
     out.json(
         "facts",
@@ -117,16 +123,35 @@ def _captured(request: Request, out: EvidenceWriter) -> tuple[Loaded, Runner]:
             and len(tensors) == len(program.inputs),
         },
     )
-    return program, run
+    return program
 
 
-def _run_on_drawn(program: Loaded, run: Runner, seed: int, out: EvidenceWriter) -> None:
+def _ran(program: Loaded, run: Runner, out: EvidenceWriter) -> list[torch.Tensor]:
+    with phase("runs", out):
+        result = run.raw(program.inputs)
+        outputs = run.kept(result)
+        if not outputs:
+            raise BrokenContract(f"forward returns {type(result).__name__}, not tensors")
+    return outputs
+
+
+def _most(request: Request) -> int | None:
+    return SAMPLE if request.get("brief") else None
+
+
+def _runner(program: Loaded, request: Request) -> Runner:
+    return Runner(program.module, int(request["seed"]), _most(request))
+
+
+def _run_on_drawn(program: Loaded, request: Request, seed: int, out: EvidenceWriter) -> None:
+    run = _runner(program, request)
     given = list(tensors_in(program.inputs))
     with phase("runs", out):
-        for number in range(DRAWS):
-            fresh = draw.fresh(given, seed + number)
+        for number in range(1 if request.get("brief") else DRAWS):
+            fresh = draw.fresh(given, seed + number, _most(request))
             _record(f"draw.{number}", run(with_tensors(program.inputs, iter(fresh))), out)
-        _record("again", run(program.inputs), out)
+        if not request.get("brief"):
+            _record("again", run(program.inputs), out)
 
 
 @contextmanager

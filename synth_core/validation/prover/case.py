@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
+from torch import fx
 
-from synth_core.graph.rebuild import laid_out
+from synth_core.graph import draw
+from synth_core.graph.rebuild import empty, laid_out, rebuild
 from synth_core.graph.record import BadGraph, GraphRecord, Leaf
-from synth_core.validation.evidence import DRAWS, Evidence
+from synth_core.validation.evidence import DRAWS, SAMPLE, Evidence
 
 Outputs = list[torch.Tensor]
+CPU: Final = torch.device("cpu")
 
 
 class Refused(Exception):
@@ -28,10 +31,13 @@ class Case:
     """One captured program. Nothing in here is proved; all of it is well formed.
 
     tensors: values of the leaves that the graph reads, and of all inputs.
-    plain: outputs of the text on those inputs. drawn: its outputs on each draw made after the capture.
+    plain: outputs of the text on those inputs. drawn: its outputs on each draw made after the capture, draws:
+        the inputs of that draw.
     others: the inputs under another seed, None where the program gave none of that shape and dtype.
     again: outputs of the text on the same inputs, once more, after all draws.
     repeated: digests of outputs and state in a process with another hash seed; {} where there was none.
+    device: where the graph is to run; the tensors lie there. most: elements of an output that are looked at.
+    brief: the text ran on one draw only, whose inputs then stand for its own.
     """
 
     record: GraphRecord
@@ -41,7 +47,21 @@ class Case:
     again: Outputs
     others: list[torch.Tensor | None]
     facts: Mapping[str, Any]
+    draws: list[list[torch.Tensor]]
     repeated: Mapping[str, Any] = field(default_factory=dict)
+    device: torch.device = CPU
+    brief: bool = False
+
+    @property
+    def most(self) -> int | None:
+        return SAMPLE if self.brief else None
+
+    def module(
+        self, record: GraphRecord | None = None, tensors: Mapping[str, torch.Tensor] | None = None, **how: Any
+    ) -> fx.GraphModule:
+        """The graph rebuilt; `how` as `rebuild` takes it."""
+        device = None if self.device == CPU else self.device
+        return rebuild(record or self.record, tensors or self.tensors, device=device, **how)
 
     @property
     def inputs(self) -> tuple[Leaf, ...]:
@@ -53,9 +73,12 @@ class Case:
         return [leaf.name for leaf in self.record.of_kind(kind) if leaf.name in read]
 
 
-def read(evidences: Sequence[Evidence]) -> Case:
+def read(
+    evidences: Sequence[Evidence], draw_seed: int, device: torch.device = CPU, brief: bool = False
+) -> Case:
     """The case that the streams hold: captured, then drawn and repeated where they are there.
 
+    draw_seed: of the draws that were made after the capture. brief: what the child was asked (inside/run.py).
     Raises `Refused` for a program that raised, `BadGraph` for a graph that is none, and KeyError, TypeError
     or ValueError for streams that lack what they must hold.
     """
@@ -70,26 +93,44 @@ def read(evidences: Sequence[Evidence]) -> Case:
         raise BadGraph("not the text of a record")
     record = GraphRecord.parse(text)
     inputs = record.of_kind("input")
-    needed = {leaf.name for leaf in inputs} | set(record.placeholders)
+    read = set(record.placeholders)
     tensors = {
-        leaf.name: laid_out(leaf, captured.tensor(f"leaf.{leaf.name}"))
+        leaf.name: laid_out(leaf, captured.tensor(f"leaf.{leaf.name}").to(device))
         for leaf in record.leaves
-        if leaf.name in needed
+        if leaf.name in read and leaf.kind != "input"
     }
     drawn = evidences[1] if len(evidences) > 1 else None
+    outputs = [numbered(drawn, f"draw.{number}") for number in range(1 if brief else DRAWS)] if drawn else []
     plain = numbered(captured, "output")
-    if not plain:
+    if not (plain or (brief and outputs and outputs[0])):
         raise ValueError("no outputs")
+    values = [captured.tensor(f"leaf.{leaf.name}") for leaf in inputs]
+    draws = [_draw(inputs, values, draw_seed + number, device) for number in range(len(outputs) + brief)]
+    own = draws[0] if brief else list(map(laid_out, inputs, values))
+    others: list[torch.Tensor | None] = [*draws.pop()] if brief else _others(captured, inputs)
     return Case(
         record=record,
-        tensors=tensors,
+        tensors={**tensors, **dict(zip((leaf.name for leaf in inputs), own, strict=True))},
         plain=plain,
-        drawn=[numbered(drawn, f"draw.{draw}") for draw in range(DRAWS)] if drawn else [],
+        drawn=outputs,
         again=numbered(drawn, "again") if drawn else [],
-        others=[_other(captured, position, leaf) for position, leaf in enumerate(inputs)],
+        others=others,
         facts=dict(captured.json("facts")),
+        draws=draws,
         repeated=evidences[2].json("digests") if len(evidences) > 2 else {},
+        device=device,
+        brief=brief,
     )
+
+
+def _draw(
+    inputs: Sequence[Leaf], values: Sequence[torch.Tensor], seed: int, device: torch.device
+) -> list[torch.Tensor]:
+    """The inputs as the text got them on that draw."""
+    return [
+        draw.drawn(value.reshape(-1), empty(leaf, value.dtype, device), seed, position)
+        for position, (leaf, value) in enumerate(zip(inputs, values, strict=True))
+    ]
 
 
 def numbered(evidence: Evidence, name: str) -> Outputs:
@@ -98,6 +139,10 @@ def numbered(evidence: Evidence, name: str) -> Outputs:
     while f"{name}.{len(found)}" in evidence.tensors:
         found.append(evidence.tensor(f"{name}.{len(found)}"))
     return found
+
+
+def _others(evidence: Evidence, inputs: Sequence[Leaf]) -> list[torch.Tensor | None]:
+    return [_other(evidence, position, leaf) for position, leaf in enumerate(inputs)]
 
 
 def _other(evidence: Evidence, position: int, leaf: Leaf) -> torch.Tensor | None:

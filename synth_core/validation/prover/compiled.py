@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synth_core.graph.nodes import nodes_of
-from synth_core.graph.rebuild import arguments, double_by_default, doubled, measured, rebuild
+from synth_core.graph.rebuild import arguments, double_by_default, doubled, measured
 from synth_core.validation.failures import one_line
 from synth_core.validation.judge.proofs import Run
 from synth_core.validation.prover import disturb, eager, inductor
@@ -37,15 +37,12 @@ class Compiled:
 def generate(request: Request, case: Case) -> Compiled:
     """Eager, the reference, and Inductor's code. Raises what the graph and what Inductor raises."""
     seed = int(request["seed"])
-    record, _ = measured(
-        case.record, rebuild(case.record, case.tensors), arguments(case.record, case.tensors)
-    )
-    graph = Graph(case.record, rebuild(case.record, case.tensors), seed)
+    record, _ = measured(case.record, case.module(), arguments(case.record, case.tensors))
+    graph = Graph(case.record, case.module(), seed, case.most)
     outputs = graph(case.tensors)
     targets = [node.target for node in nodes_of(record)]
     found = Run(outputs=outputs, tolerances=[tolerance_for(t.dtype, targets) for t in outputs])
-    found.plain = [case.plain, *case.drawn]
-    found.traced = [outputs, *(graph(values) for values in eager.draws(request, case))]
+    found.plain, found.traced = eager.compared(case, graph, outputs)
     found.measured["tolerance"] = [tolerance.describe() for tolerance in found.tolerances]
     try:
         found.reference = _reference(case, graph, outputs)
@@ -54,7 +51,7 @@ def generate(request: Request, case: Case) -> Compiled:
     except Exception as error:
         found.measured["no_reference"] = one_line(str(error))[:200]
     given = arguments(case.record, case.tensors)
-    return Compiled(graph, case, found, inductor.generate(rebuild(case.record, case.tensors), given))
+    return Compiled(graph, case, found, inductor.generate(case.module(), given))
 
 
 def _reference(case: Case, graph: Graph, outputs: Outputs) -> Outputs:
@@ -65,4 +62,4 @@ def _reference(case: Case, graph: Graph, outputs: Outputs) -> Outputs:
         raise ValueError("forward draws random numbers")
     wide = doubled(case.tensors)
     with double_by_default():
-        return Graph(case.record, rebuild(case.record, wide, double=True), graph.seed)(wide)
+        return Graph(case.record, case.module(None, wide, double=True), graph.seed, case.most)(wide)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-
-from synth_core.graph import draw
 from synth_core.graph.nodes import Unit, nodes_of, units_of
-from synth_core.graph.rebuild import arguments, measured, rebuild
+from synth_core.graph.rebuild import arguments, measured
 from synth_core.graph.record import GraphRecord, references
 from synth_core.validation.evidence import digest
 from synth_core.validation.judge.proofs import Run
 from synth_core.validation.prover import disturb
 from synth_core.validation.prover.case import Case
 from synth_core.validation.prover.disturb import Comparison
-from synth_core.validation.prover.running import Graph
+from synth_core.validation.prover.running import Graph, Outputs
 from synth_core.validation.tolerance import tolerance_for
 
 Request = Mapping[str, Any]
@@ -29,10 +26,8 @@ the inputs reach (disturb.Comparison.elsewhere)."""
 def run(request: Request, case: Case, skip: frozenset[str]) -> Run:
     """Raises what the graph raises."""
     seed = int(request["seed"])
-    record, outputs = measured(
-        case.record, rebuild(case.record, case.tensors), arguments(case.record, case.tensors)
-    )
-    graph = Graph(record, rebuild(record, case.tensors), seed)
+    record, _ = measured(case.record, case.module(), arguments(case.record, case.tensors))
+    graph = Graph(record, case.module(record), seed, case.most)
     outputs = graph(case.tensors)
     nodes = nodes_of(record)
     tolerances = [tolerance_for(t.dtype, (node.target for node in nodes)) for t in outputs]
@@ -49,8 +44,7 @@ def run(request: Request, case: Case, skip: frozenset[str]) -> Run:
         found.repeats = case.again
         found.foreign = foreign_digests(case)
     if "faithful" not in skip:
-        found.plain = [case.plain, *case.drawn]
-        found.traced = [outputs, *(graph(values) for values in draws(request, case))]
+        found.plain, found.traced = compared(case, graph, outputs)
     compare = Comparison(graph, case.tensors, outputs, tolerances, seed + 1, _state(case))
     if "inputs_matter" not in skip:
         named = zip(case.inputs, case.others, strict=True)
@@ -72,15 +66,13 @@ def run(request: Request, case: Case, skip: frozenset[str]) -> Run:
     return found
 
 
-def draws(request: Request, case: Case) -> list[dict[str, torch.Tensor]]:
-    """The tensors with the inputs of each draw that was made after the capture."""
+def compared(case: Case, graph: Graph, outputs: Outputs) -> tuple[list[Outputs], list[Outputs]]:
+    """Outputs of the text, and those of the graph, on the program's own inputs and on each draw."""
     names = [leaf.name for leaf in case.inputs]
-    given = [case.tensors[name] for name in names]
-    first = int(request["draw_seed"])
-    return [
-        {**case.tensors, **dict(zip(names, draw.fresh(given, first + number), strict=True))}
-        for number in range(len(case.drawn))
-    ]
+    traced = [graph({**case.tensors, **dict(zip(names, draw, strict=True))}) for draw in case.draws]
+    if case.brief:
+        return case.drawn, [[tensor.cpu() for tensor in one] for one in traced]
+    return [case.plain, *case.drawn], [outputs, *traced]
 
 
 def facts(case: Case, record: GraphRecord) -> dict[str, Any]:
@@ -192,6 +184,6 @@ def _varied(request: Request, record: GraphRecord, case: Case) -> Callable[[], G
             for call in record.calls
         )
         other = record.model_copy(update={"calls": calls})
-        return Graph(other, rebuild(other, case.tensors), int(request["seed"]))
+        return Graph(other, case.module(other), int(request["seed"]), case.most)
 
     return build

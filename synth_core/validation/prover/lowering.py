@@ -32,6 +32,8 @@ Forward = Callable[..., Any]
 
 def lowered(graph: fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Forward | None:
     """The compiled graph, or None where it takes the long way. Raises what Inductor raises."""
+    if any(tensor.is_cuda for tensor in arguments):
+        return None
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     with tracing(TracingContext(mode)), enable_python_dispatcher():
         inputs = [mode.from_tensor(tensor, static_shapes=True) for tensor in arguments]

@@ -47,7 +47,10 @@ class _Prover:
     """By position in the message: the job and the file for its judgement."""
     at: int = TOGETHER
     """The case that it is at."""
+    began: bool = False
+    """It has said that it is at work on its cases."""
     served: int = 0
+    retired: bool = False
 
     def spend(self) -> None:
         """The time since the last step is that of the case it was at, or of all."""
@@ -107,7 +110,7 @@ class Provers:
         batch = self._batch(hurry)
         if not batch:
             return False
-        idle = [prover for prover in self._provers.values() if not prover.cases]
+        idle = [prover for prover in self._provers.values() if not (prover.cases or prover.retired)]
         prover = idle[0] if idle else self._fork()
         self._hand(prover, batch)
         return True
@@ -128,7 +131,7 @@ class Provers:
             files += [judgement, job.question, *job.evidence]
             cases.append({"stage": job.stage, "seed": job.seed})
             prover.cases[number] = (job, judgement)
-        prover.at = TOGETHER
+        prover.at, prover.began = TOGETHER, False
         prover.process.restart(self._limits.seconds)
         with contextlib.suppress(OSError):  # one that has just died is noticed by its end
             socket.send_fds(prover.channel, [json.dumps(cases).encode() + b"\n"], files)
@@ -138,6 +141,7 @@ class Provers:
         with contextlib.suppress(OSError):
             for said in prover.channel.recv(4096):
                 job, judgement = prover.cases.get(said % STEP, (None, -1))
+                prover.began = True
                 if said >= STEP:
                     prover.at = said - STEP
                     prover.spend()
@@ -148,11 +152,12 @@ class Provers:
                     prover.served += 1
                     self._done(job, {"judged": True}, judgement)
         if not prover.cases and prover.served >= CASES_EACH:
+            prover.retired = True
             prover.process.kill()
 
     def ended(self, pid: int, status: int) -> None:
         """Deal with a dead prover. The case that it was at has that as its verdict, the others are given
-        again."""
+        again. One that died before it began is nobody's doing the first time."""
         prover = self._provers.pop(pid, None)
         if prover is None:
             return
@@ -163,11 +168,12 @@ class Provers:
         guilty = prover.at if prover.at in prover.cases else next(iter(prover.cases), TOGETHER)
         for number, (job, judgement) in prover.cases.items():
             os.close(judgement)
-            if number == guilty and (prover.at != TOGETHER or len(prover.cases) == 1):
+            blamed = number == guilty and (prover.at != TOGETHER or len(prover.cases) == 1)
+            if blamed and (prover.began or job.alone):
                 words = anonymous_file("words", prover.process.last_words())
                 self._done(job, {"prover": True, "observed": asdict(observed)}, words)
             else:
-                job.alone = prover.at == TOGETHER
+                job.alone = job.alone or prover.at == TOGETHER
                 self._waiting.append(job)
 
     def close(self) -> None:
