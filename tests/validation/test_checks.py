@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from probing import compiled, eager, program, request, streams_of
+from probing import DRAW_SEED, compiled, eager, program, request, streams_of
 
 from synth_core.errors import UsageError
 from synth_core.records import Stage
@@ -80,7 +80,7 @@ def test_a_check_rejects_what_a_compiler_got_wrong(name: str) -> None:
         return run
 
     def judge(skip: Sequence[str]) -> dict[str, Any]:
-        return decide(asked | {"skip": skip}, check.stage, lambda: read(streams), measure)
+        return decide(asked | {"skip": skip}, check.stage, lambda: read(streams, DRAW_SEED), measure)
 
     alone = judge(others)
     assert (alone["passed"], alone.get("check"), alone["category"]) == (False, name, check.category), alone

@@ -1,4 +1,4 @@
-"""The short way to Inductor's code: writes in place are rewritten where that is safe, else it is not taken."""
+"""The short way to Inductor's code, which a graph takes only where its writes can be rewritten safely."""
 
 from __future__ import annotations
 
