@@ -65,7 +65,9 @@ def program(
 def request(source: str, **more: Any) -> dict[str, Any]:
     """What the engine asks of a program: its text, its seed, and what its text alone shows."""
     reading = read(source, NAME, gated=False)
-    known = {name: reading[name] for name in ("rules", "literal_tuple", "numbers") if name in reading}
+    known: dict[str, Any] = {
+        name: reading[name] for name in ("rules", "literal_tuple", "numbers") if name in reading
+    }
     asked = {"source": source, "name": NAME, "seed": 7, "draw_seed": DRAW_SEED, "requested": [], "skip": []}
     return {**asked, **known, **more}
 

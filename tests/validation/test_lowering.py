@@ -45,6 +45,8 @@ ALIASED = {
     "an operand that is itself": "y = x * 2\nv = y[:]\ny.mul_(v)\nreturn y, v",
 }
 
+PROGRAMS = REWRITTEN | ALIASED
+
 
 def aten(forward: str) -> fx.GraphModule:
     """The program in ATen's operators, with the writes it makes."""
@@ -58,9 +60,9 @@ def results(program: Callable[..., Any]) -> list[torch.Tensor]:
     return list(found) if isinstance(found, tuple | list) else [found]
 
 
-@pytest.mark.parametrize("name", {**REWRITTEN, **ALIASED})
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_a_rewritten_graph_computes_the_same_without_a_write(name: str) -> None:
-    forward = {**REWRITTEN, **ALIASED}[name]
+    forward = PROGRAMS[name]
     wanted = results(module(forward))
     graph = aten(forward)
     plain = copy.deepcopy(graph)

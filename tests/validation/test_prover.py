@@ -72,7 +72,7 @@ def test_a_fault_of_the_prover_is_the_verdict_of_one_case(monkeypatch: pytest.Mo
     run = eager.run
 
     def faulty(asked: Any, case: Any, skip: frozenset[str]) -> Any:
-        found = run(asked, case, skip)
+        found: Any = run(asked, case, skip)
         if asked["source"] == SOUND:
             found.outputs = None
         return found
