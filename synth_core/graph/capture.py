@@ -100,7 +100,7 @@ def _stand_ins(graph: fx.GraphModule, arguments: tuple[Any, ...]) -> tuple[Any, 
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
 
     (outputs,) = nodes[-1].args
-    return tuple(stand_in(node) for node in outputs)  # type: ignore[union-attr]
+    return tuple(stand_in(node) for node in outputs)
 
 
 class _Writer:

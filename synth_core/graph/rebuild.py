@@ -109,7 +109,7 @@ def laid_out(leaf: Leaf, values: torch.Tensor) -> torch.Tensor:
 
 
 def empty(leaf: Leaf, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """A tensor in the leaf's shape and strides, to be filled. Raises `BadGraph` where the dtype is another."""
+    """A tensor in the leaf's shape and strides, to be filled. Raises `BadGraph` for another dtype."""
     _check_dense(leaf)
     if dtype is not _DTYPES.get(leaf.dtype):
         raise BadGraph(f"{leaf.name}: values of {dtype}")

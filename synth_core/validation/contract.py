@@ -1,8 +1,8 @@
 """The downstream contract: what a builder of training rows, such as KernelBook's, can digest.
 
 Every rule has a name, is reported on its own in `Verdict.contract`, and either rejects or warns. By default a
-rule rejects if that builder loses each program that breaks it. A rule warns if the builder may lose or misbind
-such a program. Static rules are read off the text, the others off the captured graph (prover/eager.py). A
+rule rejects if that builder loses each program that breaks it. A rule warns if the builder may lose or
+misbind such a program. Static rules are read off the text, the others off the captured graph (prover/eager.py). A
 rule that could not be determined, because the program failed before, is left out.
 """
 
@@ -249,7 +249,7 @@ RUN_RULES: tuple[Rule, ...] = (
     ),
 )
 ONE_GRAPH = Rule("one_graph", True, "torch.compile captures one graph", lambda run: True)
-"""Decided by the compile stage's check `full_graph`, and reported here as well."""
+"""Decided by the check `full_graph`, and reported here as well."""
 
 RULES = (*STATIC_RULES, *RUN_RULES, ONE_GRAPH)
 DEFAULT_REJECT_RULES = tuple(rule.name for rule in RULES if rule.rejects)
@@ -277,7 +277,7 @@ def resolve_rules(reject: Iterable[str] = (), warn: Iterable[str] = ()) -> froze
     known = [rule.name for rule in RULES if rule is not ONE_GRAPH]
     for name in sorted((rejecting | warning) - set(known)):
         if name == ONE_GRAPH.name:
-            raise UsageError("the rule 'one_graph' is the check 'full_graph': see --skip-check full_graph")
+            raise UsageError("the rule 'one_graph' is the check 'full_graph', which cannot be switched off")
         close = get_close_matches(name, known, n=1)
         hint = f", did you mean {close[0]!r}" if close else ""
         raise UsageError(f"unknown contract rule {name!r}{hint}; known: {', '.join(known)}")

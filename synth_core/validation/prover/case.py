@@ -104,6 +104,9 @@ def read(
     plain = numbered(captured, "output")
     if not (plain or (brief and outputs and outputs[0])):
         raise ValueError("no outputs")
+    again = numbered(drawn, "again") if drawn else []
+    if not brief and len(again) != len(plain):
+        raise ValueError("no second run")
     values = [captured.tensor(f"leaf.{leaf.name}") for leaf in inputs]
     draws = [_draw(inputs, values, draw_seed + number, device) for number in range(len(outputs) + brief)]
     own = draws[0] if brief else list(map(laid_out, inputs, values))
@@ -113,7 +116,7 @@ def read(
         tensors={**tensors, **dict(zip((leaf.name for leaf in inputs), own, strict=True))},
         plain=plain,
         drawn=outputs,
-        again=numbered(drawn, "again") if drawn else [],
+        again=again,
         others=others,
         facts=dict(captured.json("facts")),
         draws=draws,

@@ -41,7 +41,7 @@ def run(request: Request, case: Case, skip: frozenset[str]) -> Run:
     )
     if "deterministic" not in skip:
         found.again = graph(case.tensors)
-        found.repeats = case.again
+        found.text, found.repeats = case.plain, case.again
         found.foreign = foreign_digests(case)
     if "faithful" not in skip:
         found.plain, found.traced = compared(case, graph, outputs)
