@@ -2,8 +2,8 @@
 
 Every rule has a name, is reported on its own in `Verdict.contract`, and either rejects or warns. By default a
 rule rejects if that builder loses each program that breaks it. A rule warns if the builder may lose or
-misbind such a program. Static rules are read off the text, the others off the captured graph (prover/eager.py). A
-rule that could not be determined, because the program failed before, is left out.
+misbind such a program. Static rules are read off the text, the others off the captured graph
+(prover/eager.py). A rule that could not be determined, because the program failed before, is left out.
 """
 
 from __future__ import annotations
