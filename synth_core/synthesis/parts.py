@@ -74,6 +74,11 @@ class Line:
     step: int = 0
     again: str = ""
 
+    @property
+    def statement(self) -> str:
+        """The line as Python source, with placeholders."""
+        return self.text if self.block else f"{self.targets} = {self.text}"
+
     @cached_property
     def reads(self) -> list[str]:
         mine = {value.name for value in self.outs}

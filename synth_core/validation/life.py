@@ -161,6 +161,7 @@ def _start(module: str, hash_seed: int, channel: socket.socket, log: IO[bytes]) 
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    environment["LOGNAME"] = "synth"  # torch asks for a name, and the sandbox hides the file that has it
     environment["PYTHONHASHSEED"] = str(hash_seed)
     environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # or looking for a GPU would forbid forks to use it
     # Huge pages where malloc grows: a fork that compiles takes a quarter fewer page faults (measured).

@@ -3,18 +3,23 @@
 A message is a line of JSON, a list with one object for each case, and four files for each: the judgement's,
 the engine's question, and the two that the program's process has written. Answers are bytes: STEP plus the
 number of the case that the prover turns to (TOGETHER where it works on all), and the number of a case when
-its judgement is written. So no text passes through the supervisor's memory, which every program inherits.
+its judgement is written; READY comes first. So no text passes through the supervisor's memory, which every
+program inherits.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gc
 import json
 import mmap
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -28,6 +33,7 @@ from synth_core.validation.sandbox.files import contents
 
 STEP: Final = 128
 TOGETHER: Final = 127
+READY: Final = 126
 _FILES_EACH: Final = 4
 _MOST_FILES: Final = 64
 _MAX_QUESTION: Final = 2**24
@@ -37,10 +43,14 @@ _STAGES: Final = {Stage.VALIDATE_EAGER.value: "eager", Stage.VALIDATE_COMPILE.va
 
 @dataclass(frozen=True)
 class Trusted:
-    """What provers are forked with. compiler: of C++; none on a GPU. visible: CUDA_VISIBLE_DEVICES there."""
+    """What provers are forked with. compiler: of C++; none on a GPU.
+
+    visible: CUDA_VISIBLE_DEVICES there. gpu: a file that provers lock while they use the GPU's memory.
+    """
 
     compiler: cxx.Compiler | None
     visible: str | None = None
+    gpu: str = ""
 
     def serve(self, channel: socket.socket) -> None:
         """The life of a prover, until the channel closes."""
@@ -50,17 +60,56 @@ class Trusted:
         gc.collect()
         gc.freeze()
         gc.disable()  # a batch's graphs are freed at its end; looking for more in between finds nothing
+        channel.sendall(bytes([READY]))
         while True:
             line, files, _, _ = socket.recv_fds(channel, 2**16, _MOST_FILES)
             if not line:
                 return
             try:
-                _prove(json.loads(line), files, channel, self.compiler)
+                self._prove(json.loads(line), files, channel)
             finally:
                 for file in files:
                     os.close(file)
             inductor.forget()
             gc.collect()
+
+    def _prove(self, heads: Sequence[dict[str, Any]], files: Sequence[int], channel: socket.socket) -> None:
+        groups = [files[at : at + _FILES_EACH] for at in range(0, len(files), _FILES_EACH)]
+        again: list[int] = []
+
+        def say(answer: dict[str, Any], alone: bool = False) -> None:
+            judgement = answer.get("judgement")
+            if judgement is None:
+                channel.sendall(bytes([STEP + (TOGETHER if answer["step"] == "build" else answer["at"])]))
+            elif self.gpu and not alone and judgement.get("category") == Category.OUT_OF_MEMORY:
+                again.append(answer["id"])
+            else:
+                _write(groups[answer["id"]][0], judgement)
+                channel.sendall(bytes([answer["id"]]))
+
+        def prove(numbers: Sequence[int], say: Callable[[dict[str, Any]], None]) -> None:
+            worker.Prover(self.compiler, say).prove([_job(n, heads[n], groups[n]) for n in numbers])
+
+        with _memory(self.gpu, fcntl.LOCK_SH):
+            prove(range(len(heads)), say)
+        if again:  # the memory may have been others'
+            with _memory(self.gpu, fcntl.LOCK_EX):
+                prove(again, partial(say, alone=True))
+
+
+@contextlib.contextmanager
+def _memory(gpu: str, lock: int) -> Iterator[None]:
+    """Hold the lock on the GPU's memory, shared or alone, and give all of that memory back afterwards."""
+    if not gpu:
+        yield
+        return
+    with open(gpu) as file:
+        fcntl.flock(file, lock)
+        try:
+            yield
+        finally:
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def prepare(cache: str, device: str, visible: str | None) -> Trusted:
@@ -68,7 +117,8 @@ def prepare(cache: str, device: str, visible: str | None) -> Trusted:
     if device == "cpu":
         return Trusted(worker.warm(f"{cache}/headers"))
     inductor.configure()
-    return Trusted(None, visible)
+    Path(f"{cache}/headers/gpu").touch(0o644)
+    return Trusted(None, visible, f"{cache}/headers/gpu")
 
 
 def _show_gpu(visible: str | None) -> None:
@@ -78,25 +128,6 @@ def _show_gpu(visible: str | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
     if not torch.cuda.is_available():
         raise UsageError("torch sees no CUDA device here; use --device cpu")
-
-
-def _prove(
-    heads: Sequence[dict[str, Any]],
-    files: Sequence[int],
-    channel: socket.socket,
-    compiler: cxx.Compiler | None,
-) -> None:
-    groups = [files[at : at + _FILES_EACH] for at in range(0, len(files), _FILES_EACH)]
-    jobs = [_job(number, head, groups[number]) for number, head in enumerate(heads)]
-
-    def say(answer: dict[str, Any]) -> None:
-        if "judgement" in answer:
-            _write(groups[answer["id"]][0], answer["judgement"])
-            channel.sendall(bytes([answer["id"]]))
-        else:
-            channel.sendall(bytes([STEP + (TOGETHER if answer["step"] == "build" else answer["at"])]))
-
-    worker.Prover(compiler, say).prove(jobs)
 
 
 def _job(number: int, head: dict[str, Any], files: Sequence[int]) -> worker.Job:

@@ -165,6 +165,7 @@ def _rules(folder: str, profile: Profile, readable: tuple[str, ...]) -> list[tup
     rules += [(path, landlock.DEVICE) for path in _DEVICES]
     if profile is Profile.GPU_PROVER:
         rules += [(path, landlock.READ) for path in ("/sys", "/proc/driver", "/proc/devices")]
+        rules += [(path, landlock.READ_EXECUTE) for path in driver_paths()]
         rules += [(path, landlock.DEVICE) for path in glob.glob("/dev/nvidia*")]
         rules += [("/dev/nvidia-caps", landlock.DEVICE)]
         # The driver reads the first to be able to map memory at all, and names its threads in the second.
@@ -225,7 +226,14 @@ def _threads_of(uid: int) -> int:
 def visible(extra: Iterable[str] = (), gpu: bool = False) -> list[str]:
     """What is left of the disk in tier A: what Python, torch and a compiler need, and `extra`."""
     devices = [*_DEVICES, *(glob.glob("/dev/nvidia*") if gpu else ())]
-    return [*_SYSTEM, *python_paths(), *devices, *(_GPU if gpu else ()), *extra]
+    drivers = (*_GPU, *driver_paths()) if gpu else ()
+    return [*_SYSTEM, *python_paths(), *devices, *drivers, *extra]
+
+
+def driver_paths() -> tuple[str, ...]:
+    """Where the libraries of a GPU's driver may lie, besides the system's own folders."""
+    named = ("/usr/local/nvidia", *os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    return tuple(path for path in named if path.startswith("/") and os.path.isdir(path))
 
 
 def _trial(box: Sandbox, writable: tuple[str, ...]) -> str:

@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
+from synth_core.errors import EnvironmentFault
 from synth_core.records import Stage
-from synth_core.validation.prover.serving import STEP, TOGETHER, Trusted
+from synth_core.validation.prover.serving import READY, STEP, TOGETHER, Trusted
 from synth_core.validation.sandbox import process, usage
 from synth_core.validation.sandbox.confine import Limits, Sandbox
 from synth_core.validation.sandbox.files import anonymous_file
@@ -36,6 +37,8 @@ MEMORY_MB: Final = {"cpu": 4096, "cuda": 65536}
 CUDA context and pinned buffers."""
 CASES_EACH: Final = 400
 """A prover is replaced after so many: each leaves some 3 MB behind (measured)."""
+START_SECONDS: Final = 300.0
+"""A prover that is not ready by then is dead: a CUDA context takes 10 s where all is cold."""
 _FIRST_SLOT: Final = 300
 
 
@@ -78,6 +81,20 @@ class Provers:
         self._waiting: deque[Job] = deque()
         self._provers: dict[int, _Prover] = {}
         self._slots = list(range(_FIRST_SLOT, _FIRST_SLOT + 300))
+
+    def prove(self) -> None:
+        """Start the first prover and wait for it. Raises EnvironmentFault where none can live here."""
+        prover = self._fork()
+        prover.channel.settimeout(START_SECONDS)
+        with contextlib.suppress(OSError):
+            if prover.channel.recv(1) == bytes([READY]):
+                prover.channel.settimeout(None)
+                return
+        prover.process.kill()
+        os.waitpid(prover.process.pid, 0)
+        prover.process.drain()
+        words = prover.process.last_words().decode(errors="replace").strip().splitlines()
+        raise EnvironmentFault(f"no process that proves programs starts here: {words[-1] if words else ''}")
 
     @property
     def waiting(self) -> int:
@@ -139,7 +156,7 @@ class Provers:
     def _listen(self, prover: _Prover) -> None:
         """A byte says which case the prover turns to (its clock starts anew), or which one is done."""
         with contextlib.suppress(OSError):
-            for said in prover.channel.recv(4096):
+            for said in prover.channel.recv(4096).replace(bytes([READY]), b""):
                 job, judgement = prover.cases.get(said % STEP, (None, -1))
                 prover.began = True
                 if said >= STEP:

@@ -190,6 +190,8 @@ class _Zygote:
         )
         gc.collect()
         gc.freeze()
+        if provers:
+            provers.prove()
         self._owner.say({"ready": {"tier": box.tier, "refusals": list(box.refusals), **facts}})
 
     def serve(self) -> None:
