@@ -1,4 +1,4 @@
-"""What the engine makes of an answer: a prover's judgement, or how a process ended that had none."""
+"""From an answer to a judgement: that of a prover, or what the end of a process means."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from synth_core.records import Category
 from synth_core.validation.failures import categorise, one_line
 
 HARNESS_FAILED: Final = 70
-"""Exit code of a process whose own frame, not the program, raised."""
+"""Exit code of a process in which our own code raised, not the program."""
 _MEMORY_WORDS = ("MemoryError", "allocate memory", "std::bad_alloc")
 _MAX_DETAIL: Final = 1000
 _MAX_DIGESTS: Final = 2**20
 
 Judgement = dict[str, Any]
-"""Fields of a `Verdict` without stage, tier and torch, and `graph`, a `Graph` as JSON or None."""
+"""The fields of a `Verdict` except stage, tier and torch; and `graph`, a `Graph` as JSON or None."""
 Answer = Mapping[str, Any]
 
 
@@ -27,7 +27,7 @@ def failure(category: Category | str, detail: str, **fields: Any) -> Judgement:
 
 
 def judgement(answer: Answer, seconds: float, memory_mb: int) -> Judgement:
-    """The judgement in an answer of the zygote, whose limits were `seconds` and `memory_mb`."""
+    """The judgement in an answer of a zygote. seconds, memory_mb: the limits of the process."""
     if "judgement" in answer:  # the zygote died of it
         return dict(answer["judgement"])
     (said,) = answer["files"]
@@ -53,7 +53,7 @@ def judgement(answer: Answer, seconds: float, memory_mb: int) -> Judgement:
 
 
 def _of_a_prover(observed: Mapping[str, Any], seconds: float, last: str) -> Judgement:
-    """What a graph does to the process that proves it is the program's doing, too."""
+    """If a prover ends over a graph, that is a fault of the program."""
     if observed["timed_out"]:
         detail = f"proving it took more than {seconds:g} CPU seconds"
         return failure(Category.TIMEOUT, detail, check="timeout")
@@ -67,9 +67,10 @@ def _ran_out(words: str) -> bool:
 
 
 def rehearsal(answer: Answer, seconds: float, memory_mb: int) -> dict[str, Any]:
-    """What a plain run of the program came to: its digests, or the judgement where it ended badly or raised.
+    """The digests of a plain run of the program; a judgement if the run ended badly or raised.
 
-    The digests are the program's word; the prover compares them with what it said elsewhere.
+    The child wrote the digests, so nothing is proved by them alone. The prover compares them with those of
+    the other process.
     """
     if "judgement" in answer or "observed" in answer:
         return judgement(answer, seconds, memory_mb)

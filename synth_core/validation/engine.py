@@ -1,10 +1,10 @@
-"""The engine: candidates in, candidates with verdicts out, and nothing untrusted in this process.
+"""The engine: candidates in, candidates with verdicts out. Nothing untrusted runs in this process.
 
-One engine a process, used by many threads at once. It holds no torch and parses no program: texts are read in
-a child with limits (reading.py), and run in forks of warm children, the zygotes (supervisor/zygote.py). One
-zygote captures graphs and has them proved; another, with other hashes and addresses, runs each program once
-more. Zygotes start with the first program and are started anew if they die. Verdicts are kept in a
-content-addressed cache.
+A process has one engine, which many threads may use at once. The engine imports no torch and parses no
+program. A child with limits reads the texts (reading.py). Forks of warm processes, the zygotes, run them
+(supervisor/zygote.py). One zygote captures graphs and has them proved. The other has other hashes and
+addresses, and runs each program once more. Zygotes start with the first program, and start again if they die.
+A content-addressed cache keeps the verdicts.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ Updates = dict[str, Any]
 class Engine:
     """Validates candidates, at most `workers` programs at a time over all threads.
 
-    cache_dir: where verdicts and precompiled headers lie; None: no verdict is kept.
-    Raises `UsageError` for a check or rule that does not exist, and, with the first program, where no sandbox
-    works and `allow_unsandboxed` is off; `EnvironmentFault` where the machine lacks a C++ compiler.
+    cache_dir: folder for verdicts and precompiled headers; None: no verdict is kept.
+    Raises `UsageError` for a check or rule that does not exist. The first program raises `UsageError` if no
+    sandbox works and `allow_unsandboxed` is off, and `EnvironmentFault` if the machine lacks a C++ compiler.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the zygotes and everything they started. The engine is of no use afterwards."""
+        """End the zygotes and all that they started. The engine cannot be used afterwards."""
         try:
             self._child.close()
         finally:
@@ -85,21 +85,21 @@ class Engine:
         return Tier(self._child.facts()["tier"])
 
     def probe(self) -> dict[str, Any]:
-        """Facts for `synth check`: tier, why it is no stronger, versions of torch and Python."""
+        """Facts for `synth check`: the tier, why it is not stronger, the versions of torch and Python."""
         return dict(self._child.facts())
 
     def validate_eager(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Prove the program sound in eager mode, capture its graph, and name it after what it realises."""
+        """Capture the graph, prove it sound in eager mode, and name the program after its operators."""
         return self._stage(Stage.VALIDATE_EAGER, candidates, _named)
 
     def validate_compile(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Prove that torch.compile captures the program whole and computes the same."""
+        """Compile the captured graph, and prove that the compiled code computes the same."""
         return self._stage(Stage.VALIDATE_COMPILE, candidates, lambda candidate, _: {})
 
     def _stage(
         self, stage: Stage, candidates: Sequence[Candidate], update: Callable[[Candidate, Judgement], Updates]
     ) -> list[Candidate]:
-        """Start all, then collect all, so that the zygotes' workers are busy across batches and threads."""
+        """Start all programs, then collect all answers. So workers stay busy across batches and threads."""
         tickets = [self._start(stage, c) if c.alive and c.program else None for c in candidates]
         return [
             candidate if ticket is None else self._finish(stage, candidate, ticket, update)
@@ -109,8 +109,8 @@ class Engine:
     def _start(self, stage: Stage, candidate: Candidate) -> _Ticket:
         """Read the text; then answer from the cache, or hand the program to the zygotes.
 
-        What goes wrong with one candidate is its own verdict, unless it is the machine's or the user's to
-        mend.
+        A fault of one candidate becomes the verdict of this candidate. A fault of the machine or a mistake of
+        the user is raised.
         """
         try:
             return self._started(stage, candidate)
@@ -141,9 +141,9 @@ class Engine:
         return _Ticket(self._child.submit({"stage": stage}, text, json.dumps(asked).encode()), key)
 
     def _rehearsed(self, stage: Stage, text: bytes, asked: dict[str, Any]) -> Future[Answer]:
-        """Run the program once in the process with other hashes; what ends well there is captured and proved.
+        """Run the program first in the process with other hashes. If that ends well, capture and prove it.
 
-        What that run came to is for the prover to compare.
+        The prover compares the results of both runs.
         """
         answer: Future[Answer] = Future()
 
@@ -207,7 +207,7 @@ class Engine:
         return candidate.judged(verdict, telemetry=telemetry, **updates)
 
     def _question(self, candidate: Candidate, reading: dict[str, Any]) -> dict[str, Any]:
-        """What a prover has to know beside what the program's process has written."""
+        """What a prover must know, besides what the child has written."""
         return {
             "rules": reading["rules"],
             "literal_tuple": reading["literal_tuple"],
@@ -219,7 +219,7 @@ class Engine:
         }
 
     def _key(self, stage: Stage, request: dict[str, Any], question: dict[str, Any]) -> str:
-        """Hash of all that a verdict depends on."""
+        """Hash of everything that a verdict depends on."""
         facts = self._child.facts()
         machine = [facts["torch"], facts["python"], facts["tier"]]
         limits = [self._settings.timeout, self._settings.memory_mb]
@@ -228,7 +228,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class _Ticket:
-    """An answer that will come, or is known. `key`: where the cache is to keep it."""
+    """An answer that will come, or one that is known. key: under which the cache keeps it."""
 
     proved: Future[Answer] | None = None
     key: str = ""
@@ -237,7 +237,7 @@ class _Ticket:
 
     @property
     def ran(self) -> bool:
-        """A process ran for it, now or when the cache learnt it."""
+        """A process ran for it, now or before the cache kept it."""
         return self.from_cache or bool(self.proved)
 
 
@@ -251,16 +251,16 @@ def _pass_on(second: Future[Answer], first: Answer, answer: Future[Answer]) -> N
 
 
 def _broken(error: Exception) -> Judgement:
-    """A fault of ours that one candidate brings out is a verdict on that candidate alone."""
+    """A fault of the validator on one candidate is the verdict of that candidate only."""
     return failure(
         Category.CRASH, f"the validator failed on it: {type(error).__name__}: {error}", check="engine"
     )
 
 
 def _named(candidate: Candidate, judgement: Judgement) -> Updates:
-    """The captured graph, and the program under the name that its realised operators make.
+    """The captured graph, and the program under the name that follows from its realised operators.
 
-    The compile stage then judges the very text that is kept.
+    The compile stage then judges exactly the text that is kept.
     """
     assert candidate.program is not None
     graph = Graph.model_validate(judgement["graph"])

@@ -1,6 +1,6 @@
 """What the engine learns from a program's text. Runs in a child with limits (synth_core/limited.py).
 
-The engine and the processes behind it hand the text on and never parse it themselves.
+The engine and the supervisors hand the text on. They never parse it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ _UTF8 = frozenset({"utf-8", "utf8", "utf-8-sig"})
 
 
 def read(source: str, name: str, gated: bool) -> dict[str, Any]:
-    """`failure` (a verdict's fields, or None), `rules`, `literal_tuple`, `numbers` and `seed` of a program's
-    text.
+    """What the text of a program tells: `failure`, `rules`, `literal_tuple`, `numbers` and `seed`.
 
-    gated: ask the static gate too.
+    failure: the fields of a verdict, or None. gated: ask the static gate too.
     """
     failure = _unlike_its_file(source) or (gate.check_source(source) if gated else None)
     if failure:
@@ -41,18 +40,18 @@ def read(source: str, name: str, gated: bool) -> dict[str, Any]:
 
 
 def rename(source: str, name: str) -> str:
-    """The program under another name."""
+    """The text with another name for its class."""
     return rename_class(source, name)
 
 
 def _returns_tuple(source: contract.Source) -> bool:
-    """Whether `forward` returns a tuple that is written out."""
+    """Whether a `return` of `forward` is a tuple that is written out."""
     returns = source.returns(source.forward) if source.forward else []
     return any(isinstance(node.value, ast.Tuple) for node in returns)
 
 
 def _floats(tree: ast.Module) -> set[float]:
-    """The floating numbers in get_init_inputs, and in the module's constants that it reads."""
+    """The floats in get_init_inputs, and in the constants of the module that it reads."""
     constants = {
         target.id: statement.value
         for statement in tree.body
@@ -73,18 +72,21 @@ def _floats(tree: ast.Module) -> set[float]:
 
 
 def _unnamed(source: str) -> str:
-    """The text without the name of its class, which changes when the realised operators are known: the file
-    that is kept must be judged on the inputs that the candidate was accepted with."""
+    """The text with a fixed name for its class. The seed must not depend on that name.
+
+    The class gets its final name when the operators are known. The renamed text must run on the same inputs.
+    """
     try:
         return rename_class(source, "SynthModel")
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # no program; its verdict will say so
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # not a program; its verdict will say so
         return source
 
 
 def _unlike_its_file(source: str) -> dict[str, Any] | None:
-    """Why Python would import another text than this one, which is handed about as UTF-8.
+    """A failure if Python would read another text from a file than this one; else None.
 
-    A cookie decides how Python reads a file: under UTF-7 a comment may be code.
+    A `coding:` comment decides how Python reads a file. Under UTF-7 a comment may be code. We write files as
+    UTF-8.
     """
     try:
         first = source.encode().split(b"\n", 2)[:2]
