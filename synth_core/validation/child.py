@@ -1,7 +1,7 @@
-"""The zygote as its owner sees it: started when needed, started anew when it dies, spoken to in lines.
+"""The client of a zygote: starts it when it is needed, starts it again if it dies, and sends it lines.
 
-A line is JSON that holds no text of a program. Texts travel beside it, as files in memory that the zygote
-hands on unread: what lies in its memory, every program that it forks can find.
+A line is JSON and never holds the text of a program. Texts travel beside the line, as files in memory, and
+the zygote hands them on unread. The reason: every program that it forks can find what lies in its memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from synth_core.validation.life import Life
 
 _ATTEMPTS: Final = 2
 _DEATHS: Final = 10
-"""So many zygotes in a row that died before they judged anything are no program's fault."""
+"""If so many zygotes in a row die before the first answer, no program is at fault."""
 _CLOSED: Final = "the validation engine was closed"
 
 Answer = dict[str, Any]
@@ -29,7 +29,7 @@ Answer = dict[str, Any]
 
 @dataclass
 class _Errand:
-    """line: JSON for the zygote. files: what goes beside it."""
+    """line: JSON for the zygote. files: what is sent beside it."""
 
     line: bytes
     files: tuple[bytes, ...]
@@ -39,10 +39,10 @@ class _Errand:
 
 
 class WarmChild:
-    """Thread-safe. `configuration` is what zygote.Configuration takes, but for scratch and parent.
+    """Thread-safe. configuration: the fields of zygote.Configuration except scratch and parent.
 
-    hash_seed: decides on the order of sets there. window: errands that the zygote may hold at once; each
-    holds files open there.
+    hash_seed: decides the order of sets in the zygote. window: how many errands the zygote may hold at once;
+    each keeps files open there.
     """
 
     def __init__(
@@ -59,17 +59,17 @@ class WarmChild:
         self._deaths = 0
 
     def facts(self) -> dict[str, Any]:
-        """What the zygote said of itself when it was ready. Starts it; raises what a failed start raises."""
+        """What the zygote reported when it was ready. Starts it. Raises what a failed start raises."""
         with self._lock:
             life = self._alive()
         return life.ready.result()
 
     def submit(self, job: dict[str, Any], *files: bytes) -> Future[Answer]:
-        """Hand over a job. Its answer comes even if the zygote dies of it."""
+        """Hand over a job. An answer comes even if the job ends the zygote."""
         while True:
             with self._lock:
                 life = self._alive()
-            life.ready.result()  # outside the lock, like all that takes time: `close` must not wait for it
+            life.ready.result()  # outside the lock: `close` must not wait for anything slow
             with self._lock:
                 if self._life is life:
                     self._serial += 1
@@ -81,7 +81,7 @@ class WarmChild:
         return errand.answer
 
     def _send(self, life: Life) -> None:
-        """Send what the window allows."""
+        """Send as many errands as the window allows."""
         while True:
             with self._lock:
                 if self._life is not life or not self._unsent:
@@ -93,13 +93,13 @@ class WarmChild:
             life.send(errand.line, errand.files)
 
     def close(self) -> None:
-        """End the zygote, for good. What it has not answered fails, and so does what is still asked of it."""
+        """End the zygote for good. Open errands fail, and so does every later one."""
         with self._lock:
             self._closed = True
             life, self._life = self._life, None
             errands, self._errands = list(self._errands.values()), {}
             self._unsent.clear()
-        # First: a second interrupt may end this while it waits for the zygote.
+        # Before the wait below: a second interrupt may end this method while it waits for the zygote.
         for errand in errands:
             errand.answer.set_exception(EnvironmentFault(_CLOSED))
         if life:
@@ -125,15 +125,16 @@ class WarmChild:
         self._send(life)
 
     def _died(self, life: Life, last_words: str) -> None:
-        """Run what was running once more in another. What dies again is a crash, until too many have died.
+        """Give the open errands to a new zygote. An errand that was running twice gets a crash as its answer.
 
-        Whoever takes an errand out of `_errands` answers it, so that each is answered once.
+        After too many deaths in a row all errands fail. Who takes an errand out of `_errands` answers it, so
+        each is answered once.
         """
         with self._lock:
             if self._life is not life:
                 return
             self._life = None
-            if life.ready.exception():  # whoever waits for it to be ready deals with that
+            if life.ready.exception():  # those who wait for `ready` get this error
                 return
             self._deaths += 1
             hopeless = self._deaths >= _DEATHS
@@ -153,7 +154,7 @@ class WarmChild:
             self._send(heir)
 
     def _give_up(self, error: BaseException) -> None:
-        """Fail all that waits."""
+        """Fail all open errands."""
         with self._lock:
             waiting, self._errands = list(self._errands.values()), {}
             self._unsent.clear()

@@ -1,4 +1,4 @@
-"""What an exception of the program is called."""
+"""From an exception of a program to a check and a category."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _SHAPE_WORDS = re.compile(
     r"\b(shapes?|sizes?|dimensions?|dims?|channels|broadcast)\b|\d ?-?D\b", re.IGNORECASE
 )
 _NO_WHOLE_GRAPH = frozenset({"graph_break", "several_graphs", "dynamo", "data_dependent"})
-"""Kinds of NotCapturable (graph/encode.py) that mean that Dynamo breaks; of the others the record holds
-none."""
+"""Kinds of NotCapturable (graph/encode.py) that mean a graph break. The others are graphs that a record
+cannot hold."""
 _MEMORY_KINDS = frozenset({"MemoryError", "OutOfMemoryError"})
 _MEMORY_WORDS = re.compile(
     r"can't allocate memory|not enough memory|out of memory|STATUS_ALLOC_FAILED", re.IGNORECASE
-)  # the last is how cuBLAS and cuDNN say it
-_DENIED = re.compile(r"^\[Errno (1|13|30)\]")  # EPERM, EACCES, EROFS: the sandbox said no
+)  # the last is from cuBLAS and cuDNN
+_DENIED = re.compile(r"^\[Errno (1|13|30)\]")  # EPERM, EACCES, EROFS: the sandbox refused it
 
 
 def one_line(text: str) -> str:
-    """The text without line ends, escape sequences and halves of surrogate pairs: a program chose it."""
+    """The text in one line, printable signs only: a program may have chosen it."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def categorise(error: Mapping[str, Any]) -> tuple[str, Category, str]:
-    """Check, category and detail of an exception as inside/run.py describes it."""
+    """Check, category and detail for an exception, as inside/run.py describes it."""
     kinds, message = [str(kind) for kind in error["kinds"]], str(error["message"])
     phase = str(error["phase"])
     where = f" at {error['where']}" if error.get("where") else ""

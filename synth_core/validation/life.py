@@ -1,4 +1,4 @@
-"""One zygote from start to end: the process, the socket to it, and the scratch folder that dies with it."""
+"""One zygote from start to end: the process, the socket to it, and its scratch folder."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from synth_core.validation.sandbox.files import anonymous_file, contents
 _PASSED_ON: Final = (
     "PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CC", "CXX", "CUDA_HOME", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
-"""All of our environment that the zygote may see: no key, no PREFECT_*, no SYNTH_*."""
+"""The only variables of our environment that the zygote gets: no key, no PREFECT_*, no SYNTH_*."""
 _LONGEST: Final = 64 * 2**20
-"""Bytes of a file that the zygote sends."""
+"""Most bytes of a file that the zygote sends."""
 _FILES: Final = 64
-"""Most files of one read."""
+"""Most files in one read."""
 
 
 class Life:
     """One zygote from start to end, and the thread that starts it and listens to it.
 
-    The kernel kills the zygote when the thread that started it ends, so that thread does nothing else.
+    The kernel kills the zygote when the thread that started it ends. So this thread does nothing else.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Life:
         self._thread.start()
 
     def send(self, line: bytes, files: tuple[bytes, ...] = ()) -> None:
-        """A dead zygote is no error here: its end is noticed, and its errands are run anew."""
+        """A dead zygote is no error here. Its end is noticed elsewhere, and its errands run again."""
         descriptors = [anonymous_file("text", data) for data in files]
         try:
             with self._sending, contextlib.suppress(OSError, ValueError):
@@ -68,7 +68,7 @@ class Life:
                 os.close(descriptor)
 
     def close(self) -> None:
-        """Ask the zygote to end and wait for that; one that is still starting would not listen."""
+        """Ask the zygote to end, and wait for it. One that is still starting does not listen: kill it."""
         with self._sending:
             self._closing = True
             self._hang_up()
@@ -82,7 +82,7 @@ class Life:
                 self._socket.shutdown(socket.SHUT_WR)
 
     def _live(self) -> None:
-        """Whatever ends this thread, those who wait hear of it: a fault of ours in here too."""
+        """However this thread ends, those who wait get an answer; also after a fault in this class."""
         words = ""
         try:
             words = self._serve()
@@ -95,7 +95,7 @@ class Life:
             self._died(self, words.splitlines()[-1] if words else "")
 
     def _serve(self) -> str:
-        """Run a zygote to its end; return its last words."""
+        """Run a zygote to its end; return the last that it printed."""
         with _scratch() as scratch, tempfile.TemporaryFile() as log:
             configuration = {**self._configuration, "scratch": scratch, "parent": os.getpid()}
             ours, theirs = socket.socketpair()
@@ -108,7 +108,7 @@ class Life:
                     theirs.close()
                 with self._sending:
                     self._process, self._socket = process, ours
-                    if self._closing:  # before there was anything to close
+                    if self._closing:  # `close` was called before the socket existed
                         self._hang_up()
                 self.send(json.dumps(configuration).encode() + b"\n")
                 for message in _messages(ours):
@@ -128,7 +128,7 @@ class Life:
 
 
 def _messages(channel: socket.socket) -> Iterator[dict[str, Any]]:
-    """What the zygote says, with the contents of the files beside it, until it is gone."""
+    """The messages of the zygote, with the contents of their files, until its socket closes."""
     data, files = b"", deque[int]()
     while True:
         try:
@@ -148,7 +148,7 @@ def _messages(channel: socket.socket) -> Iterator[dict[str, Any]]:
 
 
 def _read(file: int) -> bytes:
-    """Empty where there is more than anything of ours writes."""
+    """The contents of a file; empty if it is larger than any file that our own code writes."""
     with os.fdopen(file, "rb"):
         try:
             return contents(file, _LONGEST)
@@ -157,14 +157,14 @@ def _read(file: int) -> bytes:
 
 
 def _start(module: str, hash_seed: int, channel: socket.socket, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """A Python with a bare environment, away from the terminal's signals."""
+    """A Python with almost no environment, in a session of its own, so the terminal's signals miss it."""
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
     environment["LOGNAME"] = "synth"  # torch asks for a name, and the sandbox hides the file that has it
     environment["PYTHONHASHSEED"] = str(hash_seed)
-    environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # or looking for a GPU would forbid forks to use it
-    # Huge pages where malloc grows: a fork that compiles takes a quarter fewer page faults (measured).
+    environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # else forks could not use the GPU
+    # malloc with huge pages: a fork that compiles has a quarter fewer page faults (measured).
     environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module],
@@ -179,10 +179,10 @@ def _start(module: str, hash_seed: int, channel: socket.socket, log: IO[bytes]) 
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[str]:
-    """A folder for one zygote. What a killed owner left behind is swept away by the next."""
+    """A folder for one zygote. First removes the folders that killed owners left."""
     prefix = f"synth-{os.getuid()}-"
     for old in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        with contextlib.suppress(FileNotFoundError):  # another one sweeps, too
+        with contextlib.suppress(FileNotFoundError):  # another process removes it, too
             if old.stat().st_uid == os.getuid() and (handle := _locked(old)) is not None:
                 shutil.rmtree(old, ignore_errors=True)
                 os.close(handle)
@@ -197,7 +197,7 @@ def _scratch() -> Iterator[str]:
 
 
 def _locked(folder: Path) -> int | None:
-    """A lock on the folder, held until it is closed or its process dies; None where another holds it."""
+    """A lock on the folder, held until it is closed or this process ends; None if another holds it."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

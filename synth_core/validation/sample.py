@@ -1,4 +1,4 @@
-"""One small program of ours, to warm processes up with."""
+"""A small program of our own, for warming up processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Sample(nn.Module):
-    """Touches convolution, normalisation, attention, reduction and pointwise code."""
+    """Uses convolution, normalisation, attention, reduction and pointwise code."""
 
     def __init__(self) -> None:
         super().__init__()
