@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from synth_core.errors import CannotWrite
-from synth_core.synthesis.draft import Draft
-from synth_core.synthesis.parts import Value
+from synth_core.synthesis.draft import PLACEHOLDER, Draft
+from synth_core.synthesis.parts import Line, Value
 
 NOISE = 0.5  # noise, as a multiple of the value's standard deviation
 LEAST_SHARE = 0.015  # share of an output's elements that must change
@@ -31,7 +31,7 @@ class Replay:
         trees = [ast.parse(line.statement) for line in d.lines]
         self._operands = [_operands(tree) for tree in trees]
         self._lines: list[tuple[CodeType, set[str], set[str]]] = [
-            (compile(tree, "<forward>", "exec"), set(line.reads), {value.name for value in line.outs})
+            (compile(tree, "<forward>", "exec"), _reads(line), {value.name for value in line.outs})
             for tree, line in zip(trees, d.lines, strict=True)
         ]
         self._generator = torch.Generator().manual_seed(0)
@@ -88,11 +88,14 @@ class Replay:
                 raise CannotWrite("rounding errors grow too much")
 
     def rerun(
-        self, changes: Mapping[str, torch.Tensor], first: int
+        self, changes: Mapping[str, torch.Tensor], first: int, attributes: Iterable[str] = ()
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Run the lines again from `first` on. Returns (before, after) for each output that changes reach."""
+        """Run the lines again from `first` on. Returns (before, after) for each output that changes reach.
+
+        changes: other tensors for values. attributes: names of attributes that were changed.
+        """
         self._env |= changes
-        touched = set(changes)
+        touched = {*changes, *attributes}
         try:
             for code, reads, outs in self._lines[first:]:
                 if touched & reads:
@@ -103,14 +106,23 @@ class Replay:
             self._env |= {v.name: v.tensor for v in self._values if v.name in touched}
 
 
-def shows(before: torch.Tensor, after: torch.Tensor) -> bool:
+def shows(before: torch.Tensor, after: torch.Tensor, least: float = LEAST_SHARE) -> bool:
+    """Whether the share `least` of an output's elements changed."""
     if before.shape != after.shape:
         return True
-    tolerance = RELATIVE[before.dtype]
-    a, b = after.float(), before.float()
-    limit = tolerance * (b.abs() + float(b.abs().mean()))
-    unchanged = (a - b).abs() <= limit  # False for NaN
-    return float(unchanged.float().mean()) <= 1 - LEAST_SHARE
+    unchanged = (after.float() - before.float()).abs() <= limits(before)  # False for NaN
+    return float(unchanged.float().mean()) <= 1 - least
+
+
+def limits(output: torch.Tensor) -> torch.Tensor:
+    """The change of each element of an output up to which it counts as unchanged."""
+    magnitude = output.float().abs()
+    return RELATIVE[output.dtype] * (magnitude + float(magnitude.mean()))
+
+
+def _reads(line: Line) -> set[str]:
+    """The values and attributes that a line uses."""
+    return set(PLACEHOLDER.findall(line.text)).difference(value.name for value in line.outs)
 
 
 def _operands(tree: ast.Module) -> list[CodeType]:

@@ -25,14 +25,14 @@ FILE = "<program>"
 
 
 class BrokenContract(Exception):
-    """The program lacks what every program must have; the judge knows this name."""
+    """The program lacks what every program must have. failures.py knows this class by its name."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A program in memory, with the random state behind it.
+    """A program in memory.
 
-    inputs: pristine; every run gets copies, since a program may write to its inputs.
+    inputs: never used by a run; every run gets copies, because a program may write to its inputs.
     """
 
     module: nn.Module
@@ -43,9 +43,9 @@ class Loaded:
 
 
 def load(request: Request, sets_reversed: bool = False) -> Loaded:
-    """Raises what the program raises, and `BrokenContract`.
+    """Execute the text. Raises what the program raises, and `BrokenContract`.
 
-    sets_reversed: sets that the text makes are iterated from their last item to their first.
+    sets_reversed: sets that the text makes are iterated from the last item to the first.
     """
     source, seed = str(request["source"]), int(request["seed"])
     _quiet_torch()
@@ -76,8 +76,8 @@ def load(request: Request, sets_reversed: bool = False) -> Loaded:
 
 
 def _quiet_torch() -> None:
-    """Transformer layers have a fast path in eager with kernels of its own, which no compiler sees and which
-    trips over transposed inputs."""
+    """Switch off the fast path of transformer layers. It has kernels of its own that no compiler sees, and it
+    fails on transposed inputs."""
     torch.backends.mha.set_fastpath_enabled(False)
 
 
@@ -92,7 +92,7 @@ def _compiled(source: str, sets_reversed: bool) -> CodeType:
 
 
 class _Likeness(type):
-    """Every set is an instance, as for the class that this one stands for."""
+    """Every set is an instance, as of the class that it replaces."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, cls.__mro__[1])
@@ -109,7 +109,7 @@ class ReversedFrozenSet(frozenset[Any], metaclass=_Likeness):
 
 
 class _SetsByName(ast.NodeTransformer):
-    """Writes `{a, b}` as `set((a, b))`, and a set comprehension likewise."""
+    """Rewrites `{a, b}` as `set((a, b))`, and set comprehensions in the same way."""
 
     def visit_Set(self, node: ast.Set) -> ast.AST:
         self.generic_visit(node)
@@ -138,7 +138,7 @@ def _program_class(namespace: dict[str, Any]) -> type[nn.Module]:
 
 
 def is_pair(init_inputs: Any) -> bool:
-    """Whether it is `[[args], {kwargs}]`, as the downstream contract wants it."""
+    """Whether it is `[[args], {kwargs}]`, as the downstream contract demands."""
     return (
         isinstance(init_inputs, list | tuple)
         and len(init_inputs) == 2
@@ -148,7 +148,7 @@ def is_pair(init_inputs: Any) -> bool:
 
 
 def _as_call(init_inputs: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Arguments of the class; a plain list, as other collections have it, means positional ones."""
+    """The arguments of the class. A plain list, as in other collections, means positional arguments."""
     if is_pair(init_inputs):
         return list(init_inputs[0]), dict(init_inputs[1])
     if isinstance(init_inputs, list | tuple):
@@ -157,7 +157,7 @@ def _as_call(init_inputs: Any) -> tuple[list[Any], dict[str, Any]]:
 
 
 def with_tensors(value: Any, tensors: Iterator[torch.Tensor]) -> Any:
-    """The value with other tensors in the places of its own, in order."""
+    """The value with its tensors replaced by `tensors`, in order."""
     match value:
         case torch.Tensor():
             return next(tensors)
@@ -173,9 +173,9 @@ def copies(inputs: Sequence[Any]) -> list[Any]:
 
 
 class Runner:
-    """Runs a module on copies of the inputs, in no_grad, from one random state.
+    """Runs a module on copies of the inputs, without gradients, from one random state.
 
-    most: elements of an output that are looked at; of a larger one a regular sample. None: all.
+    most: how many elements of an output are kept; of a larger output a regular sample is kept. None: all.
     """
 
     def __init__(self, forward: Callable[..., Any], seed: int, most: int | None = None) -> None:
@@ -193,13 +193,13 @@ class Runner:
         return self.kept(self.raw(inputs))
 
     def kept(self, result: Any) -> list[torch.Tensor]:
-        """Every tensor in the result, copied: a program may hand out a buffer that it writes to again."""
+        """Copies of all tensors in the result: a program may return a buffer that it writes to later."""
         return [sampled(tensor.detach(), self._most) for tensor in tensors_in(result)]
 
 
 def seed_everything(seed: int) -> None:
-    """Torch, and the generators of Python and numpy, which a program may draw from as well."""
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed notes a stack trace for each absent device
+    """Seed torch, and the generators of Python and numpy, which a program may use as well."""
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed keeps a stack trace for each absent device
     random.seed(seed)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)

@@ -1,4 +1,4 @@
-"""Warming a process up: import torch and capture one small program, so that its forks need not."""
+"""Warm up a process: import torch and capture one small program, so that its forks need not do it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from synth_core.validation.sample import Sample
 
 
 def up(captures: bool) -> dict[str, Any]:
-    """Import, configure and warm up, with one thread; return the versions of what runs.
+    """Import, configure and warm up, with one thread; return the versions of torch and Python.
 
-    A process that forks must never have run a parallel region: its children would hang in OpenMP.
+    A process that forks must never have run a parallel region. Otherwise its children hang in OpenMP.
     """
     torch.set_num_threads(1)
     torch.backends.mha.set_fastpath_enabled(False)

@@ -1,1 +1,1 @@
-"""Trusted, long-lived processes that prove what a captured graph is. No program's text ever runs here."""
+"""Trusted, long-lived processes that prove captured graphs. No program's text ever runs here."""

@@ -51,6 +51,7 @@ class Generated:
 
 
 _open: list[Kernel] = []
+_short_way = True
 
 
 def configure() -> None:
@@ -70,10 +71,17 @@ def configure() -> None:
 
 
 def warm_up(build: Callable[[Sequence[Kernel]], None]) -> None:
-    """Compile one small graph: the first takes seconds, for tables that every later one uses."""
-    graph = fx.symbolic_trace(_sample)
+    """Compile one small graph: the first takes seconds, for tables that every later one uses.
+
+    Where the short way does not fit this release of torch, every graph takes the long one.
+    """
+    global _short_way
     given = [torch.randn(2, 3, 8, 8), torch.randn(8, 3, 3, 3), torch.rand(8)]
-    generated = generate(graph, given)
+    try:
+        generated = generate(fx.symbolic_trace(_sample), given)
+    except (AttributeError, ImportError, TypeError):
+        _short_way = False
+        generated = generate(fx.symbolic_trace(_sample), given)
     build(generated.kernels)
     with torch.no_grad():
         generated.forward(*given)
@@ -100,7 +108,8 @@ def generate(graph: fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Genera
     _open.clear()
     # With Inductor's own generator a program that draws numbers could never agree with eager.
     with torch.no_grad(), torch._inductor.config.patch(fallback_random=True):
-        generated.forward = lowering.lowered(graph, arguments) or compile_fx(graph, list(arguments))
+        short = lowering.lowered(graph, arguments) if _short_way else None
+        generated.forward = short or compile_fx(graph, list(arguments))
     generated.kernels = list(_open)
     _open.clear()
     return generated

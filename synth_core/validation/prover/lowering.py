@@ -8,6 +8,7 @@ and every torch that is built otherwise, takes the long way (`lowered` gives Non
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,11 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from synth_core.validation.prover.functional import make_functional
 
 Forward = Callable[..., Any]
+
+_ACCEPTED = inspect.signature(GraphLowering).parameters
+_DECOMPOSITIONS: dict[str, Any] = (
+    {"get_decomp_fn": select_decomp_table} if "get_decomp_fn" in _ACCEPTED else {}  # torch 2.11 has none
+)
 
 
 def lowered(graph: fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Forward | None:
@@ -66,7 +72,7 @@ def _generated(aten: fx.GraphModule, inputs: Sequence[torch.Tensor], mode: FakeT
             shape_env=mode.shape_env,
             is_inference=True,
             inputs_to_check=(),
-            get_decomp_fn=select_decomp_table,
+            **_DECOMPOSITIONS,
         )
         lowering.freeze_runtime_asserts()
         with V.set_graph_handler(lowering), V.set_extern_kernel_nodes([]):

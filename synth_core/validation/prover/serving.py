@@ -45,18 +45,18 @@ _STAGES: Final = {Stage.VALIDATE_EAGER.value: "eager", Stage.VALIDATE_COMPILE.va
 class Trusted:
     """What provers are forked with. compiler: of C++; none on a GPU.
 
-    visible: CUDA_VISIBLE_DEVICES there. gpu: a file that provers lock while they use the GPU's memory.
+    gpu: a file that provers lock while they use the GPU's memory.
     """
 
     compiler: cxx.Compiler | None
-    visible: str | None = None
     gpu: str = ""
 
     def serve(self, channel: socket.socket) -> None:
         """The life of a prover, until the channel closes."""
         torch.set_num_threads(1)
         if self.compiler is None:
-            _show_gpu(self.visible)
+            if not torch.cuda.is_available():
+                raise UsageError("torch sees no CUDA device here; use --device cpu")
         gc.collect()
         gc.freeze()
         gc.disable()  # a batch's graphs are freed at its end; looking for more in between finds nothing
@@ -112,22 +112,13 @@ def _memory(gpu: str, lock: int) -> Iterator[None]:
             torch.cuda.empty_cache()
 
 
-def prepare(cache: str, device: str, visible: str | None) -> Trusted:
+def prepare(cache: str, device: str) -> Trusted:
     """Warm this process up for provers to be forked; raise EnvironmentFault without a C++ compiler."""
     if device == "cpu":
         return Trusted(worker.warm(f"{cache}/headers"))
     inductor.configure()
     Path(f"{cache}/headers/gpu").touch(0o644)
-    return Trusted(None, visible, f"{cache}/headers/gpu")
-
-
-def _show_gpu(visible: str | None) -> None:
-    """The process that forked this one hid the GPU from itself: with a CUDA context it could not fork."""
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    if visible is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible
-    if not torch.cuda.is_available():
-        raise UsageError("torch sees no CUDA device here; use --device cpu")
+    return Trusted(None, f"{cache}/headers/gpu")
 
 
 def _job(number: int, head: dict[str, Any], files: Sequence[int]) -> worker.Job:

@@ -1,9 +1,8 @@
-"""Control groups: a cap on all the memory and all the tasks of one process, where this machine lets us have
-it.
+"""Control groups: a cap on all memory and all tasks of one process, if this machine allows it.
 
-Memory that a limit of the process does not count (files in memory, page tables, the kernel's own) counts
-here. Both versions of the kernel's interface are tried. Folders are reached through a descriptor that was
-opened before the rest of the disk went out of sight.
+They also count memory that the limits of a process do not count: files in memory, page tables, the kernel's
+own. Both versions of the kernel's interface are tried. The folders are reached through descriptors, which are
+opened before the namespaces hide the rest of the disk.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ _LIMITS: Final = (  # controller, file, of version 2 and of version 1
 
 @dataclass
 class Groups:
-    """folders: a folder of ours for each hierarchy, open, with the names of the limits that it holds."""
+    """folders: for each hierarchy, a descriptor of our own folder and the names of its limits."""
 
     folders: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     name: str = ""
     _parents: list[int] = field(default_factory=list)
 
     def join(self, slot: str, memory_bytes: int, tasks: int) -> None:
-        """Put this process into a group of its own with these caps, as far as the kernel takes them."""
+        """Put this process into a group of its own with these caps, as far as the kernel accepts them."""
         values = {"memory": memory_bytes, "pids": tasks}
         for folder, limits in self.folders:
             with contextlib.suppress(OSError):
@@ -43,7 +42,7 @@ class Groups:
                 _write(folder, f"{slot}/cgroup.procs", "0")
 
     def leave(self, slot: str) -> bool:
-        """Forget the group of a dead process; whether the kernel ended it for want of memory."""
+        """Remove the group of a dead process; True if the kernel killed it because its memory ran out."""
         killed = False
         for folder, _ in self.folders:
             for file in ("memory.events", "memory.oom_control"):
@@ -63,8 +62,7 @@ class Groups:
 
 
 def find() -> Groups:
-    """Groups of our own under this process's, or under the machine's; without folders where there are
-    none."""
+    """Groups of our own, under the group of this process or of the machine. No folders: it was not possible."""
     groups = Groups(name=f"{_PREFIX}{os.getpid()}-{secrets.token_hex(3)}")
     wanted = {controller for controller, _, _ in _LIMITS}
     for place in _places():
@@ -79,7 +77,7 @@ def find() -> Groups:
 
 
 def _places() -> list[Path]:
-    """Folders that may hold a group of ours: that of this process in each hierarchy, then the roots."""
+    """Folders in which we may make a group: that of this process in each hierarchy, then the roots."""
     own: list[Path] = []
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -91,13 +89,13 @@ def _places() -> list[Path]:
 
 
 def _made(place: Path, name: str, wanted: set[str]) -> dict[str, str]:
-    """The limits that a new folder in `place` has, by controller; {} (and no folder) where it has none."""
+    """Make a folder in `place`; return its limits by controller. {}: there are none, and no folder is left."""
     _sweep(place)
     try:
         (place / name).mkdir()
     except OSError:
         return {}
-    with contextlib.suppress(OSError):  # version 2 hands a controller down only where it is told to
+    with contextlib.suppress(OSError):  # version 2 hands a controller down only on request
         (place / name / "cgroup.subtree_control").write_text("+memory +pids")
     (place / name / "trial").mkdir()
     held = {
@@ -113,7 +111,7 @@ def _made(place: Path, name: str, wanted: set[str]) -> dict[str, str]:
 
 
 def _sweep(place: Path) -> None:
-    """Remove what killed supervisors have left; folders in use can't be removed."""
+    """Remove the folders of killed supervisors. A folder in use cannot be removed."""
     with contextlib.suppress(OSError):
         for old in place.glob(f"{_PREFIX}*"):
             if os.path.exists(f"/proc/{old.name.split('-')[1]}"):

@@ -24,13 +24,13 @@ from synth_core.validation.sandbox.cgroups import Groups
 from synth_core.validation.sandbox.seccomp import Profile
 
 FIRST_UID: Final = 70_000
-"""Slot n runs as this user id plus n, where the engine is root: nobody else's files, processes or limits."""
+"""If the engine is root, slot n runs as this user id plus n, which owns nothing else."""
 SCRATCH_MB: Final = 256
 PROVER_MB: Final = 8192
-"""Scratch of a prover, which holds Inductor's and Triton's files of the programs that it proves."""
+"""Scratch of a prover, for the files that Inductor and Triton write."""
 MAX_FILE: Final = 2**31
 GROUP_SLACK_MB: Final = 128
-"""What the kernel counts for a process beside its own memory: page tables, and pages that it copied."""
+"""What the kernel counts besides the memory of a process: page tables, and pages that it copied."""
 
 _SYSTEM: Final = (
     "/usr/lib", "/usr/lib64", "/usr/libexec", "/usr/bin", "/usr/include", "/usr/local/lib", "/usr/local/bin",
@@ -43,13 +43,13 @@ _PROC: Final = (
 )  # fmt: skip
 _GPU: Final = ("/sys", "/dev/nvidia-caps")
 _DRIVER_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LD_LIBRARY_PATH", "CC", "CXX")
-"""Of the environment, what a GPU worker keeps: which GPU, and where the driver and the compilers are."""
+"""What a GPU prover keeps of the environment: which GPU, and where driver and compilers are."""
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """What this machine lets us confine processes with. `scratch` is the folder they work under."""
+    """What this machine can confine processes with. scratch: the folder in which they work."""
 
     scratch: str
     namespaces: bool
@@ -57,11 +57,11 @@ class Sandbox:
     seccomp: bool
     own_uids: bool
     refusals: tuple[str, ...] = ()
-    """Why the stronger parts are off, one line each."""
+    """Why the stronger tiers do not work here, one line each."""
     writable: tuple[str, ...] = ()
-    """Folders of ours that provers write to, and that programs do not see."""
+    """Folders of our own that provers see and programs do not."""
     groups: Groups = field(default_factory=Groups)
-    """Caps on memory and tasks, where this machine lets us have them."""
+    """Caps on memory and tasks, if this machine allows them."""
 
     @property
     def tier(self) -> Tier:
@@ -75,25 +75,25 @@ class Sandbox:
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps on one process. Memory is counted on top of what it was born with.
+    """Caps on one process. What memory it has at its start does not count.
 
-    seconds: of CPU; a backstop of wall time stands ten times behind (process.py).
+    seconds: CPU time; wall time may be ten times as long (process.py).
     """
 
     seconds: float
     data_mb: int
     born_kb: int = 0
-    """Private memory of its parent, as the kernel counts it for the limit."""
+    """Private memory at its start, as the kernel counts it for the limit."""
     born_resident_kb: int = 0
-    """Resident memory of its parent."""
+    """Resident memory at its start."""
     files: int = 256
     processes: int = 64
 
 
 def probe(scratch: str, writable: tuple[str, ...], allowed: Tier = Tier.A) -> Sandbox:
-    """Find the strongest sandbox not above `allowed` that works here, by trying each in a forked process.
+    """Find the strongest sandbox up to `allowed` that works here. Tries each one in a forked process.
 
-    Own user ids fall away first: where Python lies in a closed home folder, another user cannot read it.
+    User ids of its own are given up first: another user cannot read a Python in a closed home folder.
     """
     python_paths()
     root = hasattr(os, "getuid") and os.getuid() == 0
@@ -112,7 +112,7 @@ def probe(scratch: str, writable: tuple[str, ...], allowed: Tier = Tier.A) -> Sa
 
 
 def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable: tuple[str, ...] = ()) -> str:
-    """Confine this process for good, and return the folder it may write to. Raises OSError.
+    """Confine this process for good, and return the folder that it may write to. Raises OSError.
 
     slot: a small number that no other living process of this sandbox has.
     readable: further paths that it may read.
@@ -148,7 +148,7 @@ def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable:
 def python_paths() -> tuple[str, ...]:
     """Folders that hold the interpreter, its packages and this package.
 
-    Asked first by `probe`, so that a fork under another user id, which may not see them, knows them all.
+    `probe` calls this first, so that forks know the folders: under another user id they may not see them.
     """
     packages = {sysconfig.get_paths()[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")}
     here = str(Path(__file__).resolve().parents[2])
@@ -189,13 +189,15 @@ def _set_environment(folder: str, kept: tuple[str, ...]) -> None:
         TORCHINDUCTOR_COMPILE_THREADS="1",
         OMP_NUM_THREADS="1",
     )
+    if not kept:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch would look for a GPU
     tempfile.tempdir = folder
 
 
 def _set_limits(limits: Limits, profile: Profile, own_uid: bool) -> None:
-    """A user id that others share counts their processes too, so there the limit lies above those.
+    """Without a user id of its own the kernel counts all processes of the user, so they are added to the limit.
 
-    A prover's time is counted for each case, by the supervisor alone.
+    Only the supervisor counts the time of a prover, case by case.
     """
     caps = {
         resource.RLIMIT_CORE: 0,
@@ -213,7 +215,7 @@ def _set_limits(limits: Limits, profile: Profile, own_uid: bool) -> None:
 
 
 def _threads_of(uid: int) -> int:
-    """Threads that a user has now, of those that can be seen from here."""
+    """Number of threads that a user has now, as far as they can be seen from here."""
     total = 0
     for status in glob.glob("/proc/[0-9]*/status"):
         with contextlib.suppress(OSError, ValueError), open(status) as file:
@@ -224,7 +226,7 @@ def _threads_of(uid: int) -> int:
 
 
 def visible(extra: Iterable[str] = (), gpu: bool = False) -> list[str]:
-    """What is left of the disk in tier A: what Python, torch and a compiler need, and `extra`."""
+    """What is visible of the disk in tier A: what Python, torch and a compiler need, and `extra`."""
     devices = [*_DEVICES, *(glob.glob("/dev/nvidia*") if gpu else ())]
     drivers = (*_GPU, *driver_paths()) if gpu else ()
     return [*_SYSTEM, *python_paths(), *devices, *drivers, *extra]
@@ -237,7 +239,7 @@ def driver_paths() -> tuple[str, ...]:
 
 
 def _trial(box: Sandbox, writable: tuple[str, ...]) -> str:
-    """Try a whole confinement in a forked process; return why it fails, or nothing."""
+    """Try a whole confinement in a forked process; return why it failed, or an empty text."""
 
     def attempt() -> None:
         if box.namespaces:
@@ -250,7 +252,7 @@ def _trial(box: Sandbox, writable: tuple[str, ...]) -> str:
 
 
 def in_child(body: Callable[[], None]) -> str:
-    """Run `body` in a forked process and return the last line of its failure, or nothing."""
+    """Run `body` in a forked process; return the last line of its failure, or an empty text."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:

@@ -10,16 +10,16 @@ from synth_core.validation.evidence import Observation
 
 @dataclass(eq=False)
 class Job:
-    """program, question: files of the engine, for the child and for the prover. Nobody else reads them."""
+    """program: a file for the child. question: a file for the prover. The engine wrote both."""
 
     id: int
     stage: str
     program: int
     question: int
     alone: bool = False
-    """Prove it in a prover that has nothing else in hand."""
+    """Prove it in a prover that has no other case."""
     evidence: list[int] = field(default_factory=list)
-    """What the child wrote before the seed was drawn, and after."""
+    """The two files of the child: written before the seed was drawn, and after."""
     seed: int = 0
     observed: Observation = field(default_factory=Observation)
     seconds: float = 0.0

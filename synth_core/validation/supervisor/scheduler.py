@@ -1,8 +1,8 @@
-"""Which program runs when: at most `workers` processes at once, provers at work included.
+"""Which program runs when: at most `workers` processes work at once, busy provers included.
 
-A job is one confined child, and then, where that ended well, one case for a prover. The child says once that
-it has captured its graph. From then on nobody can change what it has written so far, and only then is the
-seed drawn that decides on which further inputs it has to run.
+A job is one confined child. If the child ends well, the job is then one case for a prover. The child says
+once that it has captured its graph. Then the scheduler seals what the child has written, so that nobody can
+change it. Only then does it draw the seed of the further inputs on which the child must run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from synth_core.validation.supervisor.provers import Provers
 
 @dataclass(eq=False)
 class _Run:
-    """A living child of a job. channel: closed once the seed is sent."""
+    """A living child and its job. seeded: the child has spoken, and nothing more is read from it."""
 
     job: Job
     process: Process
@@ -40,11 +40,11 @@ class _Run:
 
 
 class Scheduler:
-    """Owns the children. The zygote's loop calls `advance` whenever something happened.
+    """Owns the children. The loop of the zygote calls `advance` whenever something happened.
 
-    body: what a child does. provers: None where the children's answer is all that is wanted.
-    done: takes a job, the fields of its answer, and a file: a judgement, or what the child wrote or said
-    last.
+    body: what a child does. provers: None if the answer of the child is enough.
+    done: takes a job, the fields of its answer, and a file. The file holds a judgement, what the child wrote,
+    or the last that it printed.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Scheduler:
         self._queues[job.stage == Stage.VALIDATE_COMPILE].append(job)
 
     def watched(self) -> dict[int, Callable[[], object]]:
-        """Descriptors that may become readable, and what to call then."""
+        """Descriptors to wait for, each with what to call when it can be read."""
         calls: dict[int, Callable[[], object]] = {}
         for run in self._runs.values():
             calls[run.process.output] = run.process.drain
@@ -83,7 +83,7 @@ class Scheduler:
         return not (self._runs or any(self._queues.values()) or busy)
 
     def advance(self) -> None:
-        """Reap the dead, end what is over its limits, start what there is room for."""
+        """Reap dead processes, end those over their limits, start as many as there is room for."""
         self._reap()
         now = time.monotonic()
         for run in self._runs.values():
@@ -93,7 +93,7 @@ class Scheduler:
         while self._room > 0:
             if self._provers and self._provers.start(hurry=not any(self._queues.values()) and not self._runs):
                 continue
-            queue = self._queues[True] or self._queues[False]  # those that are nearly done first
+            queue = self._queues[True] or self._queues[False]  # those that are nearly done come first
             if not (queue and self._slots):
                 break
             self._start(queue.popleft())
@@ -125,7 +125,7 @@ class Scheduler:
         self._runs[started.pid] = _Run(job, started, ours)
 
     def _captured(self, run: _Run) -> None:
-        """Seal what the child has written, and only then draw a seed."""
+        """Seal what the child has written, and only then draw the seed."""
         try:
             said = run.channel.recv(2)
         except BlockingIOError:
@@ -134,7 +134,7 @@ class Scheduler:
             said = b""
         run.seeded = True
         if not said:
-            return  # it is dead, or has hung up: its evidence will be incomplete
+            return  # it is dead or has closed its channel: its evidence will be incomplete
         if said != process.CAPTURED:
             run.process.violate("it talked to its supervisor out of turn")
             return

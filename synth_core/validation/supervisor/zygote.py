@@ -1,9 +1,9 @@
-"""The warm process that programs are forked from; it supervises them and never runs one.
+"""The supervisor: a warm process from which children are forked. It never runs a program.
 
-The engine runs it with `python -m`, with no key in its environment; stdin is a socket to the engine. Line one
-configures it; each further line is a job, with its text in a file that is handed on unread; each line back is
-an answer. It imports torch and compiles one small program once, and every fork inherits that. It runs one
-thread. When the socket ends, it ends with all its children.
+The engine starts it with `python -m` and no key in its environment. Stdin is a socket to the engine. The
+first line is the configuration. Each further line is a job, with the text in a file that is handed on unread. Each
+line back is an answer. The process imports torch and warms up once, and every fork inherits that. It has one
+thread. When the socket closes, it ends with all its children.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from synth_core.records import Tier
 from synth_core.validation.sandbox import cgroups, confine, linux, namespaces, toolchain
 from synth_core.validation.sandbox.confine import Limits, Sandbox
 
-if TYPE_CHECKING:  # torch comes with it, and must not be here before the namespaces
+if TYPE_CHECKING:  # it imports torch, which must wait until the namespaces are entered
     from synth_core.validation.supervisor.job import Job
 
 TICK: Final = 0.05
-"""Seconds between two looks at limits while something runs."""
+"""Seconds between two checks of the limits while something runs."""
 
 
 class Configuration(BaseModel):
@@ -42,7 +42,7 @@ class Configuration(BaseModel):
     scratch: str
     parent: int
     role: Literal["capture", "repeat"] = "capture"
-    """repeat: run each program once more, and say in digests what came out."""
+    """repeat: run each program once, and answer with digests of its outputs."""
     cache: str
     workers: int
     timeout: float
@@ -53,7 +53,7 @@ class Configuration(BaseModel):
 
 
 def main() -> None:
-    """Serve until the engine hangs up. A failed start is one line `{"failed": …}`."""
+    """Serve until the engine closes the socket. A failed start is one line `{"failed": …}`."""
     owner = Owner(socket.socket(fileno=os.dup(0)))
     configuration = Configuration.model_validate_json(owner.first())
     if linux.LINUX:
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 class Owner:
-    """The engine at the other end of the socket. Nothing here waits for it, but `first` and `flush`."""
+    """The engine at the other end of the socket. Only `first` and `flush` wait for it."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -92,7 +92,7 @@ class Owner:
         return jobs[0][0]
 
     def take(self) -> list[tuple[bytes, list[int]]]:
-        """Read what is there; return the lines that are whole by now, each with its files."""
+        """Read what has come; return the complete lines, each with its files."""
         part, files, _, _ = socket.recv_fds(self._channel, 2**20, 64)
         self.ended = not part
         self._files.extend(files)
@@ -103,12 +103,12 @@ class Owner:
         return [self._files.popleft() for _ in range(json.loads(line).get("files", 0))]
 
     def say(self, message: dict[str, Any], *files: int) -> None:
-        """Queue a message. Its files are closed when it is sent."""
+        """Queue a message. When it is sent, its files are closed."""
         self._unsent.append((json.dumps(message | {"files": len(files)}).encode() + b"\n", list(files)))
         self.send()
 
     def send(self) -> None:
-        """Send what the socket takes now."""
+        """Send as much as the socket takes now."""
         self._channel.setblocking(False)
         try:
             while self._unsent:
@@ -134,7 +134,7 @@ class Owner:
 
 
 def _enter(configuration: Configuration) -> Sandbox:
-    """Probe what this machine allows and enter the namespaces, before anything large is imported."""
+    """Find out what this machine allows, and enter the namespaces before anything large is imported."""
     writable = tuple(f"{configuration.cache}/{name}" for name in ("headers", "inductor"))
     for folder in (configuration.scratch, *writable):
         os.makedirs(folder, exist_ok=True)
@@ -163,8 +163,8 @@ class _Zygote:
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # with a CUDA context this process could not fork
+        if configuration.device == "cpu":
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch would ask about a GPU that nobody uses
         from synth_core.validation.inside import run, warm
         from synth_core.validation.supervisor.scheduler import Scheduler
 
@@ -175,7 +175,7 @@ class _Zygote:
             from synth_core.validation.prover import serving
             from synth_core.validation.supervisor.provers import Provers
 
-            trusted = serving.prepare(configuration.cache, configuration.device, visible)
+            trusted = serving.prepare(configuration.cache, configuration.device)
             body = run.capture_program
             provers = Provers(
                 box,
@@ -226,13 +226,13 @@ class _Zygote:
         self._owner.say({"id": job.id, "started": True})
 
     def _done(self, job: Job, answer: dict[str, Any], file: int) -> None:
-        """file: the judgement, or what a child has written or said last. Nobody reads it here."""
+        """file: the judgement, what a child wrote, or the last that it printed. It is not read here."""
         job.close()
         self._owner.say({"id": job.id, "seconds": job.seconds, **answer}, file)
 
 
 def _ready(calls: dict[int, Callable[[], object]], timeout: float | None) -> list[Callable[[], object]]:
-    """The calls whose descriptors can be read now, or within `timeout` seconds."""
+    """The calls whose descriptors can be read within `timeout` seconds."""
     poll = select.poll()
     for descriptor in calls:
         poll.register(descriptor, select.POLLIN)
