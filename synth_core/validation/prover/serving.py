@@ -54,9 +54,8 @@ class Trusted:
     def serve(self, channel: socket.socket) -> None:
         """The life of a prover, until the channel closes."""
         torch.set_num_threads(1)
-        if self.compiler is None:
-            if not torch.cuda.is_available():
-                raise UsageError("torch sees no CUDA device here; use --device cpu")
+        if self.compiler is None and not torch.cuda.is_available():
+            raise UsageError("torch sees no CUDA device here; use --device cpu")
         gc.collect()
         gc.freeze()
         gc.disable()  # a batch's graphs are freed at its end; looking for more in between finds nothing

@@ -62,7 +62,7 @@ class Groups:
 
 
 def find() -> Groups:
-    """Groups of our own, under the group of this process or of the machine. No folders: it was not possible."""
+    """Groups of our own, under the group of this process or of the machine; without folders if none work."""
     groups = Groups(name=f"{_PREFIX}{os.getpid()}-{secrets.token_hex(3)}")
     wanted = {controller for controller, _, _ in _LIMITS}
     for place in _places():
@@ -89,7 +89,7 @@ def _places() -> list[Path]:
 
 
 def _made(place: Path, name: str, wanted: set[str]) -> dict[str, str]:
-    """Make a folder in `place`; return its limits by controller. {}: there are none, and no folder is left."""
+    """Make a folder in `place`; return its limits by controller. {}: it has none and is gone again."""
     _sweep(place)
     try:
         (place / name).mkdir()

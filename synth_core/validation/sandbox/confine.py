@@ -195,7 +195,7 @@ def _set_environment(folder: str, kept: tuple[str, ...]) -> None:
 
 
 def _set_limits(limits: Limits, profile: Profile, own_uid: bool) -> None:
-    """Without a user id of its own the kernel counts all processes of the user, so they are added to the limit.
+    """With a shared user id the kernel counts all processes of the user, so they are added to the limit.
 
     Only the supervisor counts the time of a prover, case by case.
     """

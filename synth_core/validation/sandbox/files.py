@@ -1,4 +1,4 @@
-"""Files in memory that no path leads to: how texts, evidence and judgements travel between processes."""
+"""Files in memory without a path. Texts, evidence and judgements travel between processes in them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import tempfile
 
 
 def anonymous_file(name: str, data: bytes | None = None) -> int:
-    """Descriptor of a fresh file that no path leads to; the caller closes it.
+    """Descriptor of a new file without a path. The caller closes it.
 
-    data: what it holds; where the kernel can, nobody can change it any more.
+    data: its contents. The file is then sealed, if the kernel can do so: nobody can change it any more.
     """
     if not hasattr(os, "memfd_create"):
         with tempfile.TemporaryFile() as file:
@@ -26,14 +26,14 @@ def anonymous_file(name: str, data: bytes | None = None) -> int:
 
 
 def seal(descriptor: int) -> None:
-    """Let nobody change the file any more; raises OSError where somebody still maps it to write."""
+    """Make the file unchangeable. Raises OSError if some process can still write to a mapping of it."""
     if hasattr(fcntl, "F_ADD_SEALS"):
         seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
 
 
 def contents(descriptor: int, most: int) -> bytes:
-    """What is in a file that others may hold open, whatever its offset; raises ValueError above `most`."""
+    """The contents of a file; its offset does not matter. Raises ValueError if it has more than `most` bytes."""
     size = os.fstat(descriptor).st_size
     if size > most:
         raise ValueError(f"{size:,} bytes, above {most:,}")

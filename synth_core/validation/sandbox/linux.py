@@ -75,7 +75,7 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
 
 
 def pivot_root(folder: str) -> None:
-    """Make a mounted folder the root of this namespace, and let go of what was the root."""
+    """Make a mounted folder the root of this namespace, and detach the old root."""
     os.chdir(folder)
     syscall(_SYS_PIVOT_ROOT[machine()], ctypes.c_char_p(b"."), ctypes.c_char_p(b"."))
     unmount(".")
@@ -83,7 +83,7 @@ def pivot_root(folder: str) -> None:
 
 
 def unmount(path: str) -> None:
-    """Take a mount out of sight, whoever still uses it."""
+    """Detach a mount, even if it is in use."""
     _checked(_libc.umount2(os.fsencode(path), ctypes.c_int(_MNT_DETACH)), f"umount {path}")
 
 
@@ -98,7 +98,7 @@ def set_mount_read_only(path: str, read_only: bool, recursive: bool) -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up every capability, and the means to gain one back."""
+    """Give up every capability for good."""
     for capability in range(64):
         try:
             prctl(PR_CAPBSET_DROP, capability)
@@ -109,7 +109,7 @@ def drop_capabilities() -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies; exit if that has happened already."""
+    """Let the kernel kill this process when its parent dies; exit if the parent is already dead."""
     import signal
 
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

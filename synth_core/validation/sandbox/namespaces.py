@@ -1,9 +1,9 @@
 """Namespaces: what a process and its children can see at all.
 
-The supervisor enters once, before it imports anything large: no network, no other processes, no IPC, a small
-read-only tree in place of the disk, and memory in place of a scratch folder. Its death ends everything
-inside, and nothing it wrote is left. Each program then gets a mount namespace of its own, with a private
-scratch of capped size.
+The supervisor enters them once, before it imports anything large. Inside there is no network, no process from
+outside and no IPC. Instead of the disk there is a small read-only tree, and the scratch folder is in memory.
+The death of the supervisor ends everything inside, and nothing that was written is left. Each program gets a
+mount namespace of its own, with a private scratch folder of limited size.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ _WORLD = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWNET | linux.CLO
 
 
 def enter(scratch: str, writable: Sequence[str], visible: Iterable[str]) -> None:
-    """Move into fresh namespaces and return in a new process, pid 1 of them; raise OSError if refused.
+    """Enter new namespaces. Returns in a new process, which is pid 1 there. Raises OSError if refused.
 
-    The calling process stays behind as a thin parent that ends as its child ends. Of the disk only the
-    `visible` paths are left, read-only, and the `writable` folders. `scratch` (an existing folder) becomes
-    memory.
+    The calling process stays outside and ends when the new one ends. Of the disk only the `visible` paths are
+    left, read-only, and the `writable` folders. `scratch`, an existing folder, becomes a folder in memory.
     """
     user, group = os.getuid(), os.getgid()
     linux.unshare(_WORLD | (linux.CLONE_NEWUSER if user else 0))
@@ -38,7 +37,7 @@ def enter(scratch: str, writable: Sequence[str], visible: Iterable[str]) -> None
 
 
 def _small_tree(root: str, writable: Sequence[str], visible: Iterable[str]) -> None:
-    """Make `root` a tree of bind mounts, with an empty folder of memory where `root` itself lies in it."""
+    """Make `root` a tree of bind mounts, in which the path of `root` itself is an empty folder in memory."""
     before = os.umask(0o022)  # programs run as other users
     plain = linux.MS_NOSUID | linux.MS_NODEV
     linux.mount("tmpfs", root, "tmpfs", plain, "mode=0755,size=64m")
@@ -57,7 +56,7 @@ def _small_tree(root: str, writable: Sequence[str], visible: Iterable[str]) -> N
 
 
 def _show(root: str, path: str) -> None:
-    """Bind one path into the tree, and make anew the symbolic links that lead to it."""
+    """Bind one path into the tree, and make the symbolic links that lead to it again."""
     place = Path("/")
     for part in Path(path).parts[1:]:
         place /= part
@@ -87,9 +86,9 @@ def _bind(target: str, path: str) -> None:
 
 
 def private_scratch(folder: str, size_mb: int, owner: int, hidden: Sequence[str] = ()) -> None:
-    """Give this process alone a scratch of at most `size_mb` MiB, and 64 files for each, at `folder`.
+    """Give this process a scratch of its own at `folder`: at most `size_mb` MiB, and 64 files per MiB.
 
-    hidden: mounts that it is not to see.
+    hidden: mounts that it must not see.
     """
     linux.unshare(linux.CLONE_NEWNS)
     for mount in hidden:
@@ -100,7 +99,7 @@ def private_scratch(folder: str, size_mb: int, owner: int, hidden: Sequence[str]
 
 
 def _stay_behind() -> None:
-    """Fork; the parent waits and ends as the child does. Either one's death ends the other."""
+    """Fork. The parent waits and ends as the child ends. If one dies, so does the other."""
     child = os.fork()
     if child == 0:
         # The parent is outside the new pid namespace, so getppid() is 0 here and cannot show its death.

@@ -1,4 +1,4 @@
-"""One confined process as its supervisor sees it: start, watch, kill, account for."""
+"""One confined process as its supervisor sees it: start it, watch it, kill it, report its end."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ EVIDENCE: Final = 3
 CHANNEL: Final = 4
 PROGRAM: Final = 5
 FRESH: Final = 6
-"""Descriptors that a confined process finds open, besides its output."""
+"""Descriptors that are open in a confined process, besides its output."""
 CAPTURED: Final = b"+"
 """All that a child ever says on its channel."""
 MAX_PROGRAM: Final = 2**27
 HARNESS_FAILED: Final = 70
-"""Exit code of a process whose own frame, not the program, raised."""
+"""Exit code of a process in which our own code raised, not the program."""
 
 OUTPUT_TAIL: Final = 4096
 OUTPUT_CAP: Final = 16 * 2**20
 READS_AT_ONCE: Final = 16
 WALL_FACTOR: Final = 10
-"""Wall time may be this many times the CPU time: a busy machine gives a process a share of itself."""
+"""Wall time may be this many times the limit of CPU time, because a process waits on a busy machine."""
 WATCH_SECONDS: Final = 0.05
 
 
@@ -49,26 +49,26 @@ class Process:
     output: int
     started: float
     group: Callable[[], bool] = bool
-    """Forgets its control group; whether that ran out of memory."""
+    """Removes its control group; True if that ran out of memory."""
     evidence: tuple[int, ...] = ()
-    """Files that it writes to and that lie in memory."""
+    """Files in memory that it writes to; they count as its memory."""
     peak_kb: int = 0
     timed_out: bool = False
     out_of_memory: bool = False
     violation: str = ""
     waits: bool = False
-    """It waits for its supervisor: its clock stands."""
+    """It waits for its supervisor, so its time is not counted."""
     has_children: bool = False
-    """It starts processes, and may sleep while they work."""
+    """It may start processes and sleep while they work, so its sleep is not counted."""
     asleep: float = 0.0
     spent_before: float = 0.0
-    """CPU seconds that are no longer counted."""
+    """CPU seconds of earlier work, which are no longer counted."""
     _watched: float = 0.0
     _tail: bytearray = field(default_factory=bytearray)
     _printed: int = 0
 
     def drain(self) -> None:
-        """Take what it printed, a bounded part at a time; end it if that is absurdly much."""
+        """Read a bounded part of what it printed; end it if it printed far too much."""
         with contextlib.suppress(BlockingIOError):
             for _ in range(READS_AT_ONCE):
                 chunk = os.read(self.output, 65536)
@@ -82,9 +82,9 @@ class Process:
                     return
 
     def watch(self, now: float, scratch: str = "") -> None:
-        """End it where it is over its time, its memory or (where nothing else caps that) its disk.
+        """End it if it is over its time or memory, or over its disk if `scratch` is given.
 
-        Its time is what it computed, and what it slept: on a busy machine a process waits, but awake.
+        Its time is the CPU time, and the time that it slept. Waiting for a processor is neither.
         """
         seen = usage.seen(self.pid)
         if seen.sleeps and not self.waits and not self.has_children:
@@ -105,7 +105,7 @@ class Process:
             self.violate(f"it wrote more than {SCRATCH_MB} MiB to its scratch folder")
 
     def restart(self, seconds: float) -> None:
-        """Start its clock anew, for another piece of work."""
+        """Count its time from zero, for another piece of work."""
         self.limits = replace(self.limits, seconds=seconds)
         self.started, self.asleep, self.waits = time.monotonic(), 0.0, False
         self.spent_before = self._computed()
@@ -116,13 +116,13 @@ class Process:
         )
 
     def kill(self) -> None:
-        """Kill it and all that it started in its session."""
+        """Kill it and all processes of its session."""
         for end in (os.killpg, os.kill):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 end(self.pid, signal.SIGKILL)
 
     def reaped(self, status: int) -> Observation:
-        """What is to be said of it, now that it is dead. Whatever it left in its session dies too."""
+        """What the supervisor saw of it; it is dead. Also kills what it left in its session."""
         self.kill()
         self.drain()
         os.close(self.output)
@@ -146,13 +146,13 @@ class Process:
         )
 
     def last_words(self) -> bytes:
-        """The end of what it printed, which is forgotten: it may hold parts of a text."""
+        """The end of what it printed. Erases it here, because it may hold parts of a text."""
         words = bytes(self._tail)
         self._tail[:] = bytes(len(self._tail))
         return words
 
     def violate(self, violation: str) -> None:
-        """End it for breaking out of line."""
+        """End it because it did what it must not do."""
         self.violation = self.violation or violation
         self.kill()
 
@@ -168,7 +168,7 @@ def start(
 ) -> Process:
     """Fork a process that confines itself, runs `body` and exits.
 
-    files: what it finds from descriptor 3 on. Every other descriptor is closed in it.
+    files: its descriptors from 3 on. All others are closed in it.
     """
     receive, send = os.pipe()
     os.set_blocking(receive, False)
@@ -196,7 +196,7 @@ def start(
 
 
 def read_program() -> dict[str, Any]:
-    """What a child is to run, inside that child."""
+    """The request, with the text; called in the child."""
     request: dict[str, Any] = json.loads(contents(PROGRAM, MAX_PROGRAM))
     os.close(PROGRAM)
     return request
@@ -204,7 +204,7 @@ def read_program() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def written(descriptor: int) -> Iterator[BinaryIO]:
-    """A file that a child writes to, closed afterwards."""
+    """A file that a child writes to. It is closed afterwards."""
     with os.fdopen(descriptor, "wb") as file:
         yield file
 

@@ -1,10 +1,9 @@
-"""seccomp: which system calls a process may make, kept for the rest of its life and inherited.
+"""seccomp: which system calls a process may make. It holds until the process ends, and is inherited.
 
-A call that no sound program makes ends the process with SIGSYS, which its supervisor sees as a violation. A
-call that a library may try in good faith fails with an error, or does nothing and claims success. A program
-may make the calls of a short list and no other: what the list does not name fails as on a kernel that lacks
-it, so that libraries fall back. Provers run trusted code and a compiler, so for them what is not forbidden is
-allowed.
+A call that no sound program makes ends the process with SIGSYS, and the supervisor reports a violation. A call
+that a library may try in good faith fails with an error, or does nothing and reports success. A program may
+make only the calls of a list. Any other call fails as on a kernel that lacks it, so libraries use something
+else. Provers run trusted code and a compiler, so they may make every call that is not forbidden.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _VIOLATIONS: Final = {
     "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180),
     "mknod": (133, -1), "mknodat": (259, 33),
 }  # fmt: skip
-# Measured on 40 programs: 23 of these. The others are what C libraries, Python and torch may call elsewhere.
+# 40 programs made 23 of these calls (measured). C libraries, Python and torch may make the others elsewhere.
 _PROGRAM_CALLS: Final = {
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
     "pwrite64": (18, 68), "open": (2, -1), "openat": (257, 56), "close": (3, 57), "close_range": (436,
@@ -88,7 +87,7 @@ _REFUSED: Final = {
     "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
     "migrate_pages": (256, 238), "move_pages": (279, 239),
 }  # fmt: skip
-# Landlock does not cover metadata. Linkers change modes in good faith, so these claim success.
+# Landlock does not cover metadata. Linkers change modes in good faith, so these calls report success.
 _PRETENDED: Final = {
     "setsid": (112, 157), "setpgid": (109, 154), "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53),
     "fchmodat2": (452, 452), "chown": (92, -1), "fchown": (93, 55), "lchown": (94, -1), "fchownat": (260, 54),
@@ -96,7 +95,7 @@ _PRETENDED: Final = {
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
     "lremovexattr": (198, 15), "fremovexattr": (199, 16),
 }  # fmt: skip
-# First argument is a process: allowed for oneself only.
+# The first argument is a process: allowed only for the process itself.
 _SELF_ONLY: Final = {
     "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240), "prlimit64": (302, 261), "sched_setaffinity": (203, 122),
@@ -120,7 +119,7 @@ Instruction = tuple[int, int, int, int]
 
 
 def supported() -> bool:
-    """Whether filters for this processor are known here and the kernel takes them."""
+    """Whether we have filters for this processor and the kernel accepts them."""
     return linux.LINUX and linux.machine() in _AUDIT_ARCH and os.path.exists("/proc/sys/kernel/seccomp")
 
 
@@ -134,14 +133,14 @@ def restrict(profile: Profile) -> None:
 
 
 def _filter(profile: Profile, machine: str, pid: int) -> list[Instruction]:
-    """The filter as classic BPF. Each rule is tested in turn on the call's number."""
+    """The filter as classic BPF. It compares the number of the call with each rule in turn."""
     column = 0 if machine == "x86_64" else 1
     program = profile is Profile.PROGRAM
     violations = dict(_VIOLATIONS)
     out: list[Instruction] = [
         (_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, _AUDIT_ARCH[machine]), (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER), (_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL),
-        *_when(_CLONE3, _FAIL | errno.ENOSYS),  # its flags cannot be seen; libc falls back to clone
+        *_when(_CLONE3, _FAIL | errno.ENOSYS),  # its flags cannot be read here; libc then uses clone
     ]  # fmt: skip
     if program:
         violations |= _PROCESS_CALLS | {"socket": _SOCKET}
@@ -170,7 +169,7 @@ def _when(number: int, action: int) -> list[Instruction]:
 
 
 def _unless_first_argument(number: int, allowed: tuple[int, ...], action: int) -> list[Instruction]:
-    """`action` where the call's first argument (its low 32 bits) is none of `allowed`."""
+    """`action` if the first argument of the call (its low 32 bits) is not in `allowed`."""
     tests = [
         (_EQUAL, len(allowed) - i, 0, value) for i, value in enumerate(allowed)
     ]  # fmt: skip
@@ -181,7 +180,7 @@ def _unless_first_argument(number: int, allowed: tuple[int, ...], action: int) -
 
 
 def _clone_rule(number: int, program: bool) -> list[Instruction]:
-    """New namespaces never. A program may have no thread, as if there were too many, and no process."""
+    """Nobody gets new namespaces. A program gets no process, and for threads the error of too many."""
     body: list[Instruction] = [
         (_LOAD, 0, 0, _FIRST),
         (_ANY_BIT, 0, 1, _NEW_NAMESPACES),

@@ -1,4 +1,4 @@
-"""Where the C and C++ compilers keep their parts, if that is not where the system keeps its own."""
+"""Where the parts of the C and C++ compilers are, if they are not where the system has its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def roots() -> tuple[str, ...]:
 
 
 def roots_of(compiler: str) -> tuple[str, ...]:
-    """Roots of a compiler that is installed somewhere of its own (conda, /opt), wrapper or not."""
+    """Roots of a compiler outside the system folders (conda, /opt). It may be a wrapper."""
     asked = [[compiler, f"-print-prog-name={part}"] for part in _PARTS]
     answers = [subprocess.run(question, capture_output=True, text=True).stdout.strip() for question in asked]
     found = set()

@@ -1,4 +1,4 @@
-"""What a process uses, as the kernel tells it."""
+"""What a process uses, as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CPU_CLOCK: Final = 2  # CPUCLOCK_SCHED of linux/posix-timers.h; above it stands
 
 
 def resident_kb(pid: int) -> int:
-    """Resident memory of a process that is not backed by files, in KiB; 0 where that cannot be known."""
+    """Resident memory that is not backed by files, in KiB; 0 if it cannot be known."""
     return seen(pid).resident_kb
 
 
@@ -25,7 +25,7 @@ def data_kb(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has computed so far, all its threads together; 0 where that cannot be known."""
+    """CPU seconds of a process so far, with all its threads; 0 if they cannot be known."""
     if not linux.LINUX:
         return 0.0
     try:
@@ -35,7 +35,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def seconds_of_children(pid: int) -> float:
-    """What the children of a process have computed, the dead ones and theirs included."""
+    """CPU seconds of all descendants of a process, dead ones included."""
     total = 0.0
     with contextlib.suppress(OSError, ValueError, IndexError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -47,7 +47,7 @@ def seconds_of_children(pid: int) -> float:
 
 @dataclass
 class Seen:
-    """What the kernel says of a process now."""
+    """What the kernel reports of a process now."""
 
     sleeps: bool = False
     threads: int = 0

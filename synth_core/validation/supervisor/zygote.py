@@ -1,9 +1,9 @@
 """The supervisor: a warm process from which children are forked. It never runs a program.
 
 The engine starts it with `python -m` and no key in its environment. Stdin is a socket to the engine. The
-first line is the configuration. Each further line is a job, with the text in a file that is handed on unread. Each
-line back is an answer. The process imports torch and warms up once, and every fork inherits that. It has one
-thread. When the socket closes, it ends with all its children.
+first line is the configuration. Each further line is a job, with the text in a file that is handed on unread.
+Each line back is an answer. The process imports torch and warms up once, and every fork inherits that. It has
+one thread. When the socket closes, it ends with all its children.
 """
 
 from __future__ import annotations
