@@ -33,7 +33,7 @@ def seal(descriptor: int) -> None:
 
 
 def contents(descriptor: int, most: int) -> bytes:
-    """The contents of a file; its offset does not matter. Raises ValueError if it has more than `most` bytes."""
+    """The contents of a file, from its start. Raises ValueError if it has more than `most` bytes."""
     size = os.fstat(descriptor).st_size
     if size > most:
         raise ValueError(f"{size:,} bytes, above {most:,}")

@@ -1,9 +1,9 @@
 """seccomp: which system calls a process may make. It holds until the process ends, and is inherited.
 
-A call that no sound program makes ends the process with SIGSYS, and the supervisor reports a violation. A call
-that a library may try in good faith fails with an error, or does nothing and reports success. A program may
-make only the calls of a list. Any other call fails as on a kernel that lacks it, so libraries use something
-else. Provers run trusted code and a compiler, so they may make every call that is not forbidden.
+A call that no sound program makes ends the process with SIGSYS, and the supervisor reports a violation. A
+call that a library may try in good faith fails with an error, or does nothing and reports success. A program
+may make only the calls of a list. Any other call fails as on a kernel that lacks it, so libraries use
+something else. Provers run trusted code and a compiler, so they may make every call that is not forbidden.
 """
 
 from __future__ import annotations
