@@ -1,4 +1,4 @@
-"""What the children left behind of one program, read and checked: graph, tensors, plain outputs."""
+"""What the children wrote about one program, read and checked: graph, tensors, outputs of the text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU: Final = torch.device("cpu")
 
 
 class Refused(Exception):
-    """The program failed in its own process. `error` is what probe.describe says of it."""
+    """The program failed in its child. error: the exception, as inside/run.py describes it."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
         super().__init__(str(error.get("message", "")))
@@ -28,16 +28,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """One captured program. Nothing in here is proved; all of it is well formed.
+    """One captured program. It has the right form, but nothing in it is proved.
 
     tensors: values of the leaves that the graph reads, and of all inputs.
-    plain: outputs of the text on those inputs. drawn: its outputs on each draw made after the capture, draws:
-        the inputs of that draw.
-    others: the inputs under another seed, None where the program gave none of that shape and dtype.
-    again: outputs of the text on the same inputs, once more, after all draws.
-    repeated: digests of outputs and state in a process with another hash seed; {} where there was none.
-    device: where the graph is to run; the tensors lie there. most: elements of an output that are looked at.
-    brief: the text ran on one draw only, whose inputs then stand for its own.
+    plain: outputs of the text on these inputs. again: the same once more, after all draws.
+    draws: the inputs of each draw after the capture. drawn: outputs of the text on them.
+    others: the inputs under another seed; None if the program gave none of that shape and dtype.
+    repeated: digests of outputs and state in a process with another hash seed; {} if there was none.
+    device: where the graph runs and the tensors are. most: how many elements of an output are compared.
+    brief: the text ran on one draw only. The inputs of that draw then replace those of the program.
     """
 
     record: GraphRecord
@@ -59,7 +58,7 @@ class Case:
     def module(
         self, record: GraphRecord | None = None, tensors: Mapping[str, torch.Tensor] | None = None, **how: Any
     ) -> fx.GraphModule:
-        """The graph rebuilt; `how` as `rebuild` takes it."""
+        """The rebuilt graph. how: further arguments of `rebuild`."""
         device = None if self.device == CPU else self.device
         return rebuild(record or self.record, tensors or self.tensors, device=device, **how)
 
@@ -76,11 +75,11 @@ class Case:
 def read(
     evidences: Sequence[Evidence], draw_seed: int, device: torch.device = CPU, brief: bool = False
 ) -> Case:
-    """The case that the streams hold: captured, then drawn and repeated where they are there.
+    """The case in the streams: what was captured, then what was drawn and repeated, if they are there.
 
-    draw_seed: of the draws that were made after the capture. brief: what the child was asked (inside/run.py).
-    Raises `Refused` for a program that raised, `BadGraph` for a graph that is none, and KeyError, TypeError
-    or ValueError for streams that lack what they must hold.
+    draw_seed: seed of the draws after the capture. brief: whether the request was brief (inside/run.py).
+    Raises `Refused` if the program raised, `BadGraph` if the record is not a valid graph, and KeyError,
+    TypeError or ValueError if a stream lacks something.
     """
     captured = evidences[0]
     for evidence in evidences:
@@ -129,7 +128,7 @@ def read(
 def _draw(
     inputs: Sequence[Leaf], values: Sequence[torch.Tensor], seed: int, device: torch.device
 ) -> list[torch.Tensor]:
-    """The inputs as the text got them on that draw."""
+    """The inputs that the text got on that draw."""
     return [
         draw.drawn(value.reshape(-1), empty(leaf, value.dtype, device), seed, position)
         for position, (leaf, value) in enumerate(zip(inputs, values, strict=True))
@@ -137,7 +136,7 @@ def _draw(
 
 
 def numbered(evidence: Evidence, name: str) -> Outputs:
-    """`name.0`, `name.1`, … as far as they go."""
+    """`name.0`, `name.1`, … up to the last that is there."""
     found: Outputs = []
     while f"{name}.{len(found)}" in evidence.tensors:
         found.append(evidence.tensor(f"{name}.{len(found)}"))

@@ -1,4 +1,4 @@
-"""The compile stage: Inductor on the graph, its C++, and its answers beside those of eager and of fp64."""
+"""The compile stage: compile the graph with Inductor, and compare it with eager and float64."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Request = Mapping[str, Any]
 
 @dataclass
 class Compiled:
-    """A graph whose code is generated. `generated.kernels` are to be built before `run` is called."""
+    """A graph with its generated code. Build `generated.kernels` before you call `run`."""
 
     graph: Graph
     case: Case
@@ -29,13 +29,13 @@ class Compiled:
     generated: Generated
 
     def run(self) -> Run:
-        """Raises what the generated code raises."""
+        """The outputs of the generated code. Raises what that code raises."""
         self.found.compiled = self.graph(self.case.tensors, self.generated.forward)
         return self.found
 
 
 def generate(request: Request, case: Case) -> Compiled:
-    """Eager, the reference, and Inductor's code. Raises what the graph and what Inductor raises."""
+    """Run eager and the reference, and generate code. Raises what the graph or Inductor raises."""
     seed = int(request["seed"])
     record, _ = measured(case.record, case.module(), arguments(case.record, case.tensors))
     graph = Graph(case.record, case.module(), seed, case.most)
@@ -55,9 +55,9 @@ def generate(request: Request, case: Case) -> Compiled:
 
 
 def _reference(case: Case, graph: Graph, outputs: Outputs) -> Outputs:
-    """The graph's outputs in double precision. Raises what the graph raises there."""
+    """The outputs of the graph in double precision. Raises what the graph raises in it."""
     tolerances = [tolerance_for(tensor.dtype) for tensor in outputs]
-    # Nearly the same is the same: some of cuDNN's algorithms never repeat.
+    # Differences within the tolerance do not count: some algorithms of cuDNN never repeat exactly.
     if disturb.moved(graph(case.tensors, seed=graph.seed + 1), outputs, tolerances) > 0.0:
         raise ValueError("forward draws random numbers")
     wide = doubled(case.tensors)

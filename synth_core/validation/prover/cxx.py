@@ -1,6 +1,6 @@
-"""The C++ of several programs compiled as one library: the compiler's start, not the kernels, is what costs.
+"""Compiles the C++ of several programs as one library: to start the compiler costs more than a kernel does.
 
-The kernels are Inductor's, of graphs from a closed vocabulary, so they share a library without further care.
+Inductor wrote the kernels, of graphs from a closed vocabulary. So they can share a library safely.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from synth_core.errors import EnvironmentFault
 from synth_core.validation.prover.inductor import Kernel
 
 _LIMITED: Final = 'ulimit -t 60 -v 4194304; exec "$0" "$@"'
-"""The compiler's limits: CPU seconds for one unit, of which 8 programs take 1 or 2, and KiB of memory."""
+"""Limits of the compiler: 60 CPU seconds for one unit (8 programs need 1 or 2) and 4 GiB of memory."""
 
 _INCLUDE: Final = re.compile(r'^\s*#include\s+[<"][^\n]*\n', re.MULTILINE)
 _SIGNATURE: Final = re.compile(r'extern "C"\s+void\s+kernel\s*(\([^(){};]*\))\s*(\{.*\})\s*', re.DOTALL)
@@ -42,15 +42,15 @@ static void unit_failed(const char* what) {
 
 
 class CompileFailed(RuntimeError):
-    """The C++ compiler refused what Inductor wrote; the text is the compiler's."""
+    """The C++ compiler refused what Inductor wrote. The text is that of the compiler."""
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """The C++ compiler with the flags that Inductor would give it, optimisation lowered to -O1.
+    """The C++ compiler with Inductor's flags, but with -O1 and no debug information.
 
-    -O1, and no debug information: what is compiled runs once, and the numbers are the same to the tolerance.
-    header: what `-include` names; its precompiled form lies beside it.
+    The compiled code runs once, so optimising costs more than it saves. The numbers agree within the
+    tolerance. header: the file for `-include`; its precompiled form is in the same folder.
     """
 
     command: tuple[str, ...]
@@ -78,9 +78,9 @@ class Compiler:
 
 
 def build(compiler: Compiler, programs: Sequence[Sequence[Kernel]]) -> list[str]:
-    """Compile the kernels of several programs: "" for each that is built, else the compiler's complaint.
+    """Compile the kernels of several programs. For each program: "", or the message of the compiler.
 
-    Where the common unit fails, each program is compiled alone.
+    If the common unit fails, each program is compiled alone.
     """
     try:
         compiler.build([kernel for kernels in programs for kernel in kernels])
@@ -92,7 +92,7 @@ def build(compiler: Compiler, programs: Sequence[Sequence[Kernel]]) -> list[str]
 
 
 def unit(functions: dict[str, str]) -> str:
-    """One translation unit of kernels under new names. What a kernel throws lands in `unit_error`."""
+    """One translation unit with all kernels, renamed. An exception of a kernel goes to `unit_error`."""
     parts = [_PRELUDE]
     for source, name in functions.items():
         body = _INCLUDE.sub("", source)
@@ -111,9 +111,9 @@ def unit(functions: dict[str, str]) -> str:
 
 
 def find_compiler(cache: str) -> Compiler:
-    """Derive the command from Inductor's own, and precompile its header under `cache` once.
+    """Derive the command from Inductor's, and precompile Inductor's header once, in `cache`.
 
-    Raises EnvironmentFault where there is no working C++ compiler.
+    Raises EnvironmentFault if there is no working C++ compiler.
     """
     flags = _inductor_flags()
     version = subprocess.run([flags[0], "--version"], capture_output=True, text=True, check=True).stdout
@@ -130,8 +130,10 @@ def find_compiler(cache: str) -> Compiler:
 
 
 def reveal_torch() -> None:
-    """Let libraries that are loaded from now on find torch's symbols without being linked against it: the
-    linker takes half a second to read them, and hardly a kernel needs one."""
+    """Let libraries that are loaded later find torch's symbols without being linked against torch.
+
+    The linker takes half a second to read the symbols, and few kernels need one.
+    """
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     if library.exists():
         ctypes.CDLL(str(library), os.RTLD_GLOBAL | os.RTLD_NOLOAD | os.RTLD_NOW)
@@ -148,7 +150,7 @@ def _precompile(compiler: Compiler, prefix: str) -> None:
 
 
 def _prefix_header() -> str:
-    """The header that every kernel of Inductor includes; it moved between versions of torch."""
+    """The header that every kernel of Inductor includes. Its place depends on the version of torch."""
     root = Path(torch.__file__).parent
     for place in ("include/torch/csrc/inductor/cpp_prefix.h", "_inductor/codegen/cpp_prefix.h"):
         if (root / place).exists():
@@ -157,7 +159,7 @@ def _prefix_header() -> str:
 
 
 def _inductor_flags() -> list[str]:
-    """The compiler and its flags of Inductor's own command line, made cheaper."""
+    """The compiler and the flags of Inductor's command line, changed to cost less."""
     options = cpp_builder.CppTorchDeviceOptions(
         vec_isa=cpu_vec_isa.pick_vec_isa(), device_type="cpu", include_pytorch=False, shared=True
     )

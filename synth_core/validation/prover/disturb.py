@@ -1,8 +1,8 @@
-"""Does it matter? Run a graph again with one thing changed, and measure what comes out at the end.
+"""What matters to the output: run a graph again with one thing changed, and compare the outputs.
 
-Every measurement is the share of output elements that a change moved beyond the tolerance: what does not show
-there could be left out by a wrong compiler, or by a lazy program, and nobody would notice.
-judge/degeneracy.py decides what the shares mean.
+Each measurement is the share of output elements that a change moved beyond the tolerance. If no element
+moves, a wrong compiler could leave that part out and nobody would notice. judge/degeneracy.py decides what
+the shares mean.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from synth_core.validation.prover.running import Execute, Graph, Outputs
 from synth_core.validation.tolerance import Tolerance, difference
 
 EXHAUSTED = (MemoryError, torch.OutOfMemoryError)
-"""No effect of a change: there was no memory left to see one."""
+"""These are not an effect of a change: there was no memory to measure one."""
 
 NOISE = 0.5
-"""Standard deviation of a disturbance, relative to that of what it disturbs: large against any tolerance, and
-small enough that an activation or a norm behind it stays in its ordinary range."""
+"""Standard deviation of the noise, relative to that of the tensor. It is large compared with any tolerance,
+and small enough for a later activation or norm to stay in its usual range."""
 
 
 class Meddler(fx.Interpreter):
-    """Runs a graph, but replaces the result of one operator by its own operand, or else by a noisy copy.
+    """Runs a graph, but replaces the result of one operator by its operand, or by a noisy copy.
 
-    how: "removed" or "disturbed" once it has happened; "" if it never did, because no result was a float.
+    how: "removed" or "disturbed", when it has happened; "" if no result was a float.
     """
 
     def __init__(self, graph: fx.GraphModule, unit: Unit, seed: int) -> None:
@@ -74,38 +74,38 @@ class Meddler(fx.Interpreter):
             self.how = "disturbed"
             return self._replace(result, noisy(result, self._seed))
         if isinstance(result, tuple | list):
-            # torch.max and its like return a struct sequence, which takes one sequence; so do tuple and list
+            # torch.max returns a struct sequence; its class takes one sequence, as tuple and list do
             return type(result)([self._disturbed(item) for item in result])
         return result
 
     def _replace(self, result: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """`value` in place of `result`; written into it where the operator worked in place on an operand."""
+        """`value` instead of `result`. If the operator works in place, the operand gets `value`."""
         if any(result is operand for operand in self._operands or ()):
             return result.copy_(value)
         return value
 
 
 def noisy(tensor: torch.Tensor, seed: int) -> torch.Tensor:
-    """The floating tensor plus noise of its own scale; infinities and NaN stay as they are."""
+    """The tensor plus noise of its own scale. Infinities and NaN stay as they are."""
     generator = torch.Generator(device=tensor.device).manual_seed(seed)
     values = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
     finite = values.isfinite()
     known = values if bool(finite.all()) else values[finite]
     spread = float(known.std()) if known.numel() > 1 else 0.0
-    if not 0.0 < spread < math.inf:  # all alike, or so large that their squares overflow
+    if not 0.0 < spread < math.inf:  # all equal, or so large that their squares overflow
         spread = float(known.abs().max() if known.numel() else 0.0) or 1.0
     noise = torch.randn(tensor.shape, generator=generator, device=tensor.device, dtype=values.dtype)
     return torch.where(finite, noise.mul_(NOISE * spread).add_(values), values).to(tensor.dtype)
 
 
 def changed(tensor: torch.Tensor, seed: int) -> torch.Tensor:
-    """A noisy copy; what was nowhere negative (a variance) stays so."""
+    """A noisy copy. A tensor without negative values, such as a variance, gets none."""
     value = noisy(tensor, seed)
     return value.abs() if bool((tensor >= 0).all()) and bool((tensor > 0).any()) else value
 
 
 def normal(tensor: torch.Tensor, reach: float, seed: int) -> torch.Tensor:
-    """Normal numbers about zero in the place of a floating tensor; anything else as it is."""
+    """Normal numbers around zero instead of a floating tensor; any other tensor as it is."""
     if not tensor.is_floating_point():
         return tensor
     spread = max(1.0, float(tensor.double().std(correction=0)))
@@ -115,7 +115,7 @@ def normal(tensor: torch.Tensor, reach: float, seed: int) -> torch.Tensor:
 
 
 def same(outputs: Outputs, others: Outputs) -> bool:
-    """Whether two runs gave equal outputs, NaN being equal to NaN."""
+    """Whether two runs gave equal outputs. NaN is equal to NaN."""
     return len(outputs) == len(others) and all(
         a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
         for a, b in zip(outputs, others, strict=True)
@@ -123,7 +123,7 @@ def same(outputs: Outputs, others: Outputs) -> bool:
 
 
 def moved(outputs: Outputs, baseline: Outputs, tolerances: Sequence[Tolerance]) -> float:
-    """The largest share of any output's elements that differ from the baseline's; 1 where shapes do."""
+    """The largest share of elements of an output that differ from the baseline; 1 if shapes differ."""
     if [o.shape for o in outputs] != [b.shape for b in baseline]:
         return 1.0
     pairs = zip(outputs, baseline, tolerances, strict=True)
@@ -132,9 +132,9 @@ def moved(outputs: Outputs, baseline: Outputs, tolerances: Sequence[Tolerance]) 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A graph, the values of its leaves, and the outputs they gave: what every change is measured against.
+    """A graph, the values of its leaves, and its outputs. Every change is compared with these outputs.
 
-    A changed graph that raises where the unchanged one did not has felt the change: everything moved.
+    If only the changed graph raises, the change matters: everything moved.
     """
 
     graph: Graph
@@ -146,22 +146,22 @@ class Comparison:
     """Names of the parameters and buffers."""
 
     def operator(self, unit: Unit) -> tuple[float, str]:
-        """The share that moves when an operator is meddled with, and how it was ("" if it gives no float)."""
+        """The share that moves when an operator is changed, and how it was ("": it gives no float)."""
         meddler = Meddler(self.graph.module, unit, self.seed)
         return self._moved(self.values, meddler.run), meddler.how
 
     def parameter(self, name: str, position: int) -> float | None:
-        """The share that moves when one parameter is disturbed; None for one that is no float."""
+        """The share that moves when one parameter is disturbed; None if it is not a float."""
         value = self.values[name]
         if not value.is_floating_point():
             return None
         return self._moved({**self.values, name: changed(value, self.seed + position)})
 
     def input(self, name: str, position: int, other: torch.Tensor | None) -> float | None:
-        """The share that moves when one input takes other values; None where there are no others to give it.
+        """The share that moves when one input takes other values; None if there are no other values.
 
-        other: the same input drawn from another seed. A floating input that is a constant gets noise; an
-            integer or boolean one may be an index, a length or a mask: only the program knows what is valid.
+        other: the same input under another seed. A floating input that does not change with the seed gets
+            noise. An integer or boolean one does not, because it may be an index, a length or a mask.
         """
         value = self.values[name]
         if other is None or torch.equal(value, other):
@@ -171,13 +171,13 @@ class Comparison:
         return self._moved({**self.values, name: other})
 
     def elsewhere(self, graph: Graph, inputs: Sequence[str], reach: float) -> Comparison:
-        """A variant of the graph far from where it starts: normal inputs, other parameters and buffers.
+        """The comparison at other values: normal inputs, other parameters and buffers.
 
-        A ReLU does nothing to inputs that are drawn from 0..1, nor a BatchNorm before it is trained, and yet
-        neither is redundant. Raises what the variant raises there.
+        A ReLU does nothing to inputs from 0..1, and a BatchNorm does nothing before training. Yet neither is
+        redundant. Raises what the graph raises at these values.
 
-        reach: standard deviation of the inputs, in units of their own or of 1, whichever is larger. A clamp
-            at -1 shows nothing until something gets there.
+        reach: standard deviation of the new inputs, as a multiple of their own or of 1, whichever is larger.
+            A clamp at -1 has no effect until a value gets there.
         """
         values = dict(self.values)
         for position, name in enumerate(inputs):

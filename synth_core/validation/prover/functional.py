@@ -1,8 +1,8 @@
-"""In-place operators of a traced graph made out of place, where that is plain to see.
+"""Replaces in-place operators of a traced graph by those that make a new tensor, in the simple cases.
 
-Torch's own composite functions (the recurrent cells, cosine_similarity) write to tensors that they have
-just made. Nobody else reads those, so the value after the write is a new value, and every later reader takes
-it. What is not that plain is left to AOT Autograd, which costs several times as much.
+Torch's own composite functions (the recurrent cells, cosine_similarity) write to tensors that they have just
+made. Nobody else reads such a tensor. So the value after the write is a new value, and every later reader
+takes it. Other cases are left to AOT Autograd, which costs several times as much.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ OUT_OF_PLACE: dict[Any, Any] = {
     aten.sqrt_.default: aten.sqrt.default,
 }
 _PARTS = (aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
-"""What they return are parts that do not overlap."""
+"""These return parts that do not overlap."""
 
 
 def make_functional(graph: fx.GraphModule) -> bool:
-    """Rewrite every in-place call; False, with the graph half rewritten, where one is not plain."""
+    """Rewrite every in-place call. False if one is not simple; the graph is then half rewritten."""
     order = {node: place for place, node in enumerate(graph.graph.nodes)}
     writes = [node for node in order if _writes(node)]
     return all(_rewritten(graph.graph, node, order) for node in writes)
@@ -66,9 +66,9 @@ def _rewritten(graph: fx.Graph, node: fx.Node, order: dict[fx.Node, int]) -> boo
 
 
 def _only_reader(target: fx.Node, write: fx.Node, order: dict[fx.Node, int]) -> bool:
-    """Whether no value but `target` itself is read behind the write and shares its memory.
+    """Whether `target` is the only value that shares its memory and is read after the write.
 
-    The tensor must be one that a call of this graph made; its memory is that of the call it is a part of.
+    A call of this graph must have made the tensor, or the whole tensor that it is a part of.
     """
     related = {target}
     pending = [target]
@@ -89,7 +89,7 @@ def _only_reader(target: fx.Node, write: fx.Node, order: dict[fx.Node, int]) -> 
 
 
 def _viewed(node: fx.Node) -> list[fx.Node]:
-    """The operands whose memory a call's results may share."""
+    """The operands whose memory the results of a call may share."""
     if node.op != "call_function":
         return []
     if not isinstance(node.target, torch._ops.OpOverload):
@@ -110,7 +110,7 @@ def _alike(one: fx.Node, other: fx.Node) -> bool:
 
 
 def _same_type(write: fx.Node) -> bool:
-    """Whether the operator out of place gives the shape and dtype of what is written to."""
+    """Whether the replacement gives the shape and dtype of the tensor that is written to."""
     first, *others = (argument.meta.get("val") for argument in write.all_input_nodes)
     return isinstance(first, torch.Tensor) and all(
         isinstance(other, torch.Tensor) and (other.dtype, other.shape) == (first.dtype, first.shape)

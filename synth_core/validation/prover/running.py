@@ -1,4 +1,4 @@
-"""A rebuilt graph that runs on any values of its leaves, always from one random state."""
+"""A rebuilt graph that runs on any values of its leaves, always from the same random state."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Execute = Callable[..., Any]
 
 
 class Graph:
-    """Runs on copies of what it is given, since a graph may write to its inputs and buffers.
+    """Runs on copies of the values, because a graph may write to its inputs and buffers.
 
-    most: elements of an output that are looked at; None: all.
+    most: how many elements of an output are kept; None: all.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Graph:
         self.record, self.module, self.seed, self.most = record, module, seed, most
 
     def __call__(self, values: Values, execute: Execute | None = None, seed: int | None = None) -> Outputs:
-        """The outputs, copied. execute: what runs in place of the module, on the same arguments."""
+        """Copies of the outputs. execute: runs instead of the module, on the same arguments."""
         given = arguments(self.record, values)
         torch.default_generator.manual_seed(self.seed if seed is None else seed)
         with torch.no_grad():
@@ -38,11 +38,10 @@ class Graph:
 
 
 def quiet_torch() -> None:
-    """Torch as every run here needs it.
+    """Set up torch as every run here needs it.
 
-    Transformer layers have a fast path in eager that no compiler sees. On a GPU, TF32 would blur what is
-    compared with another precision or other code, and some of cuDNN's algorithms add up in an order of their
-    own.
+    Transformer layers have a fast path in eager that no compiler sees. On a GPU, TF32 is too inexact for
+    comparisons, and some algorithms of cuDNN add up in an order that varies.
     """
     torch.backends.mha.set_fastpath_enabled(False)
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,4 +1,4 @@
-"""One prover process at work: a batch of cases, step by step. It never runs a program's text."""
+"""A prover at work: it proves a batch of cases step by step. It never runs the text of a program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAGES: Final = {"eager": Stage.VALIDATE_EAGER, "compile": Stage.VALIDATE_COMPIL
 
 @dataclass
 class Job:
-    """One program in hand. generated: its compile stage, between the steps; failed: what ended it before."""
+    """One program. generated: its generated code, between two steps; failed: the error that came first."""
 
     id: int
     stages: list[str]
@@ -40,9 +40,9 @@ class Job:
 
 @dataclass
 class Prover:
-    """compiler: none where nothing asks for C++.
+    """compiler: None if no C++ is needed.
 
-    say: hands one answer to the supervisor, `{"at": id, "step": step}` when it turns to a job, and
+    say: hands one message on: `{"at": id, "step": step}` when a step of a job begins, or a judgement,
         `{"id", "stage", "judgement"}`.
     """
 
@@ -77,7 +77,7 @@ class Prover:
         quiet_torch()
         try:
             job.generated = compiled.generate(job.request, job.case)
-        except Exception as error:  # it is said when the answer is due
+        except Exception as error:  # reported when the answer is due
             job.failed = error
         return True
 
@@ -113,7 +113,7 @@ class Prover:
 
 
 def warm(cache: str) -> cxx.Compiler:
-    """Import, configure and compile one small graph, so that forks of this process need not."""
+    """Import, configure and compile one small graph, so that forks of this process need not do it."""
     torch.set_num_threads(1)
     inductor.configure()
     cxx.reveal_torch()
