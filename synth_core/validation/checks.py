@@ -1,10 +1,9 @@
-"""Every check, one row each, in the order in which the judge asks them.
+"""Every check, one row each, in the order in which they are asked.
 
-The first check that fails gives the verdict its category; its name stands in `Verdict.check`. Every row
-but `builds`, `runs` and `compiles` can be switched off (`--skip-check NAME`): without an output there is
-nothing to judge.
-The function of a check is in judge/proofs.py. The rules of the downstream contract are one check here,
-`contract`; contract.py has the rules.
+The first check that fails gives the verdict its category, and `Verdict.check` has its name. Every check can
+be switched off (`--skip-check NAME`) except `builds`, `runs`, `full_graph` and `compiles`, which every later
+check needs. The function of a check is in judge/proofs.py. The rules of the downstream contract are one check
+here, `contract`; the rules are in contract.py.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ STATIC = "static"
 class Check:
     """One property that is proved of every accepted program.
 
-    category: what a failure is called; None where the evidence decides (SYNTAX_ERROR or
-        DISALLOWED_IMPORT for the gate, SHAPE_ERROR or EXCEPTION for a program that raises).
-    skippable: False where every later check needs this one to hold.
+    category: that of a failure. None: it depends on the fault (SYNTAX_ERROR or DISALLOWED_IMPORT in the gate,
+        SHAPE_ERROR or EXCEPTION for a program that raises).
+    skippable: False if every later check needs this one.
     """
 
     name: str
@@ -78,7 +77,7 @@ BY_NAME = {check.name: check for check in CHECKS}
 
 
 def resolve_skips(names: Iterable[str]) -> frozenset[str]:
-    """The names as a set; raise `UsageError` for one that is no check, or that cannot be switched off."""
+    """The names as a set. Raises `UsageError` for an unknown name, or a check that cannot be switched off."""
     skips = frozenset(names)
     known = [check.name for check in CHECKS if check.skippable]
     for name in sorted(skips - set(known)):

@@ -1,9 +1,9 @@
-"""The downstream contract: what a builder of training rows, such as KernelBook's, can digest.
+"""The downstream contract: what a builder of training rows, such as KernelBook's, can use.
 
-Every rule has a name, is reported on its own in `Verdict.contract`, and either rejects or warns. By default a
-rule rejects if that builder loses each program that breaks it. A rule warns if the builder may lose or
-misbind such a program. Static rules are read off the text, the others off the captured graph
-(prover/eager.py). A rule that could not be determined, because the program failed before, is left out.
+Every rule has a name and either rejects or warns; `Verdict.contract` has one entry for each. By default a
+rule rejects if that builder loses every program that breaks it. It warns if the builder may lose or misbind
+such a program. Static rules are decided by the text, the others by the captured graph (prover/eager.py). If
+the program failed before a rule could be decided, the rule is left out.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from synth_core.program.renaming import program_class
 from synth_core.records import Node
 from synth_core.validation import gate
 
-# Names that Inductor's generated module binds itself.
+# Names that the module that Inductor generates binds itself.
 RESERVED = frozenset(
     {"call", "grid", "aten", "triton", "tl", "async_compile", "assert_size_stride", "reinterpret_tensor"}
 )
 
-# Attributes by which a function or a traceback gives away the code and the names around it.
+# Attributes of functions and tracebacks that lead to the code and the names around them.
 _INNER = frozenset({"__closure__", "__code__", "__globals__", "__traceback__"})
 
 
 @dataclass(frozen=True)
 class Source:
-    """A parsed program. name: what its class and its file are called."""
+    """A parsed program. name: the name of its class and of its file."""
 
     tree: ast.Module
     name: str
@@ -48,7 +48,7 @@ class Source:
         return [node for node in ast.walk(self.tree) if isinstance(node, kinds)]
 
     def returns(self, function: ast.FunctionDef) -> list[ast.Return]:
-        """The `return`s of a function itself, not those of functions inside it."""
+        """The `return`s of the function itself, not those of functions inside it."""
         found: list[ast.Return] = []
         pending: list[ast.AST] = list(function.body)
         while pending:
@@ -62,7 +62,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Run:
-    """A captured run: its facts and effects, the live nodes, and whether `forward` returns a literal
+    """A captured run. nodes: those that the outputs depend on. literal_tuple: `forward` returns a written-out
     tuple."""
 
     literal_tuple: bool
@@ -129,7 +129,7 @@ def _no_chained_assignment(source: Source) -> bool:
 
 
 def _no_new_syntax(source: Source) -> bool:
-    """`match`, `except*` and PEP 695, whose nodes older Pythons do not even have."""
+    """No `match`, no `except*` and no PEP 695. Older Pythons lack even the names of their nodes."""
     new = ("Match", "TryStar", "TypeAlias", "TypeVar", "ParamSpec", "TypeVarTuple")
     return not any(type(node).__name__ in new for node in ast.walk(source.tree))
 
@@ -172,7 +172,7 @@ def _input_shapes_apart(run: Run) -> bool:
 
 
 def _parameters_in_order(run: Run) -> bool:
-    """Among parameters of one shape: declared in the order in which they are first used."""
+    """Parameters of one shape are declared in the order in which they are first used."""
     used = {node.name: position for position, node in enumerate(run.used("parameter"))}
     declared = sorted(
         ((tuple(shape), index, path) for index, (path, shape) in enumerate(run.facts["parameters"]))
@@ -249,7 +249,7 @@ RUN_RULES: tuple[Rule, ...] = (
     ),
 )
 ONE_GRAPH = Rule("one_graph", True, "torch.compile captures one graph", lambda run: True)
-"""Decided by the check `full_graph`, and reported here as well."""
+"""The check `full_graph` decides it. It is reported here as well."""
 
 RULES = (*STATIC_RULES, *RUN_RULES, ONE_GRAPH)
 DEFAULT_REJECT_RULES = tuple(rule.name for rule in RULES if rule.rejects)
@@ -271,7 +271,7 @@ def check_run(
 def resolve_rules(reject: Iterable[str] = (), warn: Iterable[str] = ()) -> frozenset[str]:
     """The rules that reject: the default ones and `reject`, without `warn`.
 
-    `UsageError` for an unknown name, for one in both, and for `one_graph`, which a check decides.
+    Raises `UsageError` for an unknown name, for a name in both, and for `one_graph`, which a check decides.
     """
     rejecting, warning = frozenset(reject), frozenset(warn)
     known = [rule.name for rule in RULES if rule is not ONE_GRAPH]
