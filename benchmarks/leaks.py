@@ -2,7 +2,7 @@
 
     python benchmarks/leaks.py [--programs 5000] [--workers 2] [--stage eager|both]
 
-Prints the engine's memory (this process, the zygote and the judge) after a tenth of the programs and at the
+Prints the engine's memory (this process, supervisors and provers) after a tenth of the programs and at the
 end. Exits with 1 if it grew by 5% or more, or if a process, a file or a mount is left.
 """
 

@@ -1,16 +1,16 @@
-"""What a confined process does with one program: build it, run it, capture its graph. It decides nothing.
+"""What a child does with one program: build it, run it, capture its graph. It decides nothing.
 
-All that it writes is evidence, which a prover checks against the graph. An exception of the program is
-evidence, too; one of ours leaves the evidence without its end mark, and incomplete evidence passes nothing.
+All that it writes is evidence, which a prover checks. An exception of the program is evidence, too. An
+exception of our own code leaves the evidence without its end mark, and then the program fails.
 
-Before the capture is known to the supervisor (file EVIDENCE): `graph`, the record as text; `leaf.NAME`, the
-tensors that it reads; `output.N`, of the plain program; `other.N`, its inputs under another seed; `facts`.
-After it (file FRESH): `draw.K.N`, outputs of the plain program on inputs drawn from the seed that came then;
-`again.N`, on its own inputs once more. Or, in either, `error`. A process that only repeats writes JSON:
-digests of its `output` and its `state`, or `error`.
+The file EVIDENCE is written before the supervisor draws the seed. It holds `graph`, the record as text;
+`leaf.NAME`, the tensors that the graph reads; `output.N`, outputs of the text; `other.N`, the inputs under
+another seed; and `facts`. The file FRESH is written afterwards. It holds `draw.K.N`, outputs of the text on
+inputs drawn from the seed, and `again.N`, outputs on its own inputs once more. Either file may hold `error`
+instead. A child that only repeats writes JSON: digests of its `output` and its `state`, or `error`.
 
-A `brief` request is for programs of GPU size, whose every run on this CPU takes seconds: the text runs once,
-on one draw, and of each input only the values to draw from are written.
+A `brief` request is for programs of GPU size, which take seconds for each run on this CPU. Then the text runs
+once, on one draw, and of each input only the values for draws are written.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _SEED_BYTES = 8
 
 
 class Ended(Exception):
-    """The program failed and the evidence says how."""
+    """The program failed, and the evidence says how."""
 
 
 def capture_program() -> None:
     """The body of a child that captures."""
     request = process.read_program()
-    gc.disable()  # it would copy the zygote's pages to find nothing worth freeing
+    gc.disable()  # it would copy pages of the zygote and free nothing
     with suppress(Ended):
         with process.written(process.EVIDENCE) as file:
             out = EvidenceWriter(file)
@@ -67,10 +67,10 @@ def capture_program() -> None:
 
 
 def repeat_program() -> None:
-    """The body of a child in a process with other hashes and addresses: the same once more, as digests.
+    """The body of a child that repeats, in a process with other hashes and addresses. It writes digests.
 
-    Sets are read the other way round there, so that a program whose layers stand in the order of a set
-    differs.
+    Sets have the reverse order there. So the digests of a program differ if its layers have the
+    order of a set.
     """
     request = process.read_program()
     with process.written(process.EVIDENCE) as file:
@@ -106,7 +106,7 @@ def _captured(request: Request, out: EvidenceWriter) -> Loaded:
         try:
             captured = capture(program.module, program.inputs, execute=not request.get("brief"))
         except NotCapturable:
-            if request.get("brief"):  # an exception of the program's own says more
+            if request.get("brief"):  # an exception of the program itself says more
                 _ran(program, run, out)
             raise
     out.json("graph", captured.record.dump())
@@ -156,7 +156,7 @@ def _run_on_drawn(program: Loaded, request: Request, seed: int, out: EvidenceWri
 
 @contextmanager
 def phase(name: str, out: EvidenceWriter) -> Iterator[None]:
-    """What the program raises in here ends the run, as evidence."""
+    """If the program raises in this block, the exception becomes evidence and the run ends."""
     try:
         yield
     except BaseException as error:
@@ -166,7 +166,7 @@ def phase(name: str, out: EvidenceWriter) -> Iterator[None]:
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """An exception as data: its classes, its text, and the innermost line of the program it passed."""
+    """An exception as data: its classes, its text, and the innermost line of the program in its traceback."""
     kinds = [kind.__name__ for kind in type(error).__mro__[:-1]]
     if isinstance(error, NotCapturable):
         kinds.append(error.kind)

@@ -1,6 +1,6 @@
-"""One function for each check: "" where it holds of a run, else one line that says what is wrong.
+"""One function for each check: "" if it holds for a run, else one line that says what is wrong.
 
-PROOFS is what the judge goes through, in the order of checks.py.
+prover/decide.py asks the functions in PROOFS, in the order of checks.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from synth_core.validation.tolerance import Tolerance, agrees, difference
 
 @dataclass
 class Run:
-    """Evidence that has the form it should have. What checks measure on the way goes to `measured`."""
+    """What a prover measured of one program. What the checks measure in addition goes to `measured`."""
 
     outputs: list[torch.Tensor]
     tolerances: list[Tolerance]
@@ -29,11 +29,11 @@ class Run:
     again: list[torch.Tensor] = field(default_factory=list)
     text: list[torch.Tensor] = field(default_factory=list)
     repeats: list[torch.Tensor] = field(default_factory=list)
-    """Outputs of the text itself on its own inputs, in its first run and in its last."""
+    """Outputs of the text on its own inputs: `text` from its first run, `repeats` from its last."""
     foreign: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """What of the text -> its digest in another process, and in the first."""
+    """Name of an output, parameter or buffer -> its digest in another process, and in the first."""
     plain: list[list[torch.Tensor]] = field(default_factory=list)
-    """Outputs of the text itself on each set of inputs; `traced` are the graph's."""
+    """Outputs of the text on each set of inputs; `traced`: those of the graph."""
     traced: list[list[torch.Tensor]] = field(default_factory=list)
     compiled: list[torch.Tensor] = field(default_factory=list)
     nodes: tuple[Node, ...] = ()
@@ -52,7 +52,7 @@ class Run:
 
 
 def in_catalog(name: str) -> bool:
-    """A file from elsewhere may be named after anything."""
+    """Whether the catalog has this name. A file from elsewhere may have any name."""
     try:
         catalog.find(name)
     except UsageError:
@@ -104,7 +104,7 @@ def _same_bits(output: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _faithful(run: Run) -> str:
-    """On every set of inputs the text gives what its graph gives; rounding may differ, as kernels may."""
+    """On every set of inputs, text and graph give the same. Rounding may differ, because kernels may."""
     equal = True
     for place, (plain, traced) in enumerate(zip(run.plain, run.traced, strict=True)):
         which = "its own inputs" if place == 0 and run.text else f"draw {place}"
@@ -143,7 +143,7 @@ def _agreement(run: Run) -> str:
 def _compare(
     run: Run, values: Sequence[torch.Tensor], references: Sequence[torch.Tensor], name: str, warning: str
 ) -> str:
-    """`warning` names the check that a missing reference leaves undecided."""
+    """warning: the check that a missing reference leaves undecided; "": the references are always there."""
     if warning and not references:
         run.warnings.append(warning)
         return ""

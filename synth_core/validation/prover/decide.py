@@ -1,17 +1,17 @@
-"""From a case to the verdicts of both stages.
+"""From a case to the judgement of a stage.
 
-The checks are asked in the order of checks.py; the first that fails and is not switched off decides. A case
-that lacks what a child must write is a failure: the program may have written it.
+The checks are asked in the order of checks.py. The first that fails and is not switched off decides. If a
+case lacks what a child must write, the program fails, because it may have written the case.
 
     request key    meaning
-    rules          contract rule -> holds, of those that the text alone decides
-    literal_tuple  whether the text of forward returns a tuple that is written out
-    numbers        floating numbers that the text hands to its class
-    seed           start of every random draw
-    draw_seed      start of the draws that were made after the capture
+    rules          contract rule -> holds, for the rules that the text alone decides
+    literal_tuple  whether forward returns a tuple that is written out
+    numbers        floats that the text gives to its class
+    seed           seed of every random draw
+    draw_seed      seed of the draws that were made after the capture
     requested      catalog names that the captured graph must hold
     skip           names of checks that are switched off; what only they need is not run
-    reject_rules   contract rules that reject; left out: the default ones
+    reject_rules   contract rules that reject; if left out, the default ones
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from synth_core.validation.prover.case import Case, Refused
 
 Request = Mapping[str, Any]
 Judgement = dict[str, Any]
-"""The fields of a `Verdict`, but for stage, tier and torch, and under `graph` those of a `Graph` or None."""
+"""The fields of a `Verdict` except stage, tier and torch; `graph` holds those of a `Graph`, or None."""
 
 MAX_DETAIL = 1000
 MAX_MESSAGE = 2000
@@ -43,7 +43,7 @@ def decide(
 ) -> Judgement:
     """The judgement of one stage.
 
-    read: gives the case. measure: what the stage's checks ask of it; raises what torch raises.
+    read: returns the case. measure: measures what the checks of the stage need; raises what torch raises.
     """
     skip = frozenset(request.get("skip", ()))
     checks = [check for check in CHECKS if check.stage is stage or check.name == "faithful"]
@@ -94,7 +94,7 @@ def _read_contract(request: Request, run: Run, fields: Judgement) -> None:
 
 
 def describe(error: Exception, phase: str) -> dict[str, Any]:
-    """An exception as children describe theirs."""
+    """An exception in the form in which children describe theirs."""
     kinds = [kind.__name__ for kind in type(error).__mro__[:-1]]
     return {"phase": phase, "kinds": kinds, "message": str(error)[:MAX_MESSAGE]}
 

@@ -1,4 +1,4 @@
-"""The eager stage: run the graph in several ways, and measure what its checks ask of it."""
+"""The eager stage: run the graph in several ways, and measure what the checks need."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from synth_core.validation.tolerance import tolerance_for
 Request = Mapping[str, Any]
 
 VARIANTS = ((False, 1.0), (True, 4.0))
-"""Where an operator that shows nothing is looked at again: with other numbers in the text or not, and how far
-the inputs reach (disturb.Comparison.elsewhere)."""
+"""If an operator has no effect, it is measured again at other values: are the numbers of the text changed, and
+how far do the inputs reach (disturb.Comparison.elsewhere)?"""
 
 
 def run(request: Request, case: Case, skip: frozenset[str]) -> Run:
-    """Raises what the graph raises."""
+    """Measure a case. Raises what the graph raises."""
     seed = int(request["seed"])
     record, _ = measured(case.record, case.module(), arguments(case.record, case.tensors))
     graph = Graph(record, case.module(record), seed, case.most)
@@ -54,7 +54,7 @@ def run(request: Request, case: Case, skip: frozenset[str]) -> Run:
         }
     if "weights_matter" not in skip:
         paths = {leaf.name: leaf.path for leaf in record.of_kind("parameter")}
-        live = {node.name for node in nodes if node.kind == "parameter"}  # for others there is a rule
+        live = {node.name for node in nodes if node.kind == "parameter"}  # for the others there is a rule
         found.effects["weights"] = {
             f"self.{paths[name]}": compare.parameter(name, position)
             for position, name in enumerate(case.state("parameter"))
@@ -76,7 +76,7 @@ def compared(case: Case, graph: Graph, outputs: Outputs) -> tuple[list[Outputs],
 
 
 def facts(case: Case, record: GraphRecord) -> dict[str, Any]:
-    """What the rules of the contract ask of a run (contract.py)."""
+    """What the rules of the contract need to know of a run (contract.py)."""
     inputs = {leaf.name: leaf for leaf in case.inputs}
     returned = list(references(record.output))
     memory = {record.memory[name] for name in inputs if name in record.memory}
@@ -96,7 +96,7 @@ def facts(case: Case, record: GraphRecord) -> dict[str, Any]:
 
 
 def _memory(record: GraphRecord, names: Sequence[str]) -> list[int]:
-    """The memory of the values with these names."""
+    """The numbers of the memory of the values with these names."""
     results = {call.name: call.results or () for call in record.calls}
     found = []
     for name in names:
@@ -120,7 +120,7 @@ def _state(case: Case) -> frozenset[str]:
 
 
 def foreign_digests(case: Case) -> dict[str, tuple[str, str]]:
-    """What another process computed of the same text: name -> its digest, and that of the first process."""
+    """Name of a tensor -> its digest in the process that repeated the text, and in the one that captured."""
     if not case.repeated:
         return {}
     outputs = list(case.repeated["output"])
@@ -139,7 +139,10 @@ def foreign_digests(case: Case) -> dict[str, tuple[str, str]]:
 def _effects_of_units(
     case: Case, units: Sequence[Unit], compare: Comparison, varied: Callable[[], Graph]
 ) -> list[tuple[str, str, float, float]]:
-    """Operator, how it was meddled with, the share that moved here, and elsewhere where none did here."""
+    """For each operator: its name, how it was changed, the share that moved here, and at other values.
+
+    Other values are tried only if nothing moves here.
+    """
     still = max(tolerance.outliers for tolerance in compare.tolerances)
     here = [compare.operator(unit) for unit in units]
     there = [share for share, _ in here]
@@ -147,7 +150,7 @@ def _effects_of_units(
     for vary, reach in VARIANTS:
         if min(there, default=1.0) > still:
             break
-        try:  # a graph may not bear other numbers, or other inputs
+        try:  # a graph may raise with other numbers or other inputs
             other = compare.elsewhere(varied() if vary else compare.graph, inputs, reach)
         except disturb.EXHAUSTED:
             raise
@@ -164,8 +167,10 @@ def _effects_of_units(
 
 
 def _varied(request: Request, record: GraphRecord, case: Case) -> Callable[[], Graph]:
-    """The graph with every number changed by a quarter that the text hands to its class: a scaling factor of
-    1.0 does not make the multiplication by it redundant."""
+    """The graph with every number that the text gives to its class changed by a quarter.
+
+    The reason: a factor of 1.0 does not make the multiplication redundant.
+    """
     numbers = frozenset(request["numbers"])
 
     def vary(value: Any) -> Any:

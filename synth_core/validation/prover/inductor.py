@@ -1,4 +1,4 @@
-"""Inductor on a trusted graph: its wrapper in Python, and the C++ of its kernels, to be built later."""
+"""Runs Inductor on a graph: keeps its wrapper in Python, and the C++ of its kernels to be built later."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Kernel:
 
 @dataclass
 class Generated:
-    """What Inductor wrote for one graph. Its kernels are to be bound before `forward` is called."""
+    """What Inductor wrote for one graph. Bind its kernels before you call `forward`."""
 
     forward: Any = None
     kernels: list[Kernel] = field(default_factory=list)
@@ -55,7 +55,7 @@ _short_way = True
 
 
 def configure() -> None:
-    """Once a process: no caches on disk, one thread, and C++ that is kept in place of being compiled."""
+    """Once per process: no caches on disk, one thread, and C++ that is kept and not compiled at once."""
     torch._inductor.config.fx_graph_cache = False
     torch._functorch.config.enable_autograd_cache = False
     torch._inductor.config.compile_threads = 1
@@ -71,9 +71,9 @@ def configure() -> None:
 
 
 def warm_up(build: Callable[[Sequence[Kernel]], None]) -> None:
-    """Compile one small graph: the first takes seconds, for tables that every later one uses.
+    """Compile one small graph. The first graph takes seconds, for tables that every later graph uses.
 
-    Where the short way does not fit this release of torch, every graph takes the long one.
+    If the short way does not fit this release of torch, every graph takes the long way.
     """
     global _short_way
     given = [torch.randn(2, 3, 8, 8), torch.randn(8, 3, 3, 3), torch.rand(8)]
@@ -94,7 +94,7 @@ def forget() -> None:
 
 
 def _sample(x: torch.Tensor, kernel: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor]:
-    """Touches convolution, normalisation, attention, reduction and pointwise code of Inductor."""
+    """Uses convolution, normalisation, attention, reduction and pointwise code of Inductor."""
     x = torch.relu(torch.nn.functional.conv2d(x, kernel, padding=1))
     x = torch.nn.functional.batch_norm(x, scale, scale, scale, scale)
     x = torch.nn.functional.max_pool2d(x, 2).flatten(2).transpose(1, 2)
@@ -106,7 +106,7 @@ def generate(graph: fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Genera
     """What Inductor writes for the graph. Raises what Inductor raises."""
     generated = Generated()
     _open.clear()
-    # With Inductor's own generator a program that draws numbers could never agree with eager.
+    # With Inductor's own generator, a program that draws random numbers would never agree with eager.
     with torch.no_grad(), torch._inductor.config.patch(fallback_random=True):
         short = lowering.lowered(graph, arguments) if _short_way else None
         generated.forward = short or compile_fx(graph, list(arguments))

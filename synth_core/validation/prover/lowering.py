@@ -1,9 +1,9 @@
 """From a graph of torch calls to Inductor's generated code, by the short way.
 
-`compile_fx` prepares for what cannot happen here: gradients, inputs that are written to or handed out again,
-sizes that vary, code that is kept on disk. A graph that only computes needs one trace to ATen, Inductor's own
-passes, its lowering and its code generation. Those are Inductor's, called in its order. Every other graph,
-and every torch that is built otherwise, takes the long way (`lowered` gives None).
+`compile_fx` prepares for what cannot happen here: gradients, inputs that are written to or returned, sizes
+that vary, code that is kept on disk. A graph that only computes needs less: one trace to ATen, then the passes
+of Inductor, its lowering and its code generation. They are called here in Inductor's order. Other graphs take
+the long way, `compile_fx`; `lowered` then returns None.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _DECOMPOSITIONS: dict[str, Any] = (
 
 
 def lowered(graph: fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Forward | None:
-    """The compiled graph, or None where it takes the long way. Raises what Inductor raises."""
+    """The compiled graph, or None if it must take the long way. Raises what Inductor raises."""
     if any(tensor.is_cuda for tensor in arguments):
         return None
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
@@ -50,7 +50,7 @@ def lowered(graph: fx.GraphModule, arguments: Sequence[torch.Tensor]) -> Forward
 
 
 def traced(graph: fx.GraphModule, inputs: Sequence[torch.Tensor]) -> fx.GraphModule | None:
-    """The graph in ATen's operators; None where one of them writes to a tensor."""
+    """The graph in operators of ATen; None if one of them still writes to a tensor."""
     graph = inductor._recursive_pre_grad_passes(graph, inputs)
     aten = make_fx(graph, decomposition_table=select_decomp_table())(*inputs)
     aten.graph.eliminate_dead_code()

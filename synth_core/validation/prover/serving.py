@@ -1,10 +1,10 @@
 """A prover's loop: take cases from the supervisor, and write each judgement into the file that came with it.
 
-A message is a line of JSON, a list with one object for each case, and four files for each: the judgement's,
-the engine's question, and the two that the program's process has written. Answers are bytes: STEP plus the
-number of the case that the prover turns to (TOGETHER where it works on all), and the number of a case when
-its judgement is written; READY comes first. So no text passes through the supervisor's memory, which every
-program inherits.
+A message is a line of JSON with four files for each case. The JSON is a list with one object per case. The
+files are for the judgement, for the question of the engine, and the two that the child wrote. Answers are
+bytes. READY comes first. STEP plus the number of a case means that the prover turns to this case; STEP plus
+TOGETHER means that it works on all. The number of a case alone means that its judgement is written. So no
+text passes through the memory of the supervisor, which every child inherits.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ _STAGES: Final = {Stage.VALIDATE_EAGER.value: "eager", Stage.VALIDATE_COMPILE.va
 
 @dataclass(frozen=True)
 class Trusted:
-    """What provers are forked with. compiler: of C++; none on a GPU.
+    """What provers inherit. compiler: for C++; None on a GPU.
 
-    gpu: a file that provers lock while they use the GPU's memory.
+    gpu: a file that provers lock while they use the memory of the GPU; "": there is no GPU.
     """
 
     compiler: cxx.Compiler | None
     gpu: str = ""
 
     def serve(self, channel: socket.socket) -> None:
-        """The life of a prover, until the channel closes."""
+        """Prove what comes until the channel closes."""
         torch.set_num_threads(1)
         if self.compiler is None and not torch.cuda.is_available():
             raise UsageError("torch sees no CUDA device here; use --device cpu")
         gc.collect()
         gc.freeze()
-        gc.disable()  # a batch's graphs are freed at its end; looking for more in between finds nothing
+        gc.disable()  # after each batch memory is freed anyway; a search in between finds nothing
         channel.sendall(bytes([READY]))
         while True:
             line, files, _, _ = socket.recv_fds(channel, 2**16, _MOST_FILES)
@@ -91,14 +91,14 @@ class Trusted:
 
         with _memory(self.gpu, fcntl.LOCK_SH):
             prove(range(len(heads)), say)
-        if again:  # the memory may have been others'
+        if again:  # other provers may have used the memory
             with _memory(self.gpu, fcntl.LOCK_EX):
                 prove(again, partial(say, alone=True))
 
 
 @contextlib.contextmanager
 def _memory(gpu: str, lock: int) -> Iterator[None]:
-    """Hold the lock on the GPU's memory, shared or alone, and give all of that memory back afterwards."""
+    """Hold the lock on the memory of the GPU, shared or exclusive, and free that memory afterwards."""
     if not gpu:
         yield
         return
@@ -112,7 +112,7 @@ def _memory(gpu: str, lock: int) -> Iterator[None]:
 
 
 def prepare(cache: str, device: str) -> Trusted:
-    """Warm this process up for provers to be forked; raise EnvironmentFault without a C++ compiler."""
+    """Warm up this process, from which provers are forked. Raises EnvironmentFault without a C++ compiler."""
     if device == "cpu":
         return Trusted(worker.warm(f"{cache}/headers"))
     inductor.configure()

@@ -1,9 +1,8 @@
-"""The provers as their supervisor sees them: long-lived trusted processes, each bounded in time and memory.
+"""The provers as their supervisor sees them: long-lived trusted processes with limits of time and memory.
 
-A prover holds no foreign code. It gets cases: what a dead child has written, and the engine's question about
-it. Its judgement goes into a file that the engine reads; the supervisor sees only that it is there. Where a
-prover dies, or goes over its limits, that is the verdict of the case it was at, and the others go to the
-next.
+A prover holds no foreign code. It gets cases. A case is what a dead child wrote, with a question of the
+engine. The judgement goes into a file that the engine reads; the supervisor never reads it. If a prover dies
+or passes its limits, that is the verdict of the case that it worked on. Its other cases go to another prover.
 """
 
 from __future__ import annotations
@@ -30,15 +29,14 @@ from synth_core.validation.sandbox.seccomp import Profile
 from synth_core.validation.supervisor.job import Job
 
 BATCH: Final = 8
-"""Programs whose C++ becomes one unit: loading the header costs 0.35 CPU seconds a unit, whatever it
-holds."""
+"""How many programs are compiled as one C++ unit. To load the header costs 0.35 CPU seconds per unit."""
 MEMORY_MB: Final = {"cpu": 4096, "cuda": 65536}
-"""What a prover may take beside a program's own memory: copies in double precision and the compiler, or a
-CUDA context and pinned buffers."""
+"""What a prover may take in addition to the memory limit of a program: for copies in double precision and the
+compiler, or for a CUDA context and pinned buffers."""
 CASES_EACH: Final = 400
-"""A prover is replaced after so many: each leaves some 3 MB behind (measured)."""
+"""A prover is replaced after so many cases: each leaves about 3 MB behind (measured)."""
 START_SECONDS: Final = 300.0
-"""A prover that is not ready by then is dead: a CUDA context takes 10 s where all is cold."""
+"""A prover that is not ready after this time never will be: a CUDA context takes 10 s at first."""
 _FIRST_SLOT: Final = 300
 
 
@@ -47,16 +45,16 @@ class _Prover:
     process: Process
     channel: socket.socket
     cases: dict[int, tuple[Job, int]] = field(default_factory=dict)
-    """By position in the message: the job and the file for its judgement."""
+    """Position in the message -> the job, and the file for its judgement."""
     at: int = TOGETHER
-    """The case that it is at."""
+    """The case that it works on."""
     began: bool = False
-    """It has said that it is at work on its cases."""
+    """It has said that it works on its cases."""
     served: int = 0
     retired: bool = False
 
     def spend(self) -> None:
-        """The time since the last step is that of the case it was at, or of all."""
+        """Add the time since the last step to the case that it works on, or share it among all cases."""
         one = self.cases.get(self.at)
         jobs = [one[0]] if one else [job for job, _ in self.cases.values()]
         for job in jobs:
@@ -64,7 +62,7 @@ class _Prover:
 
 
 class Provers:
-    """done: takes a job, fields of its answer and the judgement's file. readable: what the compiler reads."""
+    """done: takes a job, the fields of its answer and a file. readable: what the compiler reads."""
 
     def __init__(
         self,
@@ -83,7 +81,7 @@ class Provers:
         self._slots = list(range(_FIRST_SLOT, _FIRST_SLOT + 300))
 
     def prove(self) -> None:
-        """Start the first prover and wait for it. Raises EnvironmentFault where none can live here."""
+        """Start the first prover and wait until it is ready. Raises EnvironmentFault if none can start."""
         prover = self._fork()
         prover.channel.settimeout(START_SECONDS)
         with contextlib.suppress(OSError):
@@ -120,9 +118,9 @@ class Provers:
             prover.process.watch(now)
 
     def start(self, hurry: bool) -> bool:
-        """Give waiting cases to a prover; False where none is worth it yet.
+        """Give waiting cases to a prover; False if it is better to wait for more cases.
 
-        hurry: nobody else will join those that wait.
+        hurry: no more cases will come soon.
         """
         batch = self._batch(hurry)
         if not batch:
@@ -133,7 +131,7 @@ class Provers:
         return True
 
     def _batch(self, hurry: bool) -> list[Job]:
-        """Those that are proved together: what compiles waits for company, all else goes at once."""
+        """The cases to prove together. Cases that compile wait until they are several; others go at once."""
         quick = [job for job in self._waiting if job.alone or job.stage != Stage.VALIDATE_COMPILE][:1]
         compiling = [job for job in self._waiting if job not in quick and job.stage == Stage.VALIDATE_COMPILE]
         batch = quick or (compiling[:BATCH] if hurry or len(compiling) >= BATCH else [])
@@ -150,11 +148,11 @@ class Provers:
             prover.cases[number] = (job, judgement)
         prover.at, prover.began = TOGETHER, False
         prover.process.restart(self._limits.seconds)
-        with contextlib.suppress(OSError):  # one that has just died is noticed by its end
+        with contextlib.suppress(OSError):  # if it has just died, its end is noticed elsewhere
             socket.send_fds(prover.channel, [json.dumps(cases).encode() + b"\n"], files)
 
     def _listen(self, prover: _Prover) -> None:
-        """A byte says which case the prover turns to (its clock starts anew), or which one is done."""
+        """Read bytes: the prover turns to a case, and its time counts from zero; or a case is done."""
         with contextlib.suppress(OSError):
             for said in prover.channel.recv(4096).replace(bytes([READY]), b""):
                 job, judgement = prover.cases.get(said % STEP, (None, -1))
@@ -173,8 +171,10 @@ class Provers:
             prover.process.kill()
 
     def ended(self, pid: int, status: int) -> None:
-        """Deal with a dead prover. The case that it was at has that as its verdict, the others are given
-        again. One that died before it began is nobody's doing the first time."""
+        """A dead prover: its end is the verdict of the case that it worked on. The others wait again.
+
+        If it died before it began, no case is blamed the first time.
+        """
         prover = self._provers.pop(pid, None)
         if prover is None:
             return
