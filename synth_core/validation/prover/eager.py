@@ -19,8 +19,8 @@ from synth_core.validation.tolerance import tolerance_for
 Request = Mapping[str, Any]
 
 VARIANTS = ((False, 1.0), (True, 4.0))
-"""If an operator has no effect, it is measured again at other values: are the numbers of the text changed, and
-how far do the inputs reach (disturb.Comparison.elsewhere)?"""
+"""If an operator has no effect, it is measured again at other values. Each entry says whether the numbers of
+the text are changed, and how far the inputs reach (disturb.Comparison.elsewhere)."""
 
 
 def run(request: Request, case: Case, skip: frozenset[str]) -> Run:

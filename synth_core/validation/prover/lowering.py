@@ -1,9 +1,9 @@
 """From a graph of torch calls to Inductor's generated code, by the short way.
 
 `compile_fx` prepares for what cannot happen here: gradients, inputs that are written to or returned, sizes
-that vary, code that is kept on disk. A graph that only computes needs less: one trace to ATen, then the passes
-of Inductor, its lowering and its code generation. They are called here in Inductor's order. Other graphs take
-the long way, `compile_fx`; `lowered` then returns None.
+that vary, code that is kept on disk. A graph that only computes needs less: one trace to ATen, then the
+passes of Inductor, its lowering and its code generation. They are called here in Inductor's order. Other
+graphs take the long way, `compile_fx`; `lowered` then returns None.
 """
 
 from __future__ import annotations
