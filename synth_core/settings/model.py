@@ -98,7 +98,7 @@ class ProviderSettings(_Options):
 class ValidationSettings(_Options):
     """How programs are validated.
 
-    The most used fields: `timeout` (seconds a program may take in each stage), `memory_mb` (MiB), `device`,
+    The most used fields: `timeout` (CPU seconds in each stage), `memory_mb` (MiB), `device`,
     `skip_checks`, `reject_rules` and `warn_rules` (names that `synth checks` lists).
     """
 
