@@ -16,6 +16,7 @@ import json
 import mmap
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from synth_core.validation.ends import failure
 from synth_core.validation.evidence import Evidence, Observation
 from synth_core.validation.prover import cxx, inductor, worker
 from synth_core.validation.sandbox.files import contents
+from synth_core.validation.sandbox.process import CHANNEL
 
 STEP: Final = 128
 TOGETHER: Final = 127
@@ -43,19 +45,33 @@ _STAGES: Final = {Stage.VALIDATE_EAGER.value: "eager", Stage.VALIDATE_COMPILE.va
 
 @dataclass(frozen=True)
 class Trusted:
-    """What provers inherit. compiler: for C++; None on a GPU.
+    """What provers are forked with. compiler: of C++; none on a GPU.
 
-    gpu: a file that provers lock while they use the memory of the GPU; "": there is no GPU.
+    gpu: a file that provers lock while they use the GPU's memory. visible: CUDA_VISIBLE_DEVICES for them.
     """
 
     compiler: cxx.Compiler | None
     gpu: str = ""
+    visible: str | None = None
 
-    def serve(self, channel: socket.socket) -> None:
-        """Prove what comes until the channel closes."""
+    def start(self) -> None:
+        """The life of a prover in a new fork. A prover for the GPU becomes a new Python first.
+
+        A fork of a process that has looked for a GPU cannot use one.
+        """
+        if self.compiler:
+            self.serve()
+            return
+        os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[3])
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        if self.visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.visible
+        os.execv(sys.executable, [sys.executable, "-P", "-m", __name__, self.gpu])
+
+    def serve(self) -> None:
+        """Answer until the channel closes."""
+        channel = socket.socket(fileno=CHANNEL)
         torch.set_num_threads(1)
-        if self.compiler is None and not torch.cuda.is_available():
-            raise UsageError("torch sees no CUDA device here; use --device cpu")
         gc.collect()
         gc.freeze()
         gc.disable()  # after each batch memory is freed anyway; a search in between finds nothing
@@ -111,13 +127,12 @@ def _memory(gpu: str, lock: int) -> Iterator[None]:
             torch.cuda.empty_cache()
 
 
-def prepare(cache: str, device: str) -> Trusted:
+def prepare(cache: str, device: str, visible: str | None) -> Trusted:
     """Warm up this process, from which provers are forked. Raises EnvironmentFault without a C++ compiler."""
     if device == "cpu":
         return Trusted(worker.warm(f"{cache}/headers"))
-    inductor.configure()
     Path(f"{cache}/headers/gpu").touch(0o644)
-    return Trusted(None, f"{cache}/headers/gpu")
+    return Trusted(None, f"{cache}/headers/gpu", visible)
 
 
 def _job(number: int, head: dict[str, Any], files: Sequence[int]) -> worker.Job:
@@ -142,3 +157,16 @@ def _write(file: int, judgement: dict[str, Any]) -> None:
     at = 0
     while at < len(data):
         at += os.pwrite(file, data[at:], at)
+
+
+def main(gpu: str) -> None:
+    """Prove on a GPU. Raises UsageError where torch sees none."""
+    if not torch.cuda.is_available():
+        raise UsageError("torch sees no CUDA device here; use --device cpu")
+    torch.zeros(1, device="cuda")  # opens the context
+    inductor.configure()
+    Trusted(None, gpu).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

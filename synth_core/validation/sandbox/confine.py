@@ -166,6 +166,7 @@ def _rules(folder: str, profile: Profile, readable: tuple[str, ...]) -> list[tup
     if profile is Profile.GPU_PROVER:
         rules += [(path, landlock.READ) for path in ("/sys", "/proc/driver", "/proc/devices")]
         rules += [(path, landlock.READ_EXECUTE) for path in driver_paths()]
+        rules.append((str(Path(__file__).resolve().parents[3]), landlock.READ))  # Python lists it to import
         rules += [(path, landlock.DEVICE) for path in glob.glob("/dev/nvidia*")]
         rules += [("/dev/nvidia-caps", landlock.DEVICE)]
         # The driver reads the first to be able to map memory at all, and names its threads in the second.

@@ -24,7 +24,7 @@ from synth_core.validation.prover.serving import READY, STEP, TOGETHER, Trusted
 from synth_core.validation.sandbox import process, usage
 from synth_core.validation.sandbox.confine import Limits, Sandbox
 from synth_core.validation.sandbox.files import anonymous_file
-from synth_core.validation.sandbox.process import CHANNEL, Process
+from synth_core.validation.sandbox.process import Process
 from synth_core.validation.sandbox.seccomp import Profile
 from synth_core.validation.supervisor.job import Job
 
@@ -48,6 +48,7 @@ class _Prover:
     """Position in the message -> the job, and the file for its judgement."""
     at: int = TOGETHER
     """The case that it works on."""
+    ready: bool = False
     began: bool = False
     """It has said that it works on its cases."""
     served: int = 0
@@ -87,6 +88,7 @@ class Provers:
         with contextlib.suppress(OSError):
             if prover.channel.recv(1) == bytes([READY]):
                 prover.channel.settimeout(None)
+                prover.ready = True
                 return
         prover.process.kill()
         os.waitpid(prover.process.pid, 0)
@@ -147,14 +149,17 @@ class Provers:
             cases.append({"stage": job.stage, "seed": job.seed})
             prover.cases[number] = (job, judgement)
         prover.at, prover.began = TOGETHER, False
-        prover.process.restart(self._limits.seconds)
+        prover.process.restart(self._limits.seconds if prover.ready else START_SECONDS)
         with contextlib.suppress(OSError):  # if it has just died, its end is noticed elsewhere
             socket.send_fds(prover.channel, [json.dumps(cases).encode() + b"\n"], files)
 
     def _listen(self, prover: _Prover) -> None:
         """Read bytes: the prover turns to a case, and its time counts from zero; or a case is done."""
         with contextlib.suppress(OSError):
-            for said in prover.channel.recv(4096).replace(bytes([READY]), b""):
+            for said in prover.channel.recv(4096):
+                if said == READY:
+                    prover.ready = True
+                    continue
                 job, judgement = prover.cases.get(said % STEP, (None, -1))
                 prover.began = True
                 if said >= STEP:
@@ -217,4 +222,4 @@ class Provers:
         return prover
 
     def _body(self) -> None:
-        self._trusted.serve(socket.socket(fileno=CHANNEL))
+        self._trusted.start()

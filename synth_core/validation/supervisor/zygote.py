@@ -163,8 +163,8 @@ class _Zygote:
             "TORCHINDUCTOR_COMPILE_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }
-        if configuration.device == "cpu":
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch would ask about a GPU that nobody uses
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Dynamo would open a CUDA context, which forbids forks
         from synth_core.validation.inside import run, warm
         from synth_core.validation.supervisor.scheduler import Scheduler
 
@@ -175,7 +175,7 @@ class _Zygote:
             from synth_core.validation.prover import serving
             from synth_core.validation.supervisor.provers import Provers
 
-            trusted = serving.prepare(configuration.cache, configuration.device)
+            trusted = serving.prepare(configuration.cache, configuration.device, visible)
             body = run.capture_program
             provers = Provers(
                 box,
