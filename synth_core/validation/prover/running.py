@@ -31,10 +31,16 @@ class Graph:
     def __call__(self, values: Values, execute: Execute | None = None, seed: int | None = None) -> Outputs:
         """Copies of the outputs. execute: runs instead of the module, on the same arguments."""
         given = arguments(self.record, values)
-        torch.default_generator.manual_seed(self.seed if seed is None else seed)
+        _seed(self.seed if seed is None else seed)
         with torch.no_grad():
             outputs = (execute or self.module)(*given)
         return [sampled(tensor.detach(), self.most) for tensor in outputs]
+
+
+def _seed(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
 
 
 def quiet_torch() -> None:

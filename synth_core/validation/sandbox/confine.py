@@ -41,7 +41,8 @@ _PROC: Final = (
     "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems",
     "/proc/sys/vm/overcommit_memory",
 )  # fmt: skip
-_GPU: Final = ("/sys", "/dev/nvidia-caps")
+_GPU: Final = ("/sys", "/dev/nvidia-caps", "/sbin", "/usr/sbin")
+"""Triton asks ldconfig where the driver is."""
 _DRIVER_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LD_LIBRARY_PATH", "CC", "CXX")
 """What a GPU prover keeps of the environment: which GPU, and where driver and compilers are."""
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
@@ -165,7 +166,7 @@ def _rules(folder: str, profile: Profile, readable: tuple[str, ...]) -> list[tup
     rules += [(path, landlock.DEVICE) for path in _DEVICES]
     if profile is Profile.GPU_PROVER:
         rules += [(path, landlock.READ) for path in ("/sys", "/proc/driver", "/proc/devices")]
-        rules += [(path, landlock.READ_EXECUTE) for path in driver_paths()]
+        rules += [(path, landlock.READ_EXECUTE) for path in ("/sbin", "/usr/sbin", *driver_paths())]
         rules.append((str(Path(__file__).resolve().parents[3]), landlock.READ))  # Python lists it to import
         rules += [(path, landlock.DEVICE) for path in glob.glob("/dev/nvidia*")]
         rules += [("/dev/nvidia-caps", landlock.DEVICE)]
