@@ -31,7 +31,7 @@ def prove(d: Draft, outputs: list[Value], replay: Replay | None = None) -> None:
             )
     replay = replay or Replay(d, outputs)
     for given in d.inputs:
-        replay.expect_change(given.value, replay.noisy(given.value), 0)
+        replay.expect_effect(given.value, 0)
     if not d.dtype and STEPS.isdisjoint(d.steps):
         replay.expect_calm(i.value for i in d.inputs if i.value.tensor.is_floating_point())
     at_work = _expect_work(d, outputs, replay)
@@ -43,7 +43,7 @@ def prove(d: Draft, outputs: list[Value], replay: Replay | None = None) -> None:
             if operand is not None:
                 replay.expect_change(value, operand, i + 1)
             elif value not in outputs and line.role != "merge" and value.name not in at_work:
-                replay.expect_change(value, replay.noisy(value), i + 1)
+                replay.expect_effect(value, i + 1)
 
 
 def _expect_work(d: Draft, outputs: list[Value], replay: Replay) -> set[str]:

@@ -1,16 +1,14 @@
 """Leaves out parameters without effect, such as a bias in front of a norm that subtracts it.
 
 Validation disturbs every parameter with noise and compares the outputs. Here the same is done while the
-program is a draft. One backward pass predicts the change that each parameter makes; only the parameters whose
-prediction is small are then disturbed.
+program is a draft, except to parameters that must matter by their gradient.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,17 +18,19 @@ from torch import nn
 from synth_core.errors import CannotWrite
 from synth_core.synthesis.draft import Draft
 from synth_core.synthesis.parts import Attribute, Value
-from synth_core.synthesis.replay import NOISE, Replay, limits, shows
+from synth_core.synthesis.replay import NOISE, Replay, shows, spread
 
 LEAST_SHARE = 2e-3  # share of an output's elements that a parameter must change: validation allows half
-SURE = 3.0  # a predicted change of so many tolerances needs no measurement
 ROUNDS = 3  # times that parameters are left out, before another program is drawn
 OPTIONS = {
-    "bias": {"bias"},
     "affine": {"weight", "bias"},
+    "bias": {"bias"},
     "elementwise_affine": {"weight", "bias"},
 }
-"""Argument of a layer -> the parameters that it leaves out when it is False."""
+"""Argument of a layer -> the parameters that it leaves out when it is False. The first that fits is written.
+
+`affine` comes first: some releases of torch have no `bias` beside it.
+"""
 
 
 class _Parameter(NamedTuple):
@@ -63,9 +63,12 @@ def _idle(d: Draft, replay: Replay) -> list[_Parameter]:
     """The parameters that do not affect the outputs."""
     found = list(_parameters(d))
     generator = torch.Generator().manual_seed(0)
-    predicted = _predicted(replay, found, generator)
-    doubtful = [one for one, change in zip(found, predicted, strict=True) if not change > SURE]
-    return [one for one in doubtful if not _matters(replay, one, generator)]
+    certain = replay.predict([one.held for one in found])
+    return [
+        one
+        for one, sure in zip(found, certain, strict=True)
+        if not sure and not _matters(replay, one, generator)
+    ]
 
 
 def _parameters(d: Draft) -> Iterator[_Parameter]:
@@ -78,58 +81,28 @@ def _parameters(d: Draft) -> Iterator[_Parameter]:
                 yield _Parameter(attribute, name, parameter)
 
 
-def _predicted(
-    replay: Replay, parameters: Sequence[_Parameter], generator: torch.Generator
-) -> Sequence[float]:
-    """How far noise on each parameter moves the outputs to first order, in tolerances. 0 if not known.
-
-    It is the gradient of a random sum of the outputs: its length estimates that of the Jacobian.
-    """
-    if not parameters:
-        return []
-    try:
-        with torch.enable_grad():
-            total = torch.zeros(())
-            for before, after in replay.rerun({}, 0, {one.attribute.name for one in parameters}):
-                weights = torch.randn(before.shape, generator=generator) / limits(before)
-                total = total + (after.float() * weights).sum() / math.sqrt(before.numel())
-            slopes = torch.autograd.grad(total, [one.held for one in parameters], allow_unused=True)
-    except RuntimeError:  # an operator without a gradient
-        return [0.0] * len(parameters)
-    return [
-        0.0 if slope is None else NOISE * _spread(one.held) * float(slope.float().norm())
-        for one, slope in zip(parameters, slopes, strict=True)
-    ]
-
-
 def _matters(replay: Replay, one: _Parameter, generator: torch.Generator) -> bool:
     """Whether noise on the parameter changes an output."""
     before = one.held.data
-    noise = torch.randn(before.shape, generator=generator) * NOISE * _spread(before)
+    noise = torch.randn(before.shape, generator=generator) * NOISE * spread(before)
     changed = (before.float() + noise).to(before.dtype)
     one.held.data = changed.abs() if bool((before >= 0).all()) and bool((before > 0).any()) else changed
     try:
-        return any(shows(*pair, LEAST_SHARE) for pair in replay.rerun({}, 0, {one.attribute.name}))
+        pairs = replay.rerun({}, 0, {one.attribute.name})
+        return any(shows(*pair, LEAST_SHARE, replay.roundings) for pair in pairs)
     finally:
         one.held.data = before
 
 
-def _spread(tensor: torch.Tensor) -> float:
-    """The standard deviation; for equal numbers their magnitude, or 1 for zeros."""
-    values = tensor.detach().float()
-    spread = float(values.std()) if values.numel() > 1 else 0.0
-    return spread or float(values.abs().max()) or 1.0
-
-
 def _leave_out(d: Draft, attribute: Attribute, names: set[str]) -> None:
-    """Write the layer without these parameters. Raises `CannotWrite` if no argument leaves out just them."""
+    """Write the layer without these parameters. Raises `CannotWrite` if no argument does that."""
     layer = getattr(d.module, attribute.name)
     own = {name for name, _ in layer.named_parameters()} if isinstance(layer, nn.Module) else set()
     known = inspect.signature(type(layer)).parameters if own else {}
-    option = next((o for o, left in OPTIONS.items() if o in known and own & left == names), None)
+    option = next((o for o, left in OPTIONS.items() if o in known and names <= left), None)
     if option is None:
         raise CannotWrite(f"{attribute.hint} {', '.join(sorted(names))} has no effect")
-    for name in names:
+    for name in own & OPTIONS[option]:
         setattr(layer, name, None)
     text = attribute.text.replace(f", {option}=True", "")
     if text == attribute.text:
