@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Self, TypeVar
 from pydantic import Field
 
 from synth_core.errors import SynthError, UsageError
+from synth_core.limited import Unreadable, limited
 from synth_core.program.naming import operators_named
 from synth_core.program.reading import Given, ProgramLike, read_program
-from synth_core.program.renaming import program_class
 from synth_core.records import Candidate, Category, Program, Record, Specification, Stage, Tier
 from synth_core.settings import Settings, ValidationSettings
 from synth_core.validation import gate
@@ -238,9 +238,10 @@ def _candidate(given: Given) -> Candidate:
 
 def _class_name(source: str) -> str:
     """The name of the program's class. If there is none, validation says what is wrong."""
-    tree = gate.parse(source)
-    program = None if isinstance(tree, str) else program_class(tree)
-    return program.name if program else "program"
+    try:
+        return str(limited("synth_core.validation.reading:class_name", source)) or "program"
+    except Unreadable:
+        return "program"
 
 
 def _result(started: _Started) -> Validation:

@@ -12,7 +12,7 @@ import re
 import tokenize
 from typing import Any
 
-from synth_core.program.renaming import rename_class
+from synth_core.program.renaming import program_class, rename_class
 from synth_core.records import Category, sha256
 from synth_core.validation import contract, gate
 
@@ -37,6 +37,13 @@ def read(source: str, name: str, gated: bool) -> dict[str, Any]:
         "numbers": sorted(_floats(parsed.tree)) if parsed else [],
         "seed": int(sha256(_unnamed(source))[:8], 16),
     }
+
+
+def class_name(source: str) -> str:
+    """The name of the program's class; "" if there is none."""
+    tree = gate.parse(source)
+    program = None if isinstance(tree, str) else program_class(tree)
+    return program.name if program else ""
 
 
 def rename(source: str, name: str) -> str:

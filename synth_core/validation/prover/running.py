@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -32,15 +33,37 @@ class Graph:
         """Copies of the outputs. execute: runs instead of the module, on the same arguments."""
         given = arguments(self.record, values)
         _seed(self.seed if seed is None else seed)
-        with torch.no_grad():
+        with torch.no_grad(), _device():
             outputs = (execute or self.module)(*given)
-        return [sampled(tensor.detach(), self.most) for tensor in outputs]
+            return [sampled(tensor.detach(), self.most) for tensor in outputs]
+
+
+class DeviceLost(BaseException):
+    """The CUDA context is broken. Nothing that this process measures from now on is true, so it must end."""
+
+
+@contextlib.contextmanager
+def _device() -> Iterator[None]:
+    """Wait for the GPU at the end, so that its errors are raised here."""
+    try:
+        yield
+        if _on_gpu():
+            torch.cuda.synchronize()
+    except RuntimeError as error:
+        if "CUDA error" in str(error):
+            raise DeviceLost(str(error).splitlines()[0]) from error
+        raise
 
 
 def _seed(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if _on_gpu():
         torch.cuda.manual_seed(seed)
+
+
+def _on_gpu() -> bool:
+    """Whether this process has a CUDA context."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def quiet_torch() -> None:

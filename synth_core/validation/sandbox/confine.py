@@ -28,7 +28,6 @@ FIRST_UID: Final = 70_000
 SCRATCH_MB: Final = 256
 PROVER_MB: Final = 8192
 """Scratch of a prover, for the files that Inductor and Triton write."""
-MAX_FILE: Final = 2**31
 GROUP_SLACK_MB: Final = 128
 """What the kernel counts besides the memory of a process: page tables, and pages that it copied."""
 
@@ -203,7 +202,7 @@ def _set_limits(limits: Limits, profile: Profile, own_uid: bool) -> None:
     """
     caps = {
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: min(MAX_FILE, limits.data_mb * 2**20),
+        resource.RLIMIT_FSIZE: limits.data_mb * 2**20,
         resource.RLIMIT_NOFILE: limits.files,
         resource.RLIMIT_DATA: limits.born_kb * 1024 + limits.data_mb * 2**20,
         resource.RLIMIT_NPROC: limits.processes + (0 if own_uid else _threads_of(os.getuid())),
