@@ -130,6 +130,7 @@ class Engine:
         if reading["failure"]:
             return _Ticket(known=failure(**reading["failure"]))
         request = {"source": program.source, "name": program.name, "seed": reading.pop("seed")}
+        job = {"stage": stage, "text": reading["text"]}
         question = self._question(candidate, reading)
         key = self._key(stage, request, question)
         if (known := self._cache.find(key)) is not None:
@@ -137,10 +138,10 @@ class Engine:
         text = json.dumps(request | {"brief": self._settings.device == "cuda"}).encode()
         asked = {**request, **question, "source": ""}
         if stage is Stage.VALIDATE_EAGER and "deterministic" not in self._skips:
-            return _Ticket(self._rehearsed(stage, text, asked), key)
-        return _Ticket(self._child.submit({"stage": stage}, text, json.dumps(asked).encode()), key)
+            return _Ticket(self._rehearsed(job, text, asked), key)
+        return _Ticket(self._child.submit(job, text, json.dumps(asked).encode()), key)
 
-    def _rehearsed(self, stage: Stage, text: bytes, asked: dict[str, Any]) -> Future[Answer]:
+    def _rehearsed(self, job: dict[str, Any], text: bytes, asked: dict[str, Any]) -> Future[Answer]:
         """Run the program first in the process with other hashes. If that ends well, capture and prove it.
 
         The prover compares the results of both runs.
@@ -155,12 +156,12 @@ class Engine:
                     answer.set_result({**first, "judgement": {**said, "contract": asked["rules"]}})
                     return
                 question = json.dumps({**asked, "repeated": said}).encode()
-                proved = self._child.submit({"stage": stage}, text, question)
+                proved = self._child.submit(job, text, question)
                 proved.add_done_callback(lambda second: _pass_on(second, first, answer))
             except BaseException as error:
                 answer.set_exception(error)
 
-        self._repeater.submit({"stage": stage}, text, b"").add_done_callback(rehearsed)
+        self._repeater.submit(job, text, b"").add_done_callback(rehearsed)
         return answer
 
     def _finish(

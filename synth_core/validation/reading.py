@@ -21,9 +21,10 @@ _UTF8 = frozenset({"utf-8", "utf8", "utf-8-sig"})
 
 
 def read(source: str, name: str, gated: bool) -> dict[str, Any]:
-    """What the text of a program tells: `failure`, `rules`, `literal_tuple`, `numbers` and `seed`.
+    """What the text of a program tells: `failure`, `rules`, `literal_tuple`, `numbers`, `text` and `seed`.
 
-    failure: the fields of a verdict, or None. gated: ask the static gate too.
+    failure: the fields of a verdict, or None. text: a hash that does not depend on the name of the class.
+    gated: ask the static gate too.
     """
     failure = _unlike_its_file(source) or (gate.check_source(source) if gated else None)
     if failure:
@@ -35,7 +36,8 @@ def read(source: str, name: str, gated: bool) -> dict[str, Any]:
         "rules": contract.check_contract(parsed) if parsed else {},
         "literal_tuple": bool(parsed and _returns_tuple(parsed)),
         "numbers": sorted(_floats(parsed.tree)) if parsed else [],
-        "seed": int(sha256(_unnamed(source))[:8], 16),
+        "text": (unnamed := sha256(_unnamed(source))),
+        "seed": int(unnamed[:8], 16),
     }
 
 

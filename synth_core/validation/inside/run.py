@@ -66,6 +66,23 @@ def capture_program() -> None:
             out.end()
 
 
+def draw_program() -> None:
+    """The body of a child whose graph was captured in the eager stage, from the same text by another name.
+
+    It writes the file FRESH only.
+    """
+    request = process.read_program()
+    gc.disable()
+    os.write(process.CHANNEL, process.CAPTURED)
+    seed = int.from_bytes(os.read(process.CHANNEL, _SEED_BYTES), "little")
+    with suppress(Ended), process.written(process.FRESH) as file:
+        out = EvidenceWriter(file)
+        with phase("builds", out):
+            program = load(request)
+        _run_on_drawn(program, request, seed, out)
+        out.end()
+
+
 def repeat_program() -> None:
     """The body of a child that repeats, in a process with other hashes and addresses. It writes digests.
 

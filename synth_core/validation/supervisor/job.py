@@ -16,10 +16,14 @@ class Job:
     stage: str
     program: int
     question: int
+    text: str = ""
+    """Hash of the program's text without its name."""
     alone: bool = False
     """Prove it in a prover that has no other case."""
     evidence: list[int] = field(default_factory=list)
     """The two files of the child: written before the seed was drawn, and after."""
+    kept: bool = False
+    """The first of the two files is that of another child, which captured the graph of the same text."""
     seed: int = 0
     observed: Observation = field(default_factory=Observation)
     seconds: float = 0.0

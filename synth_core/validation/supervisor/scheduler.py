@@ -25,6 +25,7 @@ from synth_core.validation.sandbox.confine import Limits, Sandbox
 from synth_core.validation.sandbox.files import anonymous_file, seal
 from synth_core.validation.sandbox.process import Process
 from synth_core.validation.sandbox.seccomp import Profile
+from synth_core.validation.supervisor.captures import Captures
 from synth_core.validation.supervisor.job import Job
 from synth_core.validation.supervisor.provers import Provers
 
@@ -42,7 +43,8 @@ class _Run:
 class Scheduler:
     """Owns the children. The loop of the zygote calls `advance` whenever something happened.
 
-    body: what a child does. provers: None if the answer of the child is enough.
+    body: what a child does. draws: what a child does if the graph of its text is known already.
+    provers: None if the answer of the child is enough.
     done: takes a job, the fields of its answer, and a file. The file holds a judgement, what the child wrote,
     or the last that it printed.
     """
@@ -53,12 +55,15 @@ class Scheduler:
         limits: Limits,
         workers: int,
         body: Callable[[], None],
+        draws: Callable[[], None],
         provers: Provers | None,
         started: Callable[[Job], None],
         done: Callable[[Job, dict[str, Any], int], None],
     ) -> None:
         self._box, self._workers, self._body, self._provers = box, workers, body, provers
+        self._draws = draws
         self._started, self._done = started, done
+        self._captures = Captures()
         self._queues: dict[bool, deque[Job]] = {True: deque(), False: deque()}
         self._runs: dict[int, _Run] = {}
         self._slots = list(range(256))
@@ -107,20 +112,24 @@ class Scheduler:
             run.process.kill()
         if self._provers:
             self._provers.close()
+        self._captures.close()
 
     def _folder(self, run: _Run) -> str:
         return f"{self._box.scratch}/{Profile.PROGRAM}-{run.process.slot}"
 
     def _start(self, job: Job) -> None:
         self._started(job)
-        job.evidence = [anonymous_file("captured"), anonymous_file("fresh")]
+        captured = self._captures.take(job.text) if job.stage == Stage.VALIDATE_COMPILE else None
+        job.kept = captured is not None
+        job.evidence = [anonymous_file("captured") if captured is None else captured, anonymous_file("fresh")]
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         started = process.start(
-            self._box, Profile.PROGRAM, self._limits, self._slots.pop(), self._body,
-            files=(job.evidence[0], theirs.fileno(), job.program, job.evidence[1]),
+            self._box, Profile.PROGRAM, self._limits, self._slots.pop(),
+            self._draws if job.kept else self._body,
+            files=(None if job.kept else job.evidence[0], theirs.fileno(), job.program, job.evidence[1]),
         )  # fmt: skip
-        started.evidence = tuple(job.evidence)
+        started.evidence = tuple(job.evidence[job.kept :])
         theirs.close()
         self._runs[started.pid] = _Run(job, started, ours)
 
@@ -139,7 +148,8 @@ class Scheduler:
             run.process.violate("it talked to its supervisor out of turn")
             return
         try:
-            seal(run.job.evidence[0])
+            if not run.job.kept:
+                seal(run.job.evidence[0])
         except OSError:
             run.process.violate("it kept a way to change what it had written")
             return
@@ -170,6 +180,8 @@ class Scheduler:
             words = anonymous_file("words", run.process.last_words())
             self._done(job, {"observed": asdict(job.observed)}, words)
         elif self._provers:
+            if job.stage == Stage.VALIDATE_EAGER and job.seed:
+                self._captures.keep(job.text, job.evidence[0])
             self._provers.submit(job)
         else:
             self._done(job, {}, os.dup(job.evidence[0]))

@@ -186,7 +186,14 @@ class _Zygote:
                 configuration.device,
             )
         self._scheduler = Scheduler(
-            box, limits, configuration.workers, body, provers, self._started, self._done
+            box,
+            limits,
+            configuration.workers,
+            body,
+            run.draw_program,
+            provers,
+            self._started,
+            self._done,
         )
         gc.collect()
         gc.freeze()
@@ -220,7 +227,7 @@ class _Zygote:
 
         for line, (program, question) in self._owner.take():
             job = json.loads(line)
-            self._scheduler.submit(Job(job["id"], job["stage"], program, question))
+            self._scheduler.submit(Job(job["id"], job["stage"], program, question, job.get("text", "")))
 
     def _started(self, job: Job) -> None:
         self._owner.say({"id": job.id, "started": True})
