@@ -131,7 +131,7 @@ def test_says_so_where_the_last_worker_leaves_under_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.pipeline.dask_workers._WORKER_SECONDS", 0.2)
-    monkeypatch.setattr("flows.pipeline.dask_workers._LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("flows.pipeline.dask_workers._CHECK_SECONDS", 0.2)
     with standing_cluster(1) as cluster:
         settings = Settings(output_dir=str(tmp_path), runner="dask", dask_address=cluster.scheduler_address)
         with open_on_dask(settings, [STAGE], open_slow) as remote:
