@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
-from synth_core.errors import EnvironmentFault
+from synth_core.errors import EnvironmentFault, UsageError
 from synth_core.records import Stage
 from synth_core.validation.prover.serving import READY, STEP, TOGETHER, Trusted
 from synth_core.validation.sandbox import process, usage
@@ -93,8 +93,11 @@ class Provers:
         prover.process.kill()
         os.waitpid(prover.process.pid, 0)
         prover.process.drain()
-        words = prover.process.last_words().decode(errors="replace").strip().splitlines()
-        raise EnvironmentFault(f"no process that proves programs starts here: {words[-1] if words else ''}")
+        words = prover.process.last_words().decode(errors="replace").strip().splitlines() or [""]
+        kind, _, message = words[-1].partition(": ")
+        if kind.endswith(UsageError.__name__):
+            raise UsageError(message)
+        raise EnvironmentFault(f"no process that proves programs starts here: {words[-1]}")
 
     @property
     def waiting(self) -> int:
