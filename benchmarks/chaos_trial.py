@@ -250,7 +250,7 @@ VICTIMS: dict[str, Strike] = {
     "PostgreSQL SIGKILL": kill_postgres,
     "worker SIGKILL": kill_parts("prefect worker start"),
     "Dask worker SIGKILL": kill_one_dask_worker,
-    "zygotes SIGKILL": kill_parts("validation.zygote"),
+    "zygotes SIGKILL": kill_parts("validation.supervisor.zygote"),
     "disk full": fill_disk,
     "clock jump": jump,
 }

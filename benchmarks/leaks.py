@@ -2,7 +2,7 @@
 
     python benchmarks/leaks.py [--programs 5000] [--workers 2] [--stage eager|both]
 
-Prints the engine's memory (this process, the zygote and the judge) after a tenth of the programs and at the
+Prints the engine's memory (this process, supervisors and provers) after a tenth of the programs and at the
 end. Exits with 1 if it grew by 5% or more, or if a process, a file or a mount is left.
 """
 
@@ -44,7 +44,7 @@ def main() -> None:
     options = _options()
     before = _traces()
     grown = []
-    with Engine(ValidationSettings(rejudge_share=0.0), options.workers) as engine:
+    with Engine(ValidationSettings(), options.workers) as engine:
         engine.probe()
         for first in range(0, options.programs, BATCH):
             batch = [_candidate(i) for i in range(first, min(first + BATCH, options.programs))]

@@ -100,18 +100,19 @@ def realised_by(source: str) -> set[str]:
     """The catalog names that a program realises, read from its graph as validation does."""
     import torch
 
-    from synth_core.validation.inside.capture import Recorder
+    from synth_core.graph.capture import capture
+    from synth_core.graph.nodes import nodes_of
+    from synth_core.graph.rebuild import arguments, measured, rebuild
 
     env: dict[str, Any] = {}
     exec(source, env)
     (program,) = (v for v in env.values() if isinstance(v, type) and issubclass(v, torch.nn.Module))
     args, kwargs = env["get_init_inputs"]()
     module, inputs = program(*args, **kwargs).eval(), env["get_inputs"]()
-    recorder = Recorder(module, inputs)
-    with recorder:
-        result = module(*inputs)
-    outputs = list(result) if isinstance(result, tuple) else [result]
-    return {name for name, _ in recorder.finish(outputs).units}
+    found = capture(module, inputs)
+    given = arguments(found.record, found.tensors)
+    record, _ = measured(found.record, rebuild(found.record, found.tensors), given)
+    return {node.operator for node in nodes_of(record) if node.operator}
 
 
 def rarest(realised: list[set[str]]) -> list[str]:

@@ -82,7 +82,7 @@ def main() -> None:
 def engine(programs: Sequence[Program], workers: int) -> Cost:
     """Both stages, with a warm engine. Its header is in the user's temporary folder, as in normal use."""
     cost = Cost()
-    with Engine(ValidationSettings(rejudge_share=0.02), workers) as running:
+    with Engine(ValidationSettings(), workers) as running:
         running.probe()
         with _measured(cost, lambda: _tree_cpu(os.getpid())):
             candidates = running.validate_eager([_candidate(i, p) for i, p in enumerate(programs)])

@@ -4,11 +4,11 @@
 
 FOLDER contains program files (`Model` or any single nn.Module class, get_inputs, get_init_inputs), for
 instance KernelBench/level2. Contract rules and operator names are not checked, because these files were not
-written for them. Both stages run: every program is vetted in a forked, confined CPU process, then checked and
-compiled in long-lived, confined GPU workers. The start of a worker takes 10 s of a core, once per run. A set
-of small, slow programs starts all workers, and this is timed separately. Batches overlap as in a flow: one is
-in its eager stage while another compiles. `--batch 0` sends all programs through one stage after the other,
-and times each. Needs only torch and pydantic.
+written for them. Both stages run: a forked, confined CPU process captures the graph of a program and runs the
+program once at full size; long-lived provers check and compile the graph on the GPU. A set of small programs
+starts the provers, and this is timed separately. Batches overlap as in a flow: one is in its eager stage
+while another compiles. `--batch 0` sends all programs through one stage after the other, and times each.
+Needs only torch and pydantic.
 
 --smoke first runs a few small programs with known results. In a minute, it shows whether workers start in the
 sandbox, compile, distinguish errors and are replaced. If no worker starts, it tries weaker sandboxes, to find
@@ -34,15 +34,15 @@ from synth_core.validation.engine import Engine
 SMOKE = {
     "sound": ("return torch.relu(self.linear(x)) + x.mean()", "accepted"),
     "norm": ("return torch.softmax(self.linear(x).std(1, keepdim=True) * x, -1)", "accepted"),
-    "random": ("return self.linear(x) + torch.rand_like(x[:, :1])", "NONDETERMINISTIC or accepted"),
+    "random": ("return self.linear(x) + torch.rand_like(x[:, :1])", "NUMERICAL_MISMATCH"),
     "raises": ("raise KeyError('mine')", "EXCEPTION"),
     "shapes": ("return self.linear(x @ x)", "SHAPE_ERROR"),
     "constant": ("return torch.zeros_like(self.linear(x)) + 1", "DEGENERATE"),
     "reads values": ("return self.linear(x) * x.sum().item()", "accepted or GRAPH_BREAK"),
     "too large": ("return self.linear(x) + torch.zeros(2**36, device=x.device)[:1]", "OUT_OF_MEMORY"),
-    "hangs": ("while x.is_cuda: pass\n        return self.linear(x)", "TIMEOUT"),
-    "dies": ("if x.is_cuda: __import__('ctypes').string_at(0)\n        return self.linear(x)", "CRASH"),
-    "poisons": ("return self.linear(x)[torch.full((4,), 10**6, device=x.device)]", "EXCEPTION"),
+    "hangs": ("while True: pass\n        return self.linear(x)", "TIMEOUT"),
+    "dies": ("__import__('ctypes').string_at(0)\n        return self.linear(x)", "CRASH"),
+    "out of range": ("return self.linear(x)[torch.full((4,), 10**6, device=x.device)]", "SHAPE_ERROR"),
     "sound afterwards": ("return torch.tanh(self.linear(x)) * x", "accepted"),
 }
 """Name -> (forward, expected result)."""
@@ -61,16 +61,13 @@ def main() -> None:
         started = time.perf_counter()
         print(engine.probe(), f"ready after {time.perf_counter() - started:.1f} s", flush=True)
         print("starting all workers, with small programs:", flush=True)
-        pause = "if x.is_cuda: __import__('time').sleep(1)\n        return torch.relu(self.linear(x)) * "
-        small = [_small(f"{pause}{i + 1}.5") for i in range(options.workers)]
+        small = [_small(f"return torch.relu(self.linear(x)) * {i + 1}.5") for i in range(options.workers)]
         _through(engine, [_candidate(i, "small", text) for i, text in enumerate(small)])
         print("the folder:", flush=True)
         done = (
             _overlapping(engine, candidates, options.batch) if options.batch else _through(engine, candidates)
         )
-    verdicts = [verdict for candidate in done for verdict in candidate.verdicts]
-    shared = sum(verdict.tier is Tier.SHARED_WORKER for verdict in verdicts)
-    print(f"{sum(c.alive for c in done)} accepted; {shared} of {len(verdicts)} verdicts by shared workers")
+    print(f"{sum(c.alive for c in done)} accepted")
     _tell(done, options.details)
 
 
@@ -102,7 +99,7 @@ def _overlapping(engine: Engine, candidates: list[Candidate], size: int) -> list
 
 def _smoke(settings: ValidationSettings, options: argparse.Namespace) -> Tier:
     """Run the small programs in the strongest sandbox in which workers start. Returns its tier."""
-    settings = settings.model_copy(update={"timeout": 20.0, "rejudge_share": 0.5})
+    settings = settings.model_copy(update={"timeout": 20.0})
     texts = [_small(forward) for forward, _ in SMOKE.values()]
     candidates = [_candidate(i, name, text) for i, (name, text) in enumerate(zip(SMOKE, texts, strict=True))]
     for tier in (Tier.A, Tier.B, Tier.C):

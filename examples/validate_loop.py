@@ -29,7 +29,7 @@ def write(folder: Path, count: int) -> Iterator[Path]:
 
 def main(folder: Path, count: int) -> None:
     """Validate `count` programs and one bad program, and delete those that are not sound."""
-    settings = synth_core.ValidationSettings(timeout=120)  # seconds for each stage
+    settings = synth_core.ValidationSettings(timeout=120)  # CPU seconds for each stage
     # One warm worker for all programs. It starts with the first and ends with the block.
     with synth_core.Validator(settings) as validator:
         for path, result in validator.as_completed(write(folder, count)):

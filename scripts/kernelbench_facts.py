@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from recorder import Recorder
 
 from synth_core.errors import UsageError
 from synth_core.filtering.reference import KERNELBENCH, Problem
 from synth_core.operators.catalog import find
 from synth_core.records import Graph
-from synth_core.validation.inside.capture import Recorder
 
 _SPELLINGS = {"Conv2D": "Conv2d"}
 _NEEDS_TRANSFORMERS = 4  # this level's programs load Hugging Face models

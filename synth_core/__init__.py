@@ -5,7 +5,7 @@ What a Python user calls is exported here and loaded when it is asked for: the s
 package with torch alone, and `import synth_core` costs nothing.
 
     synthesize    operators and a seed -> a program
-    validate      a program -> proved sound, or why not; Validator: many programs, one warm worker
+    validate      a program -> proved sound, or why not; Validator: many programs, warm workers
     scan          a program -> the KernelBench problem that it is like
     read_ledger   a folder -> all candidates of its runs, kept and dropped, as a Polars frame
 """

@@ -70,7 +70,6 @@ class Tier(StrEnum):
     A = "A"  # namespaces + Landlock + seccomp
     B = "B"  # Landlock + seccomp, no namespaces
     C = "C"  # resource limits only; refused unless allowed
-    SHARED_WORKER = "shared_worker"  # a CUDA worker that serves several vetted programs
 
 
 class Specification(Record):

@@ -19,7 +19,7 @@ _TEXT = ("synth_core/operators", "synth_core/program")
 _PROMPTS = ("synth_core/prompting.py", "synth_core/form.py", "prompts", *_TEXT)
 _READERS = ("synth_core/extraction.py", "synth_core/form.py", *_TEXT)
 _WRITERS = ("synth_core/providers", "synth_core/synthesis", *_READERS)
-_JUDGES = ("synth_core/validation", *_READERS)
+_JUDGES = ("synth_core/validation", "synth_core/graph", *_READERS)
 _SAMPLERS = ("synth_core/sampling", "synth_core/strategies.py", "synth_core/filtering")
 
 # Files, and folders with everything below them. The cache keys of filter and persist include the run id

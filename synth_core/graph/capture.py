@@ -6,12 +6,9 @@ found by identity: it is one of the graph's outputs, an input, or a tensor of th
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import fx, nn
@@ -19,13 +16,10 @@ from torch import fx, nn
 from synth_core.graph import encode
 from synth_core.graph.encode import NotCapturable, tensors_in
 from synth_core.graph.record import MAX_CALLS, MAX_TEXT, GraphRecord, Layer, Leaf, references
-from synth_core.graph.targets import FUNCTIONS, identity
+from synth_core.graph.tracing import explained, readable, tracing
 from synth_core.operators.catalog import realised_operator
 
 Forward = Callable[..., Any]
-
-# Dynamo would look into these functions, and the operators of the catalog would be lost.
-_WHOLE = tuple(FUNCTIONS[name] for name in ("torch.nn.functional.lp_pool3d",) if name in FUNCTIONS)
 
 
 @dataclass(frozen=True)
@@ -47,30 +41,35 @@ class _Run:
     results: tuple[Any, ...] = ()
 
 
-def capture(module: nn.Module, inputs: Sequence[Any]) -> Captured:
+def capture(module: nn.Module, inputs: Sequence[Any], *, execute: bool = True) -> Captured:
     """The graph of `module(*inputs)`, and the tensors that it reads.
 
     The module and the inputs stay as they are, but for attributes that forward sets. Raises `NotCapturable`
     where Dynamo finds no whole graph (also where forward raises) or the record can't hold it.
+
+    execute: run the graph, too. Without, tensors with no values stand for its results; that is quicker where
+        they are large, and an error that depends on values is not seen.
     """
     given = encode.copies(inputs)
     for tensor in (*tensors_in(given), *module.parameters(), *module.buffers()):
         encode.check_plain(tensor)
     run, effects = _Run(), list[str]()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _tracing(effects):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), tracing(effects):
         try:
-            output = torch.compile(module, backend=_backend(run), fullgraph=True, dynamic=False)(*given)
+            output = torch.compile(module, backend=_backend(run, execute), fullgraph=True, dynamic=False)(
+                *given
+            )
         except Exception as error:
-            raise _explained(error) from error
+            raise explained(error) from error
         finally:
-            for tensor, value in zip(run.arguments, run.saved, strict=True):
+            for tensor, value in zip(run.arguments, run.saved, strict=False):
                 if isinstance(tensor, torch.Tensor) and tensor._version != run.versions[id(tensor)]:
                     tensor.copy_(value)
             torch._dynamo.reset()
     return _Writer(module, given, inputs, run).captured(output, effects)
 
 
-def _backend(run: _Run) -> Callable[[fx.GraphModule, list[Any]], Forward]:
+def _backend(run: _Run, executes: bool) -> Callable[[fx.GraphModule, list[Any]], Forward]:
     def compile_nothing(graph: fx.GraphModule, examples: list[Any]) -> Forward:
         if run.graph is not None:
             raise NotCapturable("several_graphs", "forward was traced more than once")
@@ -78,10 +77,10 @@ def _backend(run: _Run) -> Callable[[fx.GraphModule, list[Any]], Forward]:
         encode.check_graph(graph)
 
         def execute(*arguments: Any) -> tuple[Any, ...]:
-            run.arguments = arguments
             run.saved = [a.detach().clone() if isinstance(a, torch.Tensor) else a for a in arguments]
             run.versions = {id(a): a._version for a in arguments if isinstance(a, torch.Tensor)}
-            run.results = graph(*arguments)
+            run.arguments = arguments
+            run.results = graph(*arguments) if executes else _stand_ins(graph, arguments)
             return run.results
 
         return execute
@@ -89,81 +88,19 @@ def _backend(run: _Run) -> Callable[[fx.GraphModule, list[Any]], Forward]:
     return compile_nothing
 
 
-@contextlib.contextmanager
-def _tracing(effects: list[str]) -> Iterator[None]:
-    """Dynamo as a capture needs it. effects: fills with what forward writes to beside tensors.
+def _stand_ins(graph: fx.GraphModule, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What the graph returns, as tensors of those shapes with no values; arguments stand for themselves."""
+    nodes = list(graph.graph.nodes)
+    own = dict(zip((node for node in nodes if node.op == "placeholder"), arguments, strict=False))
 
-    Transformer layers have a fast path in eager that no compiler sees; it is off, and back after the capture.
-    """
-    from torch._dynamo.side_effects import SideEffects
+    def stand_in(node: Any) -> Any:
+        if node in own or not isinstance(node, fx.Node):
+            return own.get(node, node)
+        value = node.meta["example_value"]
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
 
-    torch._dynamo.reset()
-    for function in (identity, *_WHOLE):
-        torch._dynamo.allow_in_graph(function)  # type: ignore[no-untyped-call]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    replay = SideEffects.codegen_update_mutated
-
-    def seen(self: Any, *args: Any, **kwargs: Any) -> Any:
-        effects.extend(_written(self))
-        return replay(self, *args, **kwargs)
-
-    settings = torch._dynamo.config.patch(allow_rnn=True, suppress_errors=False, verbose=False)
-    with settings, mock.patch.object(SideEffects, "codegen_update_mutated", seen), _identity_recorded():
-        try:
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@contextlib.contextmanager
-def _identity_recorded() -> Iterator[None]:
-    """nn.Identity makes no call, yet it is an operator that a program may be asked to hold."""
-    with mock.patch.object(nn.Identity, "forward", _forward_of_identity):
-        yield
-
-
-def _forward_of_identity(self: nn.Identity, input: Any) -> Any:  # noqa: A002
-    return identity(input) if isinstance(input, torch.Tensor) else input
-
-
-def _written(effects: Any) -> list[str]:
-    """Sources of what Dynamo writes back after the graph: `self.count`, `self.seen`, `G['total']`."""
-    found = []
-    for variable in effects._get_modified_vars():
-        source = getattr(variable, "source", None)
-        if source is None or type(source).__name__ == "TempLocalSource":
-            continue
-        name = readable(source.name if isinstance(source.name, str) else source.name())
-        whole = name.startswith("G[")  # a global name, which Dynamo writes as an attribute of itself
-        attributes = () if whole else effects.store_attr_mutations.get(variable, ())
-        found += [f"{name}.{attribute}" for attribute in attributes] or [name]
-    return [name[:500] for name in found]
-
-
-def readable(source: str) -> str:
-    """`self.a.0.count` of Dynamo's `L['self']._modules['a']._modules['0'].count`."""
-    plain = re.sub(r"\._(?:modules|parameters|buffers)\[['\"]([^'\"]+)['\"]\]", r".\1", source)
-    return re.sub(r"^L\['(\w+)'\]", r"\1", plain)
-
-
-def _explained(error: Exception) -> Exception:
-    """Dynamo's exceptions as a named reason; anything else is the program's own."""
-    for cause in _chain(error):
-        if isinstance(cause, NotCapturable):
-            return cause
-    kinds = [kind.__name__ for kind in type(error).__mro__]
-    if not {"TorchDynamoException", "BackendCompilerFailed"} & set(kinds):
-        return error
-    message = " ".join(str(error).split("\n\n")[0].split())[:600]
-    known = {"Unsupported", "UserError", "UncapturedHigherOrderOpError"} & set(kinds)
-    return NotCapturable("graph_break" if known else "dynamo", f"{kinds[0]}: {message}")
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    (outputs,) = nodes[-1].args
+    return tuple(stand_in(node) for node in outputs)
 
 
 class _Writer:

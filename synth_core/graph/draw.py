@@ -16,26 +16,40 @@ MOVE = 0.1  # standard deviation of the move, relative to the spread of the tens
 BLOCK = 1_048_583  # elements drawn at most; a larger tensor repeats them. A prime, so that no axis lines up
 
 
-def fresh(inputs: Sequence[torch.Tensor], seed: int) -> list[torch.Tensor]:
-    """The inputs with other values: same shapes, strides, dtypes and devices."""
-    return [_fresh(tensor.detach(), seed, position) for position, tensor in enumerate(inputs)]
+def fresh(inputs: Sequence[torch.Tensor], seed: int, most: int | None = None) -> list[torch.Tensor]:
+    """The inputs with other values: same shapes, strides, dtypes and devices.
+
+    most: how many values of each input are drawn from; None: all.
+    """
+    return [
+        drawn(values_of(tensor.detach(), most), torch.empty_like(tensor), seed, position)
+        for position, tensor in enumerate(inputs)
+    ]
 
 
-def _fresh(tensor: torch.Tensor, seed: int, position: int) -> torch.Tensor:
-    count = tensor.numel()
-    drawn = torch.empty_like(tensor)
+def values_of(tensor: torch.Tensor, most: int | None = None) -> torch.Tensor:
+    """The tensor's values in a row, or every n-th of them, so that they are at most `most`."""
+    values = tensor.reshape(-1)
+    if most is None or len(values) <= most:
+        return values
+    return values[:: -(-len(values) // most)].contiguous()
+
+
+def drawn(values: torch.Tensor, empty: torch.Tensor, seed: int, position: int) -> torch.Tensor:
+    """`empty` filled with what is drawn from `values`, for the input at that position."""
+    count = empty.numel()
     if not count:
-        return drawn
+        return empty
     generator = torch.Generator().manual_seed((seed * 1_000_003 + position) % 2**63)
-    places = torch.randint(count, (min(count, BLOCK),), generator=generator)
-    block = tensor.reshape(-1)[places.to(tensor.device)].cpu()
+    places = torch.randint(len(values), (min(count, BLOCK),), generator=generator)
+    block = values[places.to(values.device)].cpu()
     if block.is_complex():
         parts = (_moved(block.real, generator), _moved(block.imag, generator))
         block = torch.complex(*parts).to(block.dtype)
     elif block.is_floating_point():
         block = _moved(block, generator).to(block.dtype)
-    filled = block.to(tensor.device).repeat(-(-count // len(block)))[:count]
-    return drawn.copy_(filled.reshape(tensor.shape))
+    filled = block.to(empty.device).repeat(-(-count // len(block)))[:count]
+    return empty.copy_(filled.reshape(empty.shape))
 
 
 def _moved(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

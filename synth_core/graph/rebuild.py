@@ -103,11 +103,17 @@ def double_by_default() -> Iterator[None]:
 
 def laid_out(leaf: Leaf, values: torch.Tensor) -> torch.Tensor:
     """The values (in the order of a contiguous tensor) in the leaf's shape and strides."""
+    if values.numel() != _count(leaf.shape):
+        raise BadGraph(f"{leaf.name}: {values.numel()} values")
+    return empty(leaf, values.dtype, values.device).copy_(values.reshape(leaf.shape))
+
+
+def empty(leaf: Leaf, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A tensor in the leaf's shape and strides, to be filled. Raises `BadGraph` for another dtype."""
     _check_dense(leaf)
-    if values.dtype is not _DTYPES.get(leaf.dtype) or values.numel() != _count(leaf.shape):
-        raise BadGraph(f"{leaf.name}: {values.numel()} values of {values.dtype}")
-    placed = torch.empty_strided(leaf.shape, leaf.stride, dtype=values.dtype, device=values.device)
-    return placed.copy_(values.reshape(leaf.shape))
+    if dtype is not _DTYPES.get(leaf.dtype):
+        raise BadGraph(f"{leaf.name}: values of {dtype}")
+    return torch.empty_strided(leaf.shape, leaf.stride, dtype=dtype, device=device)
 
 
 def measured(

@@ -98,12 +98,16 @@ class ProviderSettings(_Options):
 class ValidationSettings(_Options):
     """How programs are validated.
 
-    The most used fields: `timeout` (seconds a program may take in each stage), `memory_mb` (MiB), `device`,
+    The most used fields: `timeout` (CPU seconds in each stage), `memory_mb` (MiB), `device`,
     `skip_checks`, `reject_rules` and `warn_rules` (names that `synth checks` lists).
     """
 
     timeout: Annotated[float, Option("--validation-timeout SECONDS", _VALIDATE)] = Field(
-        default=60.0, gt=0, le=_LONGEST, description="Time limit of one program in each stage, in seconds"
+        default=60.0,
+        gt=0,
+        le=_LONGEST,
+        description="CPU time that one program may take in each stage, and again its proof, in seconds;"
+        " time asleep counts too",
     )
     memory_mb: Annotated[int, Option("--memory-mb MIB", _VALIDATE)] = Field(
         default=4096, ge=256, le=2**30, description="Memory limit of one program, in MiB"
@@ -124,9 +128,6 @@ class ValidationSettings(_Options):
     allow_unsandboxed: Annotated[bool, Option("--allow-unsandboxed", _VALIDATE)] = Field(
         default=False,
         description="Also run where no sandbox works: only time and memory are limited (tier C). Unsafe",
-    )
-    rejudge_share: Annotated[float, Option("--rejudge-share SHARE", _VALIDATE)] = Field(
-        default=0.02, ge=0, le=1, description="Share of accepted programs that are validated again, alone"
     )
     pool: Annotated[Literal["local", "gpu"], Option("--validation-pool", NO_STAGE)] = Field(
         default="local",

@@ -12,7 +12,7 @@ from synth_core.errors import CannotWrite
 from synth_core.operators.catalog import find
 from synth_core.operators.operator import Operator
 from synth_core.records import sha256
-from synth_core.synthesis import glue, proof, sharing, soundness
+from synth_core.synthesis import glue, proof, sharing, soundness, weights
 from synth_core.synthesis.arrange import Track, arrange
 from synth_core.synthesis.draft import Draft
 from synth_core.synthesis.parts import Value
@@ -93,7 +93,7 @@ def _attempt(rows: list[Operator], rng: random.Random, most_inputs: int, dtype: 
     assert x is not None
     outputs = _finish(d, x)
     d.drop_unread_attributes()
-    proof.prove(d, outputs)
+    proof.prove(d, outputs, weights.settle(d, outputs))
     return Written(
         source=render(d, outputs),
         plan=describe(d, outputs),

@@ -110,10 +110,7 @@ class Draft:
         """Add several statements. `{out}` in them is the new value."""
         name = self._fresh("v")
         body = text.replace("{out}", name)
-        try:
-            exec(body, self.env)
-        except Exception as error:
-            raise CannotWrite(str(error)) from None
+        self._run_statements(body)
         value = self._value(name, self.env[name], kind, hint)
         self._line((value,), body, block=True)
         return value
@@ -137,6 +134,13 @@ class Draft:
         """Remove attributes that no line uses. A writer may make one for a spelling that it then drops."""
         text = "\n".join(line.text for line in self.lines)
         self.attributes = [a for a in self.attributes if re.search(rf"\b{a.name}\b", text)]
+
+    def rerun(self) -> None:
+        """Run every line again, because a layer has changed."""
+        for line in self.lines:
+            self._run_statements(line.statement)
+        for value in self.values:
+            value.tensor = self.env[value.name]
 
     # --- looking back ----------------------------------------------------------------------------
 
@@ -209,6 +213,12 @@ class Draft:
             return eval(text, self.env)
         except Exception as error:  # torch rejects the line, so it is not written
             raise CannotWrite(f"{text}: {error}") from None
+
+    def _run_statements(self, text: str) -> None:
+        try:
+            exec(text, self.env)
+        except Exception as error:
+            raise CannotWrite(str(error)) from None
 
     def _value(self, name: str, tensor: Any, kind: Kind, hint: str) -> Value:
         if not isinstance(tensor, torch.Tensor):

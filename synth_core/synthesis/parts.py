@@ -14,9 +14,12 @@ import torch
 from synth_core.operators.operator import Kind
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Value:
-    """One value of forward. Text refers to it by `str(value)`. hint: a word from which its name is chosen."""
+    """One value of forward. Text refers to it by `str(value)`. hint: a word from which its name is chosen.
+
+    Only `Draft.rerun` replaces the tensor.
+    """
 
     name: str
     tensor: torch.Tensor
@@ -73,6 +76,11 @@ class Line:
     idle: bool = False
     step: int = 0
     again: str = ""
+
+    @property
+    def statement(self) -> str:
+        """The line as Python source, with placeholders."""
+        return self.text if self.block else f"{self.targets} = {self.text}"
 
     @cached_property
     def reads(self) -> list[str]:

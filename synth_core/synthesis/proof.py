@@ -6,30 +6,18 @@ so a program that passes here passes there.
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterable, Mapping
-from types import CodeType
-from typing import Any
-
-import torch
-from torch import nn
-
 from synth_core.errors import CannotWrite
 from synth_core.synthesis import soundness
 from synth_core.synthesis.draft import Draft
-from synth_core.synthesis.parts import Line, Value, entries
+from synth_core.synthesis.parts import Value, entries
+from synth_core.synthesis.replay import Replay
 
-NOISE = 0.5  # noise, as a multiple of the value's standard deviation
 LEAST_SPREAD = 2e-3  # variation along each axis of an output, as a share of its largest magnitude
-LEAST_SHARE = 0.015  # share of an output's elements that must change
-TREMOR = 1e-5  # relative noise on the inputs: about a hundred rounding errors
-MOST_GROWTH = 100.0  # factor by which it may grow; then rounding errors stay within validation's 1e-4
 STEPS = frozenset({"FakeQuantize", "Threshold", "Hardshrink", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d"})
 """Step functions: a rounding error in their input may cause a jump in their output."""
-RELATIVE = {torch.float32: 4e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-def prove(d: Draft, outputs: list[Value]) -> None:
+def prove(d: Draft, outputs: list[Value], replay: Replay | None = None) -> None:
     """Raise `CannotWrite` if some value can be removed or replaced without a change in any output."""
     for given in d.inputs:
         storage = given.value.tensor.untyped_storage().data_ptr()
@@ -41,9 +29,9 @@ def prove(d: Draft, outputs: list[Value]) -> None:
             raise CannotWrite(
                 "computed in half precision but returned in single, whose tolerance it cannot meet"
             )
-    replay = _Replay(d, outputs)
+    replay = replay or Replay(d, outputs)
     for given in d.inputs:
-        replay.expect_change(given.value, replay.noisy(given.value), 0)
+        replay.expect_effect(given.value, 0)
     if not d.dtype and STEPS.isdisjoint(d.steps):
         replay.expect_calm(i.value for i in d.inputs if i.value.tensor.is_floating_point())
     at_work = _expect_work(d, outputs, replay)
@@ -55,10 +43,10 @@ def prove(d: Draft, outputs: list[Value]) -> None:
             if operand is not None:
                 replay.expect_change(value, operand, i + 1)
             elif value not in outputs and line.role != "merge" and value.name not in at_work:
-                replay.expect_change(value, replay.noisy(value), i + 1)
+                replay.expect_effect(value, i + 1)
 
 
-def _expect_work(d: Draft, outputs: list[Value], replay: _Replay) -> set[str]:
+def _expect_work(d: Draft, outputs: list[Value], replay: Replay) -> set[str]:
     """Raise `CannotWrite` for an operator whose operand, though of another shape, can replace its result.
 
     Examples are an upsampling before the mean of all pixels, and a max-pooling before the largest pixel.
@@ -92,111 +80,3 @@ def _expect_variation(output: Value) -> None:
     for axis, size in enumerate(tensor.shape):
         if size > 1 and float((tensor.amax(axis) - tensor.amin(axis)).max()) < LEAST_SPREAD * scale:
             raise CannotWrite(f"{output.hint} does not vary along axis {axis}")
-
-
-class _Replay:
-    """The lines as compiled code. They can be run again from any line, with some values replaced."""
-
-    def __init__(self, d: Draft, outputs: list[Value]) -> None:
-        self._values = d.values
-        self._outputs = outputs
-        self._env: dict[str, Any] = dict(d.env)
-        trees = [ast.parse(statement(line)) for line in d.lines]
-        self._operands = [_operands(tree) for tree in trees]
-        self._lines: list[tuple[CodeType, set[str], set[str]]] = [
-            (compile(tree, "<forward>", "exec"), set(line.reads), {value.name for value in line.outs})
-            for tree, line in zip(trees, d.lines, strict=True)
-        ]
-        self._generator = torch.Generator().manual_seed(0)
-
-    def noisy(self, value: Value) -> torch.Tensor:
-        """The value plus noise. An integer value is returned unchanged: its lookup is tested instead."""
-        tensor = value.tensor
-        if not tensor.is_floating_point():
-            return tensor
-        noise = torch.randn(tensor.shape, generator=self._generator).to(tensor.dtype)
-        return tensor + NOISE * tensor.float().std(correction=0).to(tensor.dtype) * noise
-
-    def operand(self, line: int, value: Value) -> torch.Tensor | None:
-        """An operand of the line's outermost operation with the shape and dtype of its result, or None."""
-        for code in self._operands[line]:
-            found = eval(code, self._env)
-            if (
-                isinstance(found, torch.Tensor)
-                and not isinstance(found, nn.Parameter)
-                and found.shape == value.tensor.shape
-                and found.dtype == value.tensor.dtype
-            ):
-                return found
-        return None
-
-    def expect_change(self, value: Value, other: torch.Tensor, first: int) -> bool:
-        """Replace a value and run the lines from `first` on. Raises `CannotWrite` if no output changes.
-
-        Returns False if the test was not possible (`other` is the value itself, or the lines do not run with
-        it), or if the shape of an output changed.
-        """
-        if other is value.tensor:
-            return False
-        try:
-            pairs = self._rerun({value.name: other}, first)
-        except Exception:
-            return False
-        if not any(_shows(before, after) for before, after in pairs):
-            raise CannotWrite(f"{value.hint} does not affect any output")
-        return all(before.shape == after.shape for before, after in pairs)
-
-    def expect_calm(self, values: Iterable[Value]) -> None:
-        """Raise `CannotWrite` if tiny changes of the inputs grow too much.
-
-        Otherwise single and double precision would give different outputs.
-        """
-        changes = {}
-        for value in values:
-            noise = torch.randn(value.shape, generator=self._generator)
-            changes[value.name] = value.tensor * (1.0 + TREMOR * noise)
-        for before, after in self._rerun(changes, 0):
-            limit = MOST_GROWTH * TREMOR * (before.abs() + 0.5 * before.square().mean().sqrt())
-            if bool(((after - before).abs() > limit).any()):
-                raise CannotWrite("rounding errors grow too much")
-
-    def _rerun(
-        self, changes: Mapping[str, torch.Tensor], first: int
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Run the lines again from `first` on. Returns (before, after) for each output that changes reach."""
-        self._env |= changes
-        touched = set(changes)
-        try:
-            for code, reads, outs in self._lines[first:]:
-                if touched & reads:
-                    exec(code, self._env)
-                    touched |= outs
-            return [(o.tensor, self._env[o.name]) for o in self._outputs if o.name in touched]
-        finally:
-            self._env |= {v.name: v.tensor for v in self._values if v.name in touched}
-
-
-def _shows(before: torch.Tensor, after: torch.Tensor) -> bool:
-    if before.shape != after.shape:
-        return True
-    tolerance = RELATIVE[before.dtype]
-    a, b = after.float(), before.float()
-    limit = tolerance * (b.abs() + float(b.abs().mean()))
-    unchanged = (a - b).abs() <= limit  # False for NaN
-    return float(unchanged.float().mean()) <= 1 - LEAST_SHARE
-
-
-def _operands(tree: ast.Module) -> list[CodeType]:
-    """Compiled code for each operand of the outermost operation. Empty if the line is not one assignment."""
-    nodes: list[ast.expr] = []
-    match tree.body:
-        case [ast.Assign(value=ast.BinOp(left=left, right=right))]:
-            nodes = [left, right]
-        case [ast.Assign(value=ast.Call(func=ast.Attribute(value=base), args=args))]:
-            nodes = [base, *args[:2]]
-    return [compile(ast.Expression(node), "<operand>", "eval") for node in nodes]
-
-
-def statement(line: Line) -> str:
-    """The line as Python source, with placeholders."""
-    return line.text if line.block else f"{line.targets} = {line.text}"

@@ -14,7 +14,6 @@ from synth_core.program.naming import program_name
 from synth_core.synthesis.draft import PLACEHOLDER, Draft
 from synth_core.synthesis.names import axes_of, dtype_of, name_attributes, name_operators, name_values
 from synth_core.synthesis.parts import Line, Value
-from synth_core.synthesis.proof import statement
 
 # Probabilities.
 NESTED = 0.35  # a call is written inside the only call that reads it
@@ -79,7 +78,7 @@ def _forward(d: Draft, lines: list[Line], outputs: list[Value], named: Callable[
     rows = []
     repeated = next((line for line in lines if line.again), None)
     for line in lines[:-1]:
-        text = named(statement(line))
+        text = named(line.statement)
         rows += text.split("\n")
         says = "" if line.block else "shared weights" if line is repeated else _new_axes(d, line)
         if says and len(text) < 70 and d.rng.random() < COMMENTED:
@@ -89,7 +88,7 @@ def _forward(d: Draft, lines: list[Line], outputs: list[Value], named: Callable[
     alone = len(outputs) == 1 and not last.block and last.targets == outputs[0].name
     if alone and d.rng.random() < RETURNED:
         return [*rows, f"return {named(last.text)}"]
-    return [*rows, *named(statement(last)).split("\n"), f"return {named(', '.join(map(str, outputs)))}"]
+    return [*rows, *named(last.statement).split("\n"), f"return {named(', '.join(map(str, outputs)))}"]
 
 
 def _new_axes(d: Draft, line: Line) -> str:

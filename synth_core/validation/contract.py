@@ -1,9 +1,9 @@
-"""The downstream contract: what a builder of training rows, such as KernelBook's, can digest.
+"""The downstream contract: what a builder of training rows, such as KernelBook's, can use.
 
-Every rule has a name, is reported on its own in `Verdict.contract`, and either rejects or warns. By default
-those reject without which that builder loses the program; what it merely may lose or bind wrongly warns.
-Static rules are read off the text, the others off the captured run (probe.py). A rule that could not be
-determined, because the program failed before, is left out.
+Every rule has a name and either rejects or warns; `Verdict.contract` has one entry for each. By default a
+rule rejects if that builder loses every program that breaks it. It warns if the builder may lose or misbind
+such a program. Static rules are decided by the text, the others by the captured graph (prover/eager.py). If
+the program failed before a rule could be decided, the rule is left out.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from synth_core.program.renaming import program_class
 from synth_core.records import Node
 from synth_core.validation import gate
 
-# Names that Inductor's generated module binds itself.
+# Names that the module that Inductor generates binds itself.
 RESERVED = frozenset(
     {"call", "grid", "aten", "triton", "tl", "async_compile", "assert_size_stride", "reinterpret_tensor"}
 )
 
+# Attributes of functions and tracebacks that lead to the code and the names around them.
+_INNER = frozenset({"__closure__", "__code__", "__globals__", "__traceback__"})
+
 
 @dataclass(frozen=True)
 class Source:
-    """A parsed program. name: what its class and its file are called."""
+    """A parsed program. name: the name of its class and of its file."""
 
     tree: ast.Module
     name: str
@@ -45,7 +48,7 @@ class Source:
         return [node for node in ast.walk(self.tree) if isinstance(node, kinds)]
 
     def returns(self, function: ast.FunctionDef) -> list[ast.Return]:
-        """The `return`s of a function itself, not those of functions inside it."""
+        """The `return`s of the function itself, not those of functions inside it."""
         found: list[ast.Return] = []
         pending: list[ast.AST] = list(function.body)
         while pending:
@@ -59,9 +62,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Run:
-    """A captured run: the text it is of, probe.py's facts and effects, and the live nodes."""
+    """A captured run. nodes: those that the outputs depend on. literal_tuple: `forward` returns a written-out
+    tuple."""
 
-    source: Source
+    literal_tuple: bool
     facts: Mapping[str, Any]
     effects: Mapping[str, Any]
     nodes: Sequence[Node]
@@ -87,6 +91,11 @@ def _class_named_as_file(source: Source) -> bool:
 def _bare_exec(source: Source) -> bool:
     names = {node.id for node in source.nodes(ast.Name)} | {node.attr for node in source.nodes(ast.Attribute)}
     return not names & {"__main__", "__file__", "__name__", "__spec__", "getsource"}
+
+
+def _no_introspection(source: Source) -> bool:
+    named = {node.attr for node in source.nodes(ast.Attribute)}
+    return not named & (gate.INTROSPECTION | _INNER)
 
 
 def _plain_forward(source: Source) -> bool:
@@ -120,7 +129,7 @@ def _no_chained_assignment(source: Source) -> bool:
 
 
 def _no_new_syntax(source: Source) -> bool:
-    """`match`, `except*` and PEP 695, whose nodes older Pythons do not even have."""
+    """No `match`, no `except*` and no PEP 695. Older Pythons lack even the names of their nodes."""
     new = ("Match", "TryStar", "TypeAlias", "TypeVar", "ParamSpec", "TypeVarTuple")
     return not any(type(node).__name__ in new for node in ast.walk(source.tree))
 
@@ -143,9 +152,7 @@ def _no_globals_in_forward(source: Source) -> bool:
 def _tensors_returned(run: Run) -> bool:
     if run.facts["structure"] == "tensor":
         return True
-    forward = run.source.forward
-    literal = forward and any(isinstance(node.value, ast.Tuple) for node in run.source.returns(forward))
-    return run.facts["structure"] == "tuple" and bool(literal)
+    return run.facts["structure"] == "tuple" and run.literal_tuple
 
 
 def _parameters_used(run: Run) -> bool:
@@ -165,7 +172,7 @@ def _input_shapes_apart(run: Run) -> bool:
 
 
 def _parameters_in_order(run: Run) -> bool:
-    """Among parameters of one shape: declared in the order in which they are first used."""
+    """Parameters of one shape are declared in the order in which they are first used."""
     used = {node.name: position for position, node in enumerate(run.used("parameter"))}
     declared = sorted(
         ((tuple(shape), index, path) for index, (path, shape) in enumerate(run.facts["parameters"]))
@@ -180,6 +187,7 @@ def _parameters_in_order(run: Run) -> bool:
 STATIC_RULES: tuple[Rule, ...] = (
     Rule("class_named_as_file", True, "the class is called like the file", _class_named_as_file),
     Rule("bare_exec", True, "it runs by exec in a bare dict: no __main__, no getsource", _bare_exec),
+    Rule("no_introspection", True, "it reads no frames, code objects or globals", _no_introspection),
     Rule("plain_forward", True, "forward is a plain def with named arguments", _plain_forward),
     Rule("one_return", True, "forward has exactly one return, of a value", _one_return),
     Rule("no_lambda_returned", True, "get_inputs, get_init_inputs return no lambda", _no_lambda_returned),
@@ -206,6 +214,12 @@ RUN_RULES: tuple[Rule, ...] = (
     ),
     Rule("parameters_used", True, "every parameter reaches an output", _parameters_used),
     Rule("inputs_used", True, "every input reaches an output", _inputs_used),
+    Rule(
+        "no_side_effects",
+        True,
+        "forward writes to no attribute and no global",
+        lambda run: not run.facts["side_effects"],
+    ),
     Rule("no_input_returned", True, "no output is an input", lambda run: not run.facts["returned"]),
     Rule(
         "no_view_of_input",
@@ -235,42 +249,35 @@ RUN_RULES: tuple[Rule, ...] = (
     ),
 )
 ONE_GRAPH = Rule("one_graph", True, "torch.compile captures one graph", lambda run: True)
-"""Decided by the compile stage's check `full_graph`, and reported here as well."""
+"""The check `full_graph` decides it. It is reported here as well."""
 
 RULES = (*STATIC_RULES, *RUN_RULES, ONE_GRAPH)
 DEFAULT_REJECT_RULES = tuple(rule.name for rule in RULES if rule.rejects)
 
 
-def check_contract(source: str, name: str) -> dict[str, bool]:
-    """Static rule -> holds, of a program whose file is called `name`; {} for a text that does not parse."""
-    tree = gate.parse(source)
-    if isinstance(tree, str):
-        return {}
-    parsed = Source(tree, name)
-    return {rule.name: rule.holds(parsed) for rule in STATIC_RULES}
+def check_contract(source: Source) -> dict[str, bool]:
+    """Static rule -> holds."""
+    return {rule.name: rule.holds(source) for rule in STATIC_RULES}
 
 
 def check_run(
-    source: str, name: str, facts: Mapping[str, Any], effects: Mapping[str, Any], nodes: Sequence[Node]
+    literal_tuple: bool, facts: Mapping[str, Any], effects: Mapping[str, Any], nodes: Sequence[Node]
 ) -> dict[str, bool]:
-    """Rule -> holds, of a captured run of `source`; {} where Python reads what the gate would not."""
-    tree = gate.parse(source)
-    if isinstance(tree, str):
-        return {}
-    run = Run(Source(tree, name), facts, effects, nodes)
+    """Rule -> holds, of a captured run."""
+    run = Run(literal_tuple, facts, effects, nodes)
     return {rule.name: rule.holds(run) for rule in RUN_RULES}
 
 
 def resolve_rules(reject: Iterable[str] = (), warn: Iterable[str] = ()) -> frozenset[str]:
     """The rules that reject: the default ones and `reject`, without `warn`.
 
-    `UsageError` for an unknown name, for one in both, and for `one_graph`, which a check decides.
+    Raises `UsageError` for an unknown name, for a name in both, and for `one_graph`, which a check decides.
     """
     rejecting, warning = frozenset(reject), frozenset(warn)
     known = [rule.name for rule in RULES if rule is not ONE_GRAPH]
     for name in sorted((rejecting | warning) - set(known)):
         if name == ONE_GRAPH.name:
-            raise UsageError("the rule 'one_graph' is the check 'full_graph': see --skip-check full_graph")
+            raise UsageError("the rule 'one_graph' is the check 'full_graph', which cannot be switched off")
         close = get_close_matches(name, known, n=1)
         hint = f", did you mean {close[0]!r}" if close else ""
         raise UsageError(f"unknown contract rule {name!r}{hint}; known: {', '.join(known)}")

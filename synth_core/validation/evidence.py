@@ -1,17 +1,17 @@
-"""Raw evidence: all that a sandboxed process may say, and what its supervisor saw of it.
+"""Raw evidence: what a child wrote, and what its supervisor saw of it.
 
-Nothing inside a program's own process can be trusted, so that process never reports a verdict. It appends
-tensors (raw bytes) and JSON values to one stream, the evidence file, through `EvidenceWriter`. Once it is
-dead the judge, another process, reads the stream into an `Evidence`. Nothing is unpickled, and what does not
-parse makes the evidence incomplete, which is a failure.
+A child runs foreign code, so it never reports a verdict. `EvidenceWriter` appends tensors (raw bytes) and
+JSON values to an evidence file. When the child is dead, a prover reads the file into an `Evidence`. Nothing
+is unpickled. If something does not parse, the evidence is incomplete, and the program fails.
 
-The stream is a sequence of records: a little-endian u64 length, that many bytes of JSON header, zero
-bytes up to a multiple of 64, and the payload, padded likewise. The last record is the end mark.
+The file is a sequence of records. A record has a length (little-endian u64), a JSON header of that length,
+zero bytes up to a multiple of 64, and the payload, padded in the same way. The last record is the end mark.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -21,9 +21,14 @@ import torch
 
 ALIGNMENT: Final = 64
 MAX_HEADER: Final = 64 * 1024
-MAX_RECORDS: Final = 4096
-MAX_BYTES: Final = 2**31
-"""Cap on the whole evidence of one process. The supervisor sets it as the file-size limit, too."""
+MAX_RECORDS: Final = 20_000
+MAX_JSON: Final = 2**24
+"""Most bytes of one JSON value. Parsed, it takes about thirty times its length."""
+DRAWS: Final = 2
+"""Number of further inputs that a program must run on; they are drawn after the capture."""
+SAMPLE: Final = 2**18
+"""On a GPU: most elements of an output that are compared, and most values of an input that draws use. Copies
+of full-size tensors would fill the memory."""
 
 _DTYPES: Final = {
     str(dtype).removeprefix("torch."): dtype
@@ -36,28 +41,26 @@ _DTYPES: Final = {
 
 @dataclass(frozen=True)
 class Observation:
-    """What the supervisor saw of a process, with no help from it."""
+    """What the supervisor saw of a process; nothing in it comes from the process."""
 
     exit_code: int | None = None
     signal: int | None = None
     timed_out: bool = False
     out_of_memory: bool = False
     violation: str = ""
-    """What the sandbox killed it for; empty where it did not."""
-    output: str = ""
-    """The last few KiB it printed, stdout and stderr together."""
+    """Why the sandbox killed it; empty if it did not."""
     seconds: float = 0.0
     peak_mb: float = 0.0
-    """Most resident memory above what it was born with, as sampled, in MiB."""
+    """Largest resident memory that was sampled, in MiB, without what it had at its start."""
 
     @property
     def finished(self) -> bool:
-        """It ran to its own end."""
+        """It ended by itself, without an error."""
         return self.exit_code == 0 and not (self.timed_out or self.out_of_memory or self.violation)
 
 
 class EvidenceWriter:
-    """Appends records to a binary stream. Lives inside the untrusted process."""
+    """Appends records to a binary stream. It runs in the untrusted process."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -85,7 +88,7 @@ class EvidenceWriter:
         self._record({"name": name, "kind": "json"}, memoryview(json.dumps(value).encode()))
 
     def end(self) -> None:
-        """Mark the evidence complete. Only the runner around the probe calls this."""
+        """Mark the evidence complete. Only inside/run.py calls this, at the end of a file."""
         self._record({"kind": "end"}, memoryview(b""))
         self._stream.flush()
 
@@ -99,17 +102,17 @@ class EvidenceWriter:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one dead process left behind. Trust nothing in it but `observed`."""
+    """What a dead child left. Trust only `observed`."""
 
     observed: Observation
     complete: bool = False
-    """The end mark is there, every record parsed, and the process ended by itself."""
+    """The end mark is there, every record parsed, and the process ended without an error."""
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, data: bytearray | memoryview, observed: Observation) -> Evidence:
-        """Parse an evidence stream; never raises. `data` must be writable and stay unchanged."""
+        """Parse an evidence file; never raises. `data` must be writable, and nobody may change it."""
         tensors: dict[str, torch.Tensor] = {}
         values: dict[str, Any] = {}
         try:
@@ -119,16 +122,16 @@ class Evidence:
         return cls(observed, ended and observed.finished, tensors, values)
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Raise KeyError where the process recorded no such tensor."""
+        """Raises KeyError if the process recorded no such tensor."""
         return self.tensors[name]
 
     def json(self, name: str) -> Any:
-        """Raise KeyError where the process recorded no such value."""
+        """Raises KeyError if the process recorded no such value."""
         return self.values[name]
 
 
 def _parse(data: memoryview, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> bool:
-    """Read records until the end mark; True only if it is there and nothing follows it."""
+    """Read records up to the end mark; True if it is there and nothing follows it."""
     at = 0
     for _ in range(MAX_RECORDS):
         length = int.from_bytes(data[at : at + 8], "little")
@@ -144,7 +147,7 @@ def _parse(data: memoryview, tensors: dict[str, torch.Tensor], values: dict[str,
         match header["kind"]:
             case "tensor":
                 tensors[str(header["name"])] = _tensor(header, payload)
-            case "json":
+            case "json" if size <= MAX_JSON:
                 values[str(header["name"])] = json.loads(bytes(payload))
             case "end":
                 return at == len(data)
@@ -162,6 +165,30 @@ def _tensor(header: dict[str, Any], payload: memoryview) -> torch.Tensor:
     if not len(payload):
         return torch.empty(shape, dtype=dtype)
     return torch.frombuffer(payload, dtype=dtype).reshape(shape)
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """SHA-256 of the bytes of a tensor, in contiguous order."""
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
+
+
+def sampled(tensor: torch.Tensor, most: int | None) -> torch.Tensor:
+    """A copy with at most `most` elements.
+
+    Takes every second element of the longest axis until few enough are left, so all axes are kept. If any
+    element of the tensor is not finite, the first element of the sample becomes NaN.
+    """
+    if most is None or tensor.numel() <= most:
+        return tensor.clone()
+    sample = tensor
+    while sample.numel() > most:
+        axis = max(range(sample.dim()), key=lambda d: sample.shape[d])
+        sample = sample[(slice(None),) * axis + (slice(None, None, 2),)]
+    sample = sample.clone()
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        sample[(0,) * sample.dim()] = float("nan")
+    return sample
 
 
 def _aligned(offset: int) -> int:

@@ -1,7 +1,8 @@
-"""The static gate: what the text alone shows, before any process is started. Imports no torch.
+"""The static gate: rejects a program by its text, before the program runs. Imports no torch.
 
-It rejects early and cheaply, and its reasons are good yield statistics. It is not the boundary: Python
-cannot be fenced in by reading it. The sandbox is (sandbox/), and holds with the gate switched off.
+It is early and cheap, and its reasons are good statistics. It is not the security boundary, because the text
+of a Python program does not show all that it does. The boundary is the sandbox (sandbox/), which also holds
+when the gate is switched off.
 
     SYNTAX_ERROR        empty, not text, over 1 MB, unparsable, nested beyond reason
     DISALLOWED_IMPORT   a module, builtin, private attribute or function that reaches out of tensor code
@@ -26,7 +27,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 MAX_BYTES = 1_000_000
-# CPython's own parser gives up at 200; people write fewer than ten. Far below both, our recursions are safe.
+# CPython's parser gives up at 200, and people write fewer than ten. Our recursions are safe at this depth.
 MAX_BRACKETS = 100
 
 TENSOR_MODULES = frozenset(
@@ -58,8 +59,8 @@ PLAIN_MODULES = _words(
 )
 ALLOWED_MODULES = TENSOR_MODULES | PLAIN_MODULES
 
-# Names that no chain on a tensor module may end in: modules that lie in its namespace, and functions that
-# read files, run code or change the interpreter. Read off torch 2.13 and numpy 2; a name of both is one.
+# No chain on a tensor module may end in one of these names. They are modules in its namespace, and functions
+# that read files, run code or change the interpreter. Taken from torch 2.13 and numpy 2 together.
 _REACHES_OUT = _words(
     """
     accelerator amp ao autograd backends builtins classes compile compiler contextlib cpp cpu ctypes
@@ -76,6 +77,13 @@ _REACHES_OUT = _words(
 _METHODS = frozenset(
     {"format", "format_map", "from_file", "fromfile", "storage", "tofile", "untyped_storage"}
 )
+INTROSPECTION = _words(
+    """
+    ag_await ag_code ag_frame cr_await cr_code cr_frame cr_origin f_back f_builtins f_code f_globals f_lasti
+    f_lineno f_locals f_trace gi_code gi_frame gi_yieldfrom tb_frame tb_lasti tb_next
+    """
+)
+"""Attributes that lead to the frames of the code that runs a program."""
 _BUILTINS = _words(
     """
     __build_class__ __builtins__ __import__ __loader__ __spec__ breakpoint compile copyright credits
@@ -89,9 +97,9 @@ Failure = dict[str, Any]
 
 
 def check_source(source: str) -> Failure | None:
-    """The `category`, `detail` and `check` of the first thing wrong with the text, or None.
+    """The `category`, `detail` and `check` of the first fault in the text, or None.
 
-    Total: any text gets an answer, in time linear in its length.
+    Every text gets an answer, in time linear in its length.
     """
     parsed = parse(source)
     if isinstance(parsed, str):
@@ -123,7 +131,7 @@ def parse(source: str) -> ast.Module | str:
 
 
 def function(body: list[ast.stmt], name: str) -> ast.FunctionDef | None:
-    """The last plain function called `name` directly in `body`: the one that Python would call."""
+    """The last plain function with this name directly in `body`: the one that Python would call."""
     return next(
         (node for node in reversed(body) if isinstance(node, ast.FunctionDef) and node.name == name), None
     )
@@ -134,7 +142,7 @@ def _failure(category: Category, detail: str) -> Failure:
 
 
 def _bracket_depth(source: str) -> int:
-    """Deepest bracket nesting, counted in the bare text: brackets in strings and comments count too."""
+    """Deepest nesting of brackets, counted in the raw text. Brackets in strings and comments count too."""
     depth = deepest = 0
     for character in source:
         if character in "([{":
@@ -176,7 +184,7 @@ def _disallowed(tree: ast.Module) -> Iterator[str]:
             chain = _chain(node.value, aliases)
             if chain in ALLOWED_MODULES:
                 aliases[node.targets[0].id] = chain
-    inner: set[int] = set()  # parts of a longer chain, or of such an assignment: already judged
+    inner: set[int] = set()  # parts of a longer chain or of such an assignment, which are decided already
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             inner.add(id(node.value))
@@ -217,16 +225,16 @@ def _imports(node: ast.Import | ast.ImportFrom, aliases: dict[str, str]) -> Iter
 
 
 def _attribute(node: ast.Attribute) -> Iterator[str]:
-    """Private names are a way into the interpreter; a program's own `self._x` is not."""
+    """Private names lead into the interpreter. `self._x` does not."""
     own = isinstance(node.value, ast.Name) and node.value.id == "self" and not node.attr.startswith("__")
     if node.attr.startswith("_") and node.attr not in ("__init__", "__name__") and not own:
         yield f"line {node.lineno}: reads the private attribute {node.attr}"
-    elif node.attr in _METHODS:
+    elif node.attr in _METHODS | INTROSPECTION:
         yield f"line {node.lineno}: uses .{node.attr}"
 
 
 def _reaches_own(node: ast.Call) -> bool:
-    """`getattr(self, "conv1")` and its like reach the program's own attributes by a public name."""
+    """Whether a call like `getattr(self, "conv1")` gets an attribute of the program by a public name."""
     if not (isinstance(node.func, ast.Name) and node.func.id in _ON_SELF_ONLY and len(node.args) >= 2):
         return False
     target, name = node.args[0], node.args[1]
@@ -237,7 +245,7 @@ def _reaches_own(node: ast.Call) -> bool:
 
 
 def _chain(node: ast.AST, aliases: dict[str, str]) -> str:
-    """`torch.nn.ReLU` for the node that means it, whatever the import was called; "" for anything else."""
+    """`torch.nn.ReLU` for a node that means it, under any alias; "" for anything else."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -256,7 +264,7 @@ def _reach(chain: str) -> Iterator[str]:
         if longer not in ALLOWED_MODULES:
             if _reaches_out(path, part):
                 yield f"{longer} is outside what a program may use"
-            return  # a function, class or constant: what hangs on it are its own attributes
+            return  # a function, class or constant; further names are its own attributes
         path = longer
     if chain in ALLOWED_MODULES:
         yield f"uses the module {chain} as a value"

@@ -14,16 +14,16 @@ from typing import Any, NamedTuple, Self, TypeVar
 from pydantic import Field
 
 from synth_core.errors import SynthError, UsageError
+from synth_core.limited import Unreadable, limited
 from synth_core.program.naming import operators_named
 from synth_core.program.reading import Given, ProgramLike, read_program
-from synth_core.program.renaming import program_class
 from synth_core.records import Candidate, Category, Program, Record, Specification, Stage, Tier
 from synth_core.settings import Settings, ValidationSettings
 from synth_core.validation import gate
 from synth_core.validation.engine import Engine
 
 AHEAD = 64
-"""Programs under way at once, running or waiting for a worker. Compilers build several programs together."""
+"""Programs in work at once, running or waiting. Several programs are compiled together."""
 
 _Like = TypeVar("_Like", bound=ProgramLike)
 
@@ -55,13 +55,13 @@ def validate(program: ProgramLike, settings: ValidationSettings | None = None) -
     `class_named_as_file` rejects a file whose class has another name. To let it only warn, name it in
     `warn_rules` of the settings.
 
-    Each call starts a worker, which takes some seconds. For more than one program use `Validator`.
+    Each call starts worker processes, which takes some seconds. For more than one program use `Validator`.
 
     Args:
         program: The path of a file, the text itself, or an object with the text in `source`, such as a result
             of `synth_core.synthesize`. A string without a line break is a path if it ends in `.py` or names
             something that exists. Any other string is a text.
-        settings: Limits and rules: `timeout` in seconds for each stage, `memory_mb` in MiB.
+        settings: Limits and rules: `timeout` in CPU seconds for each stage, `memory_mb` in MiB.
 
     Returns:
         Whether it was accepted, and if not, why.
@@ -69,7 +69,7 @@ def validate(program: ProgramLike, settings: ValidationSettings | None = None) -
     Raises:
         UsageError: The path is not a file, a check or rule in `settings` does not exist, or no sandbox works
             on this machine and `allow_unsandboxed` is off.
-        EnvironmentFault: The machine lacks a C++ compiler, or the worker cannot be started.
+        EnvironmentFault: The machine lacks a C++ compiler, or the workers cannot be started.
 
     Example:
         >>> import synth_core
@@ -84,15 +84,15 @@ def validate(program: ProgramLike, settings: ValidationSettings | None = None) -
 
 
 class Validator:
-    """Proves many programs sound with one warm worker process.
+    """Proves many programs sound with warm worker processes.
 
-    The worker starts with the first program, which takes some seconds. It ends with `close`, with the end of
-    the `with` block, or with this process. Any thread may use it. Beside a running asyncio loop,
+    They start with the first program, which takes some seconds. They end with `close`, with the end of the
+    `with` block, or with this process. Any thread may use a Validator. Beside a running asyncio loop,
     `await asyncio.to_thread(validator.validate, program)` keeps the loop free. After Ctrl-C you can continue
     to use it. A forked process needs its own Validator.
 
     Args:
-        settings: Limits and rules: `timeout` in seconds for each stage, `memory_mb` in MiB.
+        settings: Limits and rules: `timeout` in CPU seconds for each stage, `memory_mb` in MiB.
         workers: Number of programs to run in parallel; 0: one per CPU core.
         cache_dir: Folder where verdicts are kept; None: the user's cache folder. A program that was validated
             before with the same settings is not run again.
@@ -135,11 +135,11 @@ class Validator:
         self.close()
 
     def close(self) -> None:
-        """End the worker. Programs without a result fail. A closed Validator takes no more programs."""
+        """End the workers. Programs without a result fail. A closed Validator takes no more programs."""
         self._close()
 
     def validate(self, program: ProgramLike) -> Validation:
-        """Prove one program sound. Like `synth_core.validate`, but it uses the worker that already runs."""
+        """Prove one program sound. Like `synth_core.validate`, but it uses the workers that already run."""
         return _result(self._start(program))
 
     def validate_many(self, programs: Iterable[ProgramLike]) -> Iterator[Validation]:
@@ -238,9 +238,10 @@ def _candidate(given: Given) -> Candidate:
 
 def _class_name(source: str) -> str:
     """The name of the program's class. If there is none, validation says what is wrong."""
-    tree = gate.parse(source)
-    program = None if isinstance(tree, str) else program_class(tree)
-    return program.name if program else "program"
+    try:
+        return str(limited("synth_core.validation.reading:class_name", source)) or "program"
+    except Unreadable:
+        return "program"
 
 
 def _result(started: _Started) -> Validation:

@@ -1,15 +1,15 @@
-"""When two tensors count as the same answer. Needs torch alone.
+"""When two tensors count as the same answer. Needs only torch.
 
-An element agrees when |a - b| <= rtol * |reference| + atol * scale, scale being the root mean square of the
-reference: an absolute tolerance would pass anything where outputs are small, and near zero a relative one
-would fail everything (relative errors of right answers reach 7e-3 there).
+An element agrees if |a - b| <= rtol * |reference| + atol * scale. The scale is the root mean square of the
+reference. An absolute tolerance alone would pass anything if outputs are small. A relative tolerance alone
+would fail everything near zero, where right answers have relative errors up to 7e-3.
 
-Sources. float32: 34 of 34 programs agreed between eager and Inductor within rtol 1.3e-6 / atol 1e-5 on
-outputs of scale 1. rtol 1e-4 leaves room for other reduction orders in long sums, and atol 5e-5 for a norm
-behind a cancellation (1.2e-5 was met on a KernelBench program, eager float32 against float64). float64: the
-same distance from its own precision. float16 and bfloat16: eager rounds after every call, Inductor
-once a fused chain, fp64 never, so they differ by a unit in the last place (2^-11, 2^-8) for every call on the
-way; as many are allowed as the graph has calls, and ten at least. Integers and booleans must be equal.
+Sources. float32: eager and Inductor agreed on 34 of 34 programs within rtol 1.3e-6 and atol 1e-5, on outputs
+of scale 1. rtol 1e-4 leaves room for other orders of long sums. atol 5e-5 leaves room for a norm after a
+cancellation (1.2e-5 occurred on a KernelBench program, eager float32 against float64). float64: the same
+distance from its own precision. float16 and bfloat16: eager rounds after every call, Inductor once per fused
+chain, and fp64 never. So each call may add a difference of one unit in the last place (2^-11, 2^-8). As many
+units are allowed as the graph has calls, and at least ten. Integers and booleans must be equal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 
 @dataclass(frozen=True)
 class Tolerance:
-    """rtol and atol as above; at most `outliers`, a share of all elements, may exceed them."""
+    """rtol and atol as above. outliers: the share of elements that may exceed them."""
 
     rtol: float
     atol: float
@@ -42,8 +42,8 @@ _LAST_PLACE = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 MIN_ROUNDINGS = 10
 EXACT = Tolerance(0.0, 0.0)
 
-# A threshold, a comparison or an index turns a rounding error into a step. A right answer may then differ
-# in the few elements that lie on a step; a float32 error of 1e-6 meets one in some 1e5 elements.
+# A threshold, a comparison or an index turns a rounding error into a step. So a right answer may differ in
+# the few elements that lie on a step. With a float32 error of 1e-6 that is about one element in 1e5.
 STEPS_ALLOWED = 1e-3
 _STEPS = """
     argmax argmin argsort bucketize ceil eq floor floor_divide floordiv fmod frac ge gt hardshrink heaviside
@@ -53,7 +53,7 @@ _STEPS = """
 
 
 def tolerance_for(dtype: torch.dtype, targets: Iterable[str] = ()) -> Tolerance:
-    """The tolerance of outputs of `dtype`, of a program whose captured graph calls `targets` (dotted)."""
+    """The tolerance for outputs of `dtype`. targets: dotted names of what the captured graph calls."""
     calls = [target.rpartition(".")[2].strip("_") for target in targets if target]
     base = _TABLE.get(dtype, EXACT)
     if dtype in _LAST_PLACE:
@@ -64,9 +64,9 @@ def tolerance_for(dtype: torch.dtype, targets: Iterable[str] = ()) -> Tolerance:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two tensors lie apart.
+    """How much two tensors differ.
 
-    share: of elements beyond the tolerance.
+    share: share of elements beyond the tolerance.
     worst: largest |a - b| / (rtol |reference| + atol scale); 1 is the limit.
     scale: root mean square of the reference.
     """
@@ -82,7 +82,7 @@ class Difference:
 def difference(value: torch.Tensor, reference: torch.Tensor, tolerance: Tolerance) -> Difference:
     """Compare two tensors of one shape, in double precision.
 
-    Elements that are not finite agree when they are equal (both NaN, or the same infinity).
+    Elements that are not finite agree if both are NaN or the same infinity.
     """
     if not reference.numel():
         return Difference(0.0, 0.0, 0.0)

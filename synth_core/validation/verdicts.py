@@ -1,4 +1,4 @@
-"""What was judged once: judgements by the hash of all that they depend on, one small file each."""
+"""The verdict cache: one small file per judgement, named by the hash of all that it depends on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from synth_core.errors import EnvironmentFault
 from synth_core.records import Category, sha256
 
 _NOT_KEPT = (Category.TIMEOUT, Category.OUT_OF_MEMORY, Category.CRASH)
-"""What another hour may judge otherwise: it depends on how busy the machine is."""
+"""Not kept, because they may depend on how busy the machine is."""
 
 
 class VerdictCache:
-    """Safe under threads and processes: files appear whole or not at all. With no folder it keeps nothing."""
+    """Safe for threads and processes: a file appears whole or not at all. Without a folder: keeps nothing."""
 
     def __init__(self, folder: str | None) -> None:
         self._folder = Path(folder) / "verdicts" if folder else None
@@ -32,7 +32,7 @@ class VerdictCache:
         return found
 
     def keep(self, key: str, judgement: dict[str, Any]) -> None:
-        """A full disk costs only the saving."""
+        """If the disk is full, the judgement is not kept; that is no error."""
         if self._folder is None or judgement.get("category") in _NOT_KEPT:
             return
         with contextlib.suppress(EnvironmentFault):
@@ -45,8 +45,8 @@ class VerdictCache:
 
 @cache
 def code_version() -> str:
-    """Hash of the code that judges, of its catalog and what names the class: by these verdicts go stale."""
+    """Hash of the code that judges, of the catalog, and of the code that names the class."""
     package = Path(__file__).parents[1]
-    rooms = ("validation/**", "operators", "program")
+    rooms = ("validation/**", "graph", "operators", "program")
     sources = [package / "records.py", *(path for room in rooms for path in package.glob(f"{room}/*.py"))]
     return sha256("".join(path.read_text() for path in sorted(sources)))

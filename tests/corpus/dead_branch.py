@@ -8,10 +8,9 @@ class SynthModel_Linear_Tanh(nn.Module):
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(16, 8)
-        self.gate = nn.Linear(16, 8)
 
     def forward(self, x):
-        scale = torch.tanh(self.gate(x))
+        scale = torch.tanh(x[:, :8])
         return self.linear(x) + 0.0 * scale
 
 

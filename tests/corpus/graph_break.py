@@ -1,4 +1,4 @@
-# expect: validate-compile/GRAPH_BREAK
+# expect: validate-eager/GRAPH_BREAK
 # check: full_graph
 import torch
 import torch.nn as nn

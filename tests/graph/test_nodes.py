@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from graph_modules import SEQUENCE, X, captured, measure, module
+from recorder import Recorder
 
 from synth_core.filtering.fingerprints import graph_hash
 from synth_core.graph.capture import capture
@@ -18,7 +19,6 @@ from synth_core.operators.operator import Group, Operator
 from synth_core.records import Graph
 from synth_core.sampling import coherent
 from synth_core.synthesis.build import build
-from synth_core.validation.inside.capture import Recorder
 from synth_core.validation.inside.loading import Loaded, load
 
 COUNTS = {Group.CORE: 2, Group.COMPOUND: 1, Group.SUPPORTING: 4}

@@ -1,20 +1,32 @@
-"""Run the probe and the judge in this process, on programs that this repository wrote itself."""
+"""Run a child and a prover in this process, on programs that this repository wrote itself."""
 
 from __future__ import annotations
 
-import io
+import contextlib
+import gc
+import json
+import os
+import socket
+import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
+import pytest
 import torch
 
-from synth_core.validation.evidence import Evidence, EvidenceWriter, Observation
-from synth_core.validation.inside.probe import run_compiled, run_eager
-from synth_core.validation.judge.decide import judge_compiled, judge_eager
+from synth_core.validation.evidence import Evidence, Observation
+from synth_core.validation.inside import run
+from synth_core.validation.prover.cxx import Compiler
+from synth_core.validation.prover.worker import Job, Prover, warm
+from synth_core.validation.reading import read
+from synth_core.validation.sandbox import process
+from synth_core.validation.sandbox.files import anonymous_file, contents
 
 torch.set_num_threads(1)
 
+DRAW_SEED = 11
 NAME = "SynthModel_Program"
 
 
@@ -51,25 +63,82 @@ def program(
 
 
 def request(source: str, **more: Any) -> dict[str, Any]:
-    return {"source": source, "name": NAME, "seed": 7, "requested": [], "skip": [], **more}
+    """What the engine asks of a program: its text, its seed, and what its text alone shows."""
+    reading = read(source, NAME, gated=False)
+    known: dict[str, Any] = {
+        name: reading[name] for name in ("rules", "literal_tuple", "numbers") if name in reading
+    }
+    asked = {"source": source, "name": NAME, "seed": 7, "draw_seed": DRAW_SEED, "requested": [], "skip": []}
+    return {**asked, **known, **more}
 
 
-def evidence_of(run: Callable[[dict[str, Any], EvidenceWriter], None], asked: dict[str, Any]) -> Evidence:
-    stream = io.BytesIO()
-    writer = EvidenceWriter(stream)
-    run(asked, writer)
-    writer.end()
-    return Evidence.read(bytearray(stream.getvalue()), Observation(exit_code=0))
+def streams_of(asked: dict[str, Any]) -> list[Evidence]:
+    """What the children write of a program: the capture, the runs on drawn inputs, the digests of a repeat.
+
+    There is no repeat where the check `deterministic` is switched off, or where the program raises.
+    """
+    captured, drawn = _child(run.capture_program, asked)
+    streams = [
+        Evidence.read(captured, Observation(exit_code=0)),
+        Evidence.read(drawn, Observation(exit_code=0)),
+    ]
+    if "deterministic" in asked["skip"]:
+        return streams
+    digests = json.loads(_child(run.repeat_program, asked)[0])
+    if "error" not in digests:
+        streams.append(Evidence(Observation(exit_code=0), True, {}, {"digests": digests}))
+    return streams
+
+
+def judged(asked: dict[str, Any], streams: Sequence[Evidence], stage: str = "eager") -> dict[str, Any]:
+    """The judgement of a prover in this process."""
+    answers: list[dict[str, Any]] = []
+    prover = Prover(compiler() if stage == "compile" else None, answers.append)
+    prover.prove([Job(id=0, stages=[stage], request=asked, streams=list(streams))])
+    (judgement,) = [answer["judgement"] for answer in answers if "judgement" in answer]
+    return dict(judgement)
 
 
 def eager(source: str, **more: Any) -> dict[str, Any]:
     """The eager verdict's fields."""
     asked = request(source, **more)
-    return judge_eager(asked, evidence_of(run_eager, asked))
+    return judged(asked, streams_of(asked))
 
 
 def compiled(source: str, **more: Any) -> dict[str, Any]:
     """The compile verdict's fields."""
     asked = request(source, **more)
-    brief = evidence_of(run_eager, asked | {"brief": True})
-    return judge_compiled(asked, brief, evidence_of(run_compiled, asked))
+    return judged(asked, streams_of(asked | {"skip": ["deterministic"]}), "compile")
+
+
+@cache
+def compiler() -> Compiler:
+    """A warm C++ compiler. Its precompiled header is the one that engines without a cache folder share."""
+    return warm(f"{tempfile.gettempdir()}/synth-cache-{os.getuid()}/headers")
+
+
+def _child(body: Callable[[], None], asked: dict[str, Any]) -> tuple[bytearray, bytearray]:
+    """Run a child's body in this process on files of its own; return what it wrote before and after the seed.
+
+    The seed waits on the channel from the start, as this process cannot wait for itself.
+    """
+    program = anonymous_file("program", json.dumps(asked).encode())  # the body closes it
+    files = [anonymous_file("captured"), anonymous_file("fresh")]
+    evidence, fresh = map(os.dup, files)
+    ours, theirs = socket.socketpair()
+    ours.send(DRAW_SEED.to_bytes(8, "little"))
+    with pytest.MonkeyPatch.context() as patch, ours, theirs:
+        places = {"PROGRAM": program, "EVIDENCE": evidence, "FRESH": fresh, "CHANNEL": theirs.fileno()}
+        for name, descriptor in places.items():
+            patch.setattr(process, name, descriptor)
+        try:
+            body()
+        finally:
+            gc.enable()
+    captured, drawn = [bytearray(contents(file, 2**30)) for file in files]
+    for file, given in zip(files, (evidence, fresh), strict=True):
+        with contextlib.suppress(OSError):  # the body has closed those that it used
+            if os.path.sameopenfile(file, given):
+                os.close(given)
+        os.close(file)
+    return captured, drawn

@@ -27,7 +27,7 @@ def main() -> None:
     say(json.dumps({"ready": {"tier": "A"}}) + "\n")
     for line in sys.stdin:
         number = json.loads(line)["id"]
-        say(json.dumps({"id": number}) + "\n")
+        say(json.dumps({"id": number, "started": True}) + "\n")
         if configuration.get("frail"):
             sys.exit("a fault of ours")
         answer = json.dumps({"id": number, "judgement": {"passed": True}}) + "\n"
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def say(text: str) -> None:
-    os.write(1, text.encode())
+    os.write(0, text.encode())  # the socket to its owner
 
 
 if __name__ == "__main__":

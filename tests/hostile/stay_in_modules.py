@@ -5,7 +5,7 @@ import torch.nn as nn
 
 import sys
 
-sys.modules["synth_core.validation.inside.probe"] = None
+sys.modules["synth_core.validation.inside.run"] = None
 sys.modules["json"] = None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from recorder import Recorder
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
@@ -22,7 +23,6 @@ from synth_core.sampling import coherent
 from synth_core.synthesis.build import Written, build
 from synth_core.synthesis.enlarge import enlarge
 from synth_core.validation import gate
-from synth_core.validation.inside.capture import Recorder
 
 COMPANION = {
     "Identity",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from recorder import Captured, Recorder
 
 from synth_core.operators import catalog
 from synth_core.operators.operator import Group
@@ -16,7 +17,6 @@ from synth_core.sampling import coherent
 from synth_core.synthesis import sharing
 from synth_core.synthesis.build import Written, build
 from synth_core.synthesis.enlarge import enlarge
-from synth_core.validation.inside.capture import Captured, Recorder
 
 COUNTS = {Group.CORE: 2, Group.COMPOUND: 0, Group.SUPPORTING: 3}
 

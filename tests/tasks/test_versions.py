@@ -11,6 +11,11 @@ from synth_core.records import Stage
 from tasks.versions import sources_of
 
 REPOSITORY = Path(__file__).parents[2]
+JUDGES = (
+    "synth_core.validation.engine",
+    "synth_core.validation.reading",
+    "synth_core.validation.supervisor.zygote",
+)
 
 # Where the work of a stage begins, in our process and in its child processes.
 BEGINS: dict[Stage, tuple[str, ...]] = {
@@ -18,8 +23,8 @@ BEGINS: dict[Stage, tuple[str, ...]] = {
     Stage.PROMPT: ("synth_core.prompting",),
     Stage.LLM: ("synth_core.providers.dispatch", "synth_core.synthesis.__main__"),
     Stage.EXTRACT: ("synth_core.extraction",),
-    Stage.VALIDATE_EAGER: ("synth_core.validation.engine", "synth_core.validation.supervisor.zygote"),
-    Stage.VALIDATE_COMPILE: ("synth_core.validation.engine", "synth_core.validation.supervisor.zygote"),
+    Stage.VALIDATE_EAGER: JUDGES,
+    Stage.VALIDATE_COMPILE: JUDGES,
 }
 # These say where things lie and what went wrong; values of settings are in the key themselves.
 SAYS_NOTHING = (

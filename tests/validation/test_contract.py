@@ -6,6 +6,7 @@ import pytest
 from probing import NAME, eager, program
 
 from synth_core.errors import UsageError
+from synth_core.program import syntax
 from synth_core.program.renaming import rename_class
 from synth_core.validation import checks, contract
 
@@ -14,6 +15,11 @@ PLAIN = program("return self.linear(x)", "self.linear = nn.Linear(6, 3)")
 BROKEN = {
     "class_named_as_file": PLAIN.replace(NAME, "Model"),
     "bare_exec": PLAIN + "\nif __name__ == '__main__':\n    pass\n",
+    "no_introspection": program(
+        "return self.linear(x)",
+        "self.linear = nn.Linear(6, 3)",
+        inputs="torch.randn(4 + get_init_inputs.__code__.co_argcount, 6)",
+    ),
     "plain_forward": program("return self.linear(x)", "self.linear = nn.Linear(6, 3)", args="*x").replace(
         "self.linear(x)", "self.linear(x[0])"
     ),
@@ -52,6 +58,7 @@ BROKEN = {
         args="x, y",
         inputs="torch.randn(4, 6), torch.randint(0, 5, (4,))",
     ),
+    "no_side_effects": program("self.last = 1\nreturn self.linear(x)", "self.linear = nn.Linear(6, 3)"),
     "no_input_returned": program("return self.linear(x), x", "self.linear = nn.Linear(6, 3)"),
     "no_view_of_input": program("return self.linear(x), x.view(-1)", "self.linear = nn.Linear(6, 3)"),
     "no_buffers": program(
@@ -126,5 +133,7 @@ def test_of_several_classes_the_one_is_judged_that_is_renamed() -> None:
     """They get this far with the static gate switched off."""
     helper = "class Helper:\n    pass\n\n\n"
     text = rename_class(PLAIN.replace("class ", f"{helper}class ", 1), "SynthModel_Linear")
-    assert contract.check_contract(text, "SynthModel_Linear")["class_named_as_file"]
-    assert not contract.check_contract(text, "Helper")["class_named_as_file"]
+    tree = syntax.parse(text)
+    for name, holds in (("SynthModel_Linear", True), ("Helper", False)):
+        rules = contract.check_contract(contract.Source(tree, name))
+        assert rules["class_named_as_file"] is holds

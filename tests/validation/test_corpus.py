@@ -131,8 +131,12 @@ def test_every_program_fails_where_its_header_says(file: Path, judged: Judged) -
 
 
 def test_every_category_has_a_file() -> None:
+    """All but COMPILE_ERROR: no program is known that torch can capture and Inductor cannot compile.
+
+    test_kernels.py and test_judge.py hold tests of it.
+    """
     covered = {header(file, "expect").partition("/")[2] for file in FILES} - {""}
-    assert covered == {category.value for category in Category}
+    assert covered == {category.value for category in Category} - {Category.COMPILE_ERROR.value}
 
 
 def test_headers_name_stages() -> None:

@@ -81,6 +81,8 @@ def test_what_tensor_code_imports(imports: str) -> None:
         "from builtins import eval",
         "torch.compile(print)",
         "globals()",
+        "(i for i in ()).gi_frame",
+        "FRAME = None\nFRAME.f_back.f_locals",
         "torch.relu = torch.tanh",
         "del nn.Linear.forward",
         "vars()",

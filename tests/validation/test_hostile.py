@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from attacks import CPU_SECONDS, MEGABYTES, candidate, supervisors
 
-from synth_core.records import Candidate, Category, Program, Specification, Tier
+from synth_core.records import Candidate, Category, Tier
 from synth_core.settings import ValidationSettings
 from synth_core.validation.engine import Engine
 from synth_core.validation.gate import check_source
@@ -38,11 +39,18 @@ HONEST = (Path(__file__).parents[1] / "corpus" / "duplicate_original.py").read_t
 TIMEOUT = 8.0
 CONTENT = "the canary sings"
 
-RUNS = {
-    "gate": (("operators",), Tier.A),
-    "tier A": (("operators", "static"), Tier.A),
-    "tier B": (("operators", "static"), Tier.B),
-}
+RUNS = {"gate": ((), Tier.A), "tier A": (("static",), Tier.A), "tier B": (("static",), Tier.B)}
+PASS_THE_GATE = set(
+    """
+    awake_for_ever end_by_system_exit escape_in_an_exception forge_by_message forge_compile_replaced
+    forge_outputs_after_capture memory_of_one other_after_calls other_by_address other_by_hash
+    other_by_its_name other_by_order_of_a_set other_in_a_global output_without_end text_in_latin_1
+    text_in_other_letters text_in_utf_7 text_of_a_long_sum
+    """.split()  # noqa: SIM905
+)
+GATE_CATEGORIES = {Category.DISALLOWED_IMPORT, Category.SYNTAX_ERROR, Category.CONTRACT_VIOLATION}
+ONLY_TIER_A = {"size_of_a_secret", "names_of_the_host"}
+"""Without namespaces nothing hides the metadata of files (LIMITATIONS)."""
 
 
 def header(file: Path, key: str) -> str:
@@ -145,19 +153,15 @@ def _hear(host: Host, name: str, listener: socket.socket, kind: int) -> None:
 
 def candidates(host: Host) -> list[Candidate]:
     """Every hostile program, and an honest one after each tenth and at the end."""
-    specification = Specification(
-        operators=("Linear",), strategy="", seed=0, provider="", prompt="", temperature=0.0
-    )
     texts: list[tuple[str, str]] = []
     for index, file in enumerate(FILES):
-        texts.append(("SynthModel_Linear", host.program(file)))
+        text = host.program(file)
+        named = re.search(r"class (SynthModel\w*)", text)
+        texts.append((named[1] if named else "SynthModel_Linear", text))
         if index % 10 == 9 or file is FILES[-1]:
             # Another text each time, so that no cache answers for it.
             texts.append(("SynthModel_Linear_Tanh", f"{HONEST}\n# number {index}\n"))
-    return [
-        Candidate(index=index, specification=specification, program=Program.of(name, text))
-        for index, (name, text) in enumerate(texts)
-    ]
+    return [candidate(index, text, name) for index, (name, text) in enumerate(texts)]
 
 
 @pytest.mark.slow
@@ -172,15 +176,20 @@ def test_nothing_happens_on_the_host(run: str, host: Host, warm_up: Callable[...
         if engine.tier > tier:
             pytest.skip(f"this machine allows tier {engine.tier} only")
         done = engine.validate_compile(engine.validate_eager(candidates(host)))
+        taken = [supervisor.taken() for supervisor in supervisors(os.getpid())]
     time.sleep(1.0)
 
     hostile = [one for one in done if one.program and "# tries" in one.program.source]
     honest = [one for one in done if one.program and "# number" in one.program.source]
     assert [one.failure.detail for one in honest if one.failure] == []
     wrong = [
-        line for file, one in zip(FILES, hostile, strict=True) for line in _wrong_verdict(file, one, host)
+        line
+        for file, one in zip(FILES, hostile, strict=True)
+        if tier is Tier.A or file.stem not in ONLY_TIER_A
+        for line in _wrong_verdict(file, one, host)
     ]
     assert wrong == []
+    assert all(cpu < CPU_SECONDS * len(FILES) and megabytes < MEGABYTES for cpu, megabytes in taken), taken
 
     assert host.heard == [], "somebody connected"
     assert _canary(host) == (CONTENT, 0o666, 1e9, 1)
@@ -252,8 +261,8 @@ def test_the_corpus_is_large_enough_and_says_what_it_does() -> None:
 
 def test_the_gate_refuses_what_reaches_out(host: Host) -> None:
     """Early and on the host: nothing is started for these. What it lets pass is the sandbox's to stop."""
-    passed = [file.stem for file in FILES if check_source(host.program(file)) is None]
-    assert set(passed) == {"memory_of_one", "output_without_end", "end_by_system_exit", "forge_by_message"}
+    passed = {file.stem for file in FILES if check_source(host.program(file)) is None}
+    assert passed == PASS_THE_GATE
     for file in FILES:
         failure = check_source(host.program(file))
-        assert failure is None or failure["category"] is Category.DISALLOWED_IMPORT
+        assert failure is None or failure["category"] in GATE_CATEGORIES

@@ -26,14 +26,16 @@ def width_text(d: Draft, x: Value) -> str:
     return extents.channels(d, x)
 
 
-def project(d: Draft, x: Value, out: int | Value, hint: str, read: str = "") -> str:
+def project(d: Draft, x: Value, out: int | Value, hint: str, read: str = "", bias: bool = True) -> str:
     """Text of a dense layer applied to x.
 
     out: the layer's width, or a value whose number of features it should match.
     read: text of another value with the features of x, to which the layer is applied instead.
+    bias: False for keys, since a softmax over them cancels their bias.
     """
     wide = width_text(d, out) if isinstance(out, Value) else d.sizes.width(out, x.kind, d.env)
-    layer = d.attribute(hint, f"nn.Linear({width_text(d, x)}, {wide})")
+    option = "" if bias else ", bias=False"
+    layer = d.attribute(hint, f"nn.Linear({width_text(d, x)}, {wide}{option})")
     return f"{layer}({read or x})"
 
 

@@ -18,7 +18,7 @@ def attention(d: Draft, x: Value, operator: str) -> Value:
     """Attention over heads of x, with one fused call or with its single steps."""
     count = heads(d, x)
     query = d.emit(_split(project(d, x, x, "q_proj"), count), _S, "q")
-    key = d.emit(_split(project(d, x, x, "k_proj"), count), _S, "k")
+    key = d.emit(_split(project(d, x, x, "k_proj", bias=False), count), _S, "k")
     value = d.emit(_split(project(d, x, x, "v_proj"), count), _S, "v")
     fused = d.rng.random() < 0.5
     if fused:
@@ -61,8 +61,8 @@ def grouped_query(d: Draft, x: Value, operator: str) -> Value:
     narrow_width = extents.part(width_text(d, x), 2)
     query = d.emit(_split(project(d, x, x, "q_proj"), count), _S, "q")
     pair = []
-    for hint in ("k", "v"):
-        layer = d.attribute(f"{hint}_proj", f"nn.Linear({width_text(d, x)}, {narrow_width})")
+    for hint, option in (("k", ", bias=False"), ("v", "")):
+        layer = d.attribute(f"{hint}_proj", f"nn.Linear({width_text(d, x)}, {narrow_width}{option})")
         narrow = d.emit(_split(f"{layer}({x})", shared), _S, hint)
         pair.append(d.emit(f"{narrow}.repeat_interleave({count // shared}, dim=1)", _S, hint))
     out = d.emit(f"F.scaled_dot_product_attention({query}, {pair[0]}, {pair[1]})", _S, "out")
@@ -86,13 +86,13 @@ def rotary(d: Draft, x: Value, operator: str) -> Value:
 def linear_attention(d: Draft, x: Value, operator: str) -> Value:
     """Multiply keys with values first, so that the cost is linear in the number of steps, not quadratic."""
     query = d.emit(f"{project(d, x, x, 'q_proj')}.softmax(dim=-1)", _S, "q")
-    key = d.emit(f"{project(d, x, x, 'k_proj')}.softmax(dim=1)", _S, "k")
+    key = d.emit(f"{project(d, x, x, 'k_proj', bias=False)}.softmax(dim=1)", _S, "k")
     context = d.emit(f"torch.matmul({key}.transpose(1, 2), {project(d, x, x, 'v_proj')})", _S, "context")
     return d.emit(f"torch.matmul({query}, {context})", _S, "h")
 
 
 def attention_pooling(d: Draft, x: Value, operator: str) -> Value:
-    score = d.attribute("score", f"nn.Linear({width_text(d, x)}, 1)")
+    score = d.attribute("score", f"nn.Linear({width_text(d, x)}, 1, bias=False)")
     weights = d.emit(f"torch.softmax({score}({x}), dim=1)", _S, "weights")
     return d.emit(f"({x} * {weights}).sum(dim=1)", Kind.VECTOR, "pooled")
 

@@ -1,1 +1,1 @@
-"""Code that runs in the same process as the untrusted program: what it reports must be checked elsewhere."""
+"""Code that runs in the process of the untrusted program. What it reports must be checked elsewhere."""

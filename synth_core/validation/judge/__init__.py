@@ -1,1 +1,1 @@
-"""The process that reads raw evidence after the program's process is dead, and decides."""
+"""One function for each check: from what a prover measured to a decision. They run in the prover."""

@@ -1,12 +1,12 @@
-"""Programs that run and yet compute nothing worth learning.
+"""Finds programs that run, but compute nothing worth learning.
 
-Thresholds are relative to the output's own scale. Pure functions of raw outputs and of the shares that
-disturb.py measured; each returns "" or one line that says what is wrong.
+Pure functions of raw outputs and of the shares that prover/disturb.py measured. Each returns "" or one line
+that says what is wrong. Thresholds are relative to the scale of the output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,17 +16,17 @@ from synth_core.validation.tolerance import Tolerance, agrees, difference
 
 MIN_VARIATION = 1e-4
 """Least (max - min) along an axis, relative to the largest |output|. An absolute bound (robust-kbench: 0.01)
-wrongly hits softmax and norms; a relative 1e-4 is also the float32 tolerance: less could not be told from
-a constant."""
+wrongly rejects softmax and norms. 1e-4 is also the float32 tolerance: less variation cannot be told from a
+constant."""
 
 MIN_ALIVE = 0.01
-"""Least share of elements that lie apart from the median. A ReLU that lets three elements of a thousand
-through has a range; nobody would call its output alive. Unpooling by two along three axes leaves 1 in 8."""
+"""Least share of elements that differ from the median. If a ReLU lets three of a thousand elements through,
+its output varies, but it is almost all zeros. Unpooling by two along three axes leaves 1 in 8."""
 
 SMALLEST = 2.0**-14
 LARGEST = 65504.0
-"""The largest |output| must lie between the smallest normal number of half precision and its largest: beyond,
-a port of the program to fp16 computes zeros or infinities."""
+"""The largest |output| must be between the smallest normal number of half precision and the largest number.
+Otherwise a port of the program to fp16 computes zeros or infinities."""
 
 
 def without_magnitude(outputs: Sequence[torch.Tensor]) -> str:
@@ -40,7 +40,7 @@ def without_magnitude(outputs: Sequence[torch.Tensor]) -> str:
 
 
 def passes_as_zero(outputs: Sequence[torch.Tensor], tolerances: Sequence[Tolerance]) -> str:
-    """An all-zeros answer must fail (KernelBench issue 165: one passed an absolute tolerance)."""
+    """An answer of zeros must fail. (KernelBench issue 165: one passed an absolute tolerance.)"""
     for output, tolerance in zip(outputs, tolerances, strict=True):
         if not agrees(difference(torch.zeros_like(output), output, tolerance), tolerance):
             return ""
@@ -48,9 +48,9 @@ def passes_as_zero(outputs: Sequence[torch.Tensor], tolerances: Sequence[Toleran
 
 
 def without_variation(outputs: Sequence[torch.Tensor]) -> str:
-    """Constant outputs, and axes along which every line is constant (robust-kbench; METR, February 2025).
+    """Finds constant outputs, and axes without variation (robust-kbench; METR, February 2025).
 
-    Axes of size 1 cannot vary and are left out.
+    Ignores axes of size 1, which cannot vary.
     """
     for position, output in enumerate(outputs):
         values = torch.view_as_real(output) if output.is_complex() else output
@@ -70,26 +70,32 @@ def without_variation(outputs: Sequence[torch.Tensor]) -> str:
     return ""
 
 
-def blind_to_inputs(shares: Sequence[float | None], allowed: float) -> str:
-    blind = [str(i) for i, share in enumerate(shares) if share is not None and share <= allowed]
-    return f"other values of input {', '.join(blind)} do not change the output" if blind else ""
+def blind_to_inputs(shares: Mapping[str, float | None], allowed: float) -> str:
+    return _blind("input", shares, allowed)
 
 
-def blind_to_weights(share: float | None, allowed: float) -> str:
-    return "other weights do not change the output" if share is not None and share <= allowed else ""
+def blind_to_weights(shares: Mapping[str, float | None], allowed: float) -> str:
+    return _blind("parameter", shares, allowed)
+
+
+def _blind(kind: str, shares: Mapping[str, float | None], allowed: float) -> str:
+    """shares: how much of the output other values of each one moved; None: there were no other values."""
+    blind = [name for name, share in shares.items() if share is not None and share <= allowed]
+    return f"other values of {kind} {', '.join(blind)} do not change the output" if blind else ""
 
 
 def redundant_operators(units: Sequence[Sequence[Any]], allowed: float) -> str:
-    """Operators that could be left out of the program, whatever its inputs and weights.
+    """Finds operators that could be left out of the program at any inputs and weights.
 
-    The rule is KernelBench's critics': delete each node, see whether the output changes. Exempt: rows that do
-    nothing in eval, units that give no float, and reductions that keep the shape, whose axes have size 1.
+    The rule comes from critics of KernelBench: delete each node, and see whether the output changes. Exempt
+    are operators that do nothing in eval mode, units without a float result, and reductions that keep the
+    shape, because their axes have size 1.
     """
     return _idle([(name, how, elsewhere) for name, how, _, elsewhere in units], allowed)
 
 
 def idle_operators(units: Sequence[Sequence[Any]], allowed: float) -> str:
-    """Operators that the program's own inputs and weights do not exercise: a ReLU of inputs from 0..1."""
+    """Finds operators without effect at the program's own inputs and weights: a ReLU of inputs from 0..1."""
     return _idle([(name, how, here) for name, how, here, _ in units], allowed)
 
 

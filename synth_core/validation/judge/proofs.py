@@ -1,6 +1,6 @@
-"""One function for each check: "" where it holds of a run, else one line that says what is wrong.
+"""One function for each check: "" if it holds for a run, else one line that says what is wrong.
 
-PROOFS is what the judge goes through, in the order of checks.py.
+prover/decide.py asks the functions in PROOFS, in the order of checks.py.
 """
 
 from __future__ import annotations
@@ -21,13 +21,20 @@ from synth_core.validation.tolerance import Tolerance, agrees, difference
 
 @dataclass
 class Run:
-    """Evidence that has the form it should have. What checks measure on the way goes to `measured`."""
+    """What a prover measured of one program. What the checks measure in addition goes to `measured`."""
 
     outputs: list[torch.Tensor]
     tolerances: list[Tolerance]
     reference: list[torch.Tensor] = field(default_factory=list)
     again: list[torch.Tensor] = field(default_factory=list)
-    rebuilt: list[torch.Tensor] = field(default_factory=list)
+    text: list[torch.Tensor] = field(default_factory=list)
+    repeats: list[torch.Tensor] = field(default_factory=list)
+    """Outputs of the text on its own inputs: `text` from its first run, `repeats` from its last."""
+    foreign: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Name of an output, parameter or buffer -> its digest in another process, and in the first."""
+    plain: list[list[torch.Tensor]] = field(default_factory=list)
+    """Outputs of the text on each set of inputs; `traced`: those of the graph."""
+    traced: list[list[torch.Tensor]] = field(default_factory=list)
     compiled: list[torch.Tensor] = field(default_factory=list)
     nodes: tuple[Node, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
@@ -45,7 +52,7 @@ class Run:
 
 
 def in_catalog(name: str) -> bool:
-    """A file from elsewhere may be named after anything."""
+    """Whether the catalog has this name. A file from elsewhere may have any name."""
     try:
         catalog.find(name)
     except UsageError:
@@ -57,9 +64,9 @@ def _shapes(run: Run) -> str:
     for position, output in enumerate(run.outputs):
         if not output.numel():
             return f"output {position} has no elements, shape {list(output.shape)}"
-    for name, others in (("second", run.again), ("rebuilt", run.rebuilt)):
+    for others in (run.text, *run.plain, run.repeats):
         if others and _signature(others) != _signature(run.outputs):
-            return f"a {name} run returns {_signature(others)}, the first {_signature(run.outputs)}"
+            return f"a run of the text returns {_signature(others)}, its graph {_signature(run.outputs)}"
     return ""
 
 
@@ -79,10 +86,41 @@ def _not_finite(tensors: Sequence[torch.Tensor], name: str) -> str:
 
 
 def _deterministic(run: Run) -> str:
-    for name, others in (("a second run", run.again), ("a fresh instance", run.rebuilt)):
-        for position, (output, other) in enumerate(zip(run.outputs, others, strict=True)):
-            if output.shape != other.shape or not torch.equal(_bits(output), _bits(other)):
+    for name, (other, own) in run.foreign.items():
+        if other != own:
+            return f"{name} has other bits in another process"
+    for name, ones, others in (
+        ("a second run of the graph", run.outputs, run.again),
+        ("a later run of the text", run.text, run.repeats),
+    ):
+        for position, (output, later) in enumerate(zip(ones, others, strict=True)):
+            if not _same_bits(output, later):
                 return f"output {position}: {name} from the same seed gives other bits"
+    return ""
+
+
+def _same_bits(output: torch.Tensor, other: torch.Tensor) -> bool:
+    return output.shape == other.shape and torch.equal(_bits(output), _bits(other))
+
+
+def _faithful(run: Run) -> str:
+    """On every set of inputs, text and graph give the same. Rounding may differ, because kernels may."""
+    equal = True
+    for place, (plain, traced) in enumerate(zip(run.plain, run.traced, strict=True)):
+        which = "its own inputs" if place == 0 and run.text else f"draw {place}"
+        if _signature(plain) != _signature(traced):
+            return f"on {which} the text returns {_signature(plain)}, its graph {_signature(traced)}"
+        for position, (value, other) in enumerate(zip(plain, traced, strict=True)):
+            if _same_bits(value, other):
+                continue
+            equal = False
+            found = difference(value, other, run.tolerances[position])
+            if not agrees(found, run.tolerances[position]):
+                return (
+                    f"output {position}: on {which} the text and its graph differ in {found.share:.2%} of"
+                    f" elements; worst {found.worst:.3g} times the limit"
+                )
+    run.measured["faithful"] = {"runs": len(run.plain), "bit_for_bit": equal}
     return ""
 
 
@@ -105,7 +143,7 @@ def _agreement(run: Run) -> str:
 def _compare(
     run: Run, values: Sequence[torch.Tensor], references: Sequence[torch.Tensor], name: str, warning: str
 ) -> str:
-    """`warning` names the check that a missing reference leaves undecided."""
+    """warning: the check that a missing reference leaves undecided; "": the references are always there."""
     if warning and not references:
         run.warnings.append(warning)
         return ""
@@ -160,6 +198,7 @@ PROOFS: dict[str, Callable[[Run], str]] = {
     "shapes": _shapes,
     "finite": _finite,
     "deterministic": _deterministic,
+    "faithful": _faithful,
     "magnitude": lambda run: degeneracy.without_magnitude(run.outputs),
     "not_zero": lambda run: degeneracy.passes_as_zero(run.outputs, run.tolerances),
     "varies": lambda run: degeneracy.without_variation(run.outputs),

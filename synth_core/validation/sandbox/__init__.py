@@ -1,1 +1,1 @@
-"""How an untrusted process is confined: system calls, files, namespaces, limits, and the tiers they make."""
+"""How a process is confined: system calls, files, namespaces, limits, and the tiers that follow from them."""

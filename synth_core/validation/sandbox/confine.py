@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import resource
@@ -11,36 +12,44 @@ import sys
 import sysconfig
 import tempfile
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from synth_core.records import Tier
 from synth_core.validation.sandbox import landlock, linux, namespaces, seccomp
+from synth_core.validation.sandbox.cgroups import Groups
 from synth_core.validation.sandbox.seccomp import Profile
 
 FIRST_UID: Final = 70_000
-"""Slot n runs as this user id plus n, where the engine is root: nobody else's files, processes or limits."""
+"""If the engine is root, slot n runs as this user id plus n, which owns nothing else."""
 SCRATCH_MB: Final = 256
-WORKER_MB: Final = 8192
-"""Scratch of a GPU worker, which holds Triton's and Inductor's files of all programs that it serves."""
-MAX_FILE: Final = 2**31
+PROVER_MB: Final = 8192
+"""Scratch of a prover, for the files that Inductor and Triton write."""
+GROUP_SLACK_MB: Final = 128
+"""What the kernel counts besides the memory of a process: page tables, and pages that it copied."""
 
 _SYSTEM: Final = (
-    "/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime",
-    "/sys/devices/system/cpu", "/sys/devices/system/node", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
-    "/proc/version", "/proc/filesystems", "/proc/sys/vm/overcommit_memory",
+    "/usr/lib", "/usr/lib64", "/usr/libexec", "/usr/bin", "/usr/include", "/usr/local/lib", "/usr/local/bin",
+    "/usr/local/include", "/usr/local/cuda", "/lib", "/lib64", "/bin", "/etc/ld.so.cache",
+    "/etc/alternatives", "/etc/localtime", "/sys/devices/system/cpu", "/sys/devices/system/node",
 )  # fmt: skip
+_PROC: Final = (
+    "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems",
+    "/proc/sys/vm/overcommit_memory",
+)  # fmt: skip
+_GPU: Final = ("/sys", "/dev/nvidia-caps", "/sbin", "/usr/sbin")
+"""Triton asks ldconfig where the driver is."""
 _DRIVER_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LD_LIBRARY_PATH", "CC", "CXX")
-"""Of the environment, what a GPU worker keeps: which GPU, and where the driver and the compilers are."""
+"""What a GPU prover keeps of the environment: which GPU, and where driver and compilers are."""
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """What this machine lets us confine processes with. `scratch` is the folder they work under."""
+    """What this machine can confine processes with. scratch: the folder in which they work."""
 
     scratch: str
     namespaces: bool
@@ -48,7 +57,11 @@ class Sandbox:
     seccomp: bool
     own_uids: bool
     refusals: tuple[str, ...] = ()
-    """Why the stronger parts are off, one line each."""
+    """Why the stronger tiers do not work here, one line each."""
+    writable: tuple[str, ...] = ()
+    """Folders of our own that provers see and programs do not."""
+    groups: Groups = field(default_factory=Groups)
+    """Caps on memory and tasks, if this machine allows them."""
 
     @property
     def tier(self) -> Tier:
@@ -62,22 +75,25 @@ class Sandbox:
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps on one process. Memory is counted on top of what it was born with."""
+    """Caps on one process. What memory it has at its start does not count.
+
+    seconds: CPU time; wall time may be ten times as long (process.py).
+    """
 
     seconds: float
     data_mb: int
     born_kb: int = 0
-    """Private memory of its parent, as the kernel counts it for the limit."""
+    """Private memory at its start, as the kernel counts it for the limit."""
     born_resident_kb: int = 0
-    """Resident memory of its parent."""
+    """Resident memory at its start."""
     files: int = 256
     processes: int = 64
 
 
 def probe(scratch: str, writable: tuple[str, ...], allowed: Tier = Tier.A) -> Sandbox:
-    """Find the strongest sandbox not above `allowed` that works here, by trying each in a forked process.
+    """Find the strongest sandbox up to `allowed` that works here. Tries each one in a forked process.
 
-    Own user ids fall away first: where Python lies in a closed home folder, another user cannot read it.
+    User ids of its own are given up first: another user cannot read a Python in a closed home folder.
     """
     python_paths()
     root = hasattr(os, "getuid") and os.getuid() == 0
@@ -96,15 +112,18 @@ def probe(scratch: str, writable: tuple[str, ...], allowed: Tier = Tier.A) -> Sa
 
 
 def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable: tuple[str, ...] = ()) -> str:
-    """Confine this process for good, and return the folder it may write to. Raises OSError.
+    """Confine this process for good, and return the folder that it may write to. Raises OSError.
 
     slot: a small number that no other living process of this sandbox has.
     readable: further paths that it may read.
     """
     folder, uid = f"{box.scratch}/{profile}-{slot}", box.uid(slot)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    if box.namespaces and profile is not Profile.COMPILER:  # whose libraries others must see
-        namespaces.private_scratch(folder, WORKER_MB if profile is Profile.WORKER else SCRATCH_MB, uid)
+    if box.namespaces:
+        if profile is Profile.PROGRAM:
+            namespaces.private_scratch(folder, SCRATCH_MB, uid, box.writable)
+        else:
+            namespaces.private_scratch(folder, PROVER_MB, uid)
     if box.own_uids:
         os.chown(folder, uid, uid)
         os.setgroups([])
@@ -112,8 +131,8 @@ def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable:
         os.setresuid(uid, uid, uid)
     os.umask(0o077)
     os.chdir(folder)
-    _set_environment(folder, _DRIVER_VARIABLES if profile is Profile.WORKER else ())
-    _set_limits(limits, own_uid=box.own_uids)
+    _set_environment(folder, _DRIVER_VARIABLES if profile is Profile.GPU_PROVER else ())
+    _set_limits(limits, profile, own_uid=box.own_uids)
     if linux.LINUX:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user id cleared it
         linux.drop_capabilities()
@@ -129,20 +148,25 @@ def confine(box: Sandbox, profile: Profile, limits: Limits, slot: int, readable:
 def python_paths() -> tuple[str, ...]:
     """Folders that hold the interpreter, its packages and this package.
 
-    Asked first by `probe`, so that a fork under another user id, which may not see them, knows them all.
+    `probe` calls this first, so that forks know the folders: under another user id they may not see them.
     """
     packages = {sysconfig.get_paths()[k] for k in ("stdlib", "platstdlib", "purelib", "platlib")}
     here = str(Path(__file__).resolve().parents[2])
-    named = {sys.prefix, sys.base_prefix, here, *packages, *site.getsitepackages()}
+    named = {here, *packages, *site.getsitepackages()}
+    if site.ENABLE_USER_SITE:
+        named.add(site.getusersitepackages())
+    named |= {prefix for prefix in (sys.prefix, sys.base_prefix) if prefix != "/usr"}
     return tuple(sorted(path for path in named if os.path.exists(path)))  # Debian names some that are not
 
 
 def _rules(folder: str, profile: Profile, readable: tuple[str, ...]) -> list[tuple[str, int]]:
     see = landlock.READ if profile is Profile.PROGRAM else landlock.READ_EXECUTE
-    rules = [(path, see) for path in (*_SYSTEM, *python_paths(), "/proc/self", *readable)]
+    rules = [(path, see) for path in (*_SYSTEM, *_PROC, *python_paths(), "/proc/self", *readable)]
     rules += [(path, landlock.DEVICE) for path in _DEVICES]
-    if profile is Profile.WORKER:
+    if profile is Profile.GPU_PROVER:
         rules += [(path, landlock.READ) for path in ("/sys", "/proc/driver", "/proc/devices")]
+        rules += [(path, landlock.READ_EXECUTE) for path in ("/sbin", "/usr/sbin", *driver_paths())]
+        rules.append((str(Path(__file__).resolve().parents[3]), landlock.READ))  # Python lists it to import
         rules += [(path, landlock.DEVICE) for path in glob.glob("/dev/nvidia*")]
         rules += [("/dev/nvidia-caps", landlock.DEVICE)]
         # The driver reads the first to be able to map memory at all, and names its threads in the second.
@@ -166,31 +190,61 @@ def _set_environment(folder: str, kept: tuple[str, ...]) -> None:
         TORCHINDUCTOR_COMPILE_THREADS="1",
         OMP_NUM_THREADS="1",
     )
+    if not kept:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # torch would look for a GPU
     tempfile.tempdir = folder
 
 
-def _set_limits(limits: Limits, own_uid: bool) -> None:
+def _set_limits(limits: Limits, profile: Profile, own_uid: bool) -> None:
+    """With a shared user id the kernel counts all processes of the user, so they are added to the limit.
+
+    Only the supervisor counts the time of a prover, case by case.
+    """
     caps = {
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: min(MAX_FILE, limits.data_mb * 2**20),
+        resource.RLIMIT_FSIZE: limits.data_mb * 2**20,
         resource.RLIMIT_NOFILE: limits.files,
-        resource.RLIMIT_CPU: int(limits.seconds * 2) + 10,  # behind the supervisor's own clock
         resource.RLIMIT_DATA: limits.born_kb * 1024 + limits.data_mb * 2**20,
+        resource.RLIMIT_NPROC: limits.processes + (0 if own_uid else _threads_of(os.getuid())),
     }
-    if own_uid:
-        caps[resource.RLIMIT_NPROC] = limits.processes
+    if profile is Profile.PROGRAM:
+        caps[resource.RLIMIT_CPU] = int(limits.seconds * 2) + 10  # behind the supervisor's own clock
     for limit, value in caps.items():
         _, hard = resource.getrlimit(limit)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
 
 
+def _threads_of(uid: int) -> int:
+    """Number of threads that a user has now, as far as they can be seen from here."""
+    total = 0
+    for status in glob.glob("/proc/[0-9]*/status"):
+        with contextlib.suppress(OSError, ValueError), open(status) as file:
+            fields = dict(line.split(":", 1) for line in file if line.startswith(("Uid", "Threads")))
+            if fields["Uid"].split()[0] == str(uid):
+                total += int(fields["Threads"])
+    return total
+
+
+def visible(extra: Iterable[str] = (), gpu: bool = False) -> list[str]:
+    """What is visible of the disk in tier A: what Python, torch and a compiler need, and `extra`."""
+    devices = [*_DEVICES, *(glob.glob("/dev/nvidia*") if gpu else ())]
+    drivers = (*_GPU, *driver_paths()) if gpu else ()
+    return [*_SYSTEM, *python_paths(), *devices, *drivers, *extra]
+
+
+def driver_paths() -> tuple[str, ...]:
+    """Where the libraries of a GPU's driver may lie, besides the system's own folders."""
+    named = ("/usr/local/nvidia", *os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    return tuple(path for path in named if path.startswith("/") and os.path.isdir(path))
+
+
 def _trial(box: Sandbox, writable: tuple[str, ...]) -> str:
-    """Try a whole confinement in a forked process; return why it fails, or nothing."""
+    """Try a whole confinement in a forked process; return why it failed, or an empty text."""
 
     def attempt() -> None:
         if box.namespaces:
-            namespaces.enter(box.scratch, writable)
+            namespaces.enter(box.scratch, writable, visible())
         confine(box, Profile.PROGRAM, Limits(seconds=60, data_mb=4096, born_kb=2**20), slot=999)
         for path in python_paths():
             os.listdir(path)  # a home folder of mode 0700 would hide a Python that lies under it
@@ -199,7 +253,7 @@ def _trial(box: Sandbox, writable: tuple[str, ...]) -> str:
 
 
 def in_child(body: Callable[[], None]) -> str:
-    """Run `body` in a forked process and return the last line of its failure, or nothing."""
+    """Run `body` in a forked process; return the last line of its failure, or an empty text."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,6 +1,7 @@
-"""Landlock: what part of the file system a process may touch, kept for the rest of its life.
+"""Landlock: which part of the file system a process may use. It holds until the process ends.
 
-Covers what the running kernel's ABI covers: from 4 on TCP, from 6 on signals and abstract unix sockets too.
+It covers what the ABI of the running kernel covers. From version 4 on that includes TCP, from version 6 on
+signals and abstract unix sockets.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class _PathBeneath(ctypes.Structure):
 
 
 def abi() -> int:
-    """Version of Landlock that the kernel offers; 0 where it offers none."""
+    """Version of Landlock that the kernel offers; 0 if it offers none."""
     try:
         return linux.syscall(linux.SYS_LANDLOCK_CREATE_RULESET, 0, 0, 1) if linux.LINUX else 0
     except OSError:
@@ -53,9 +54,9 @@ def abi() -> int:
 
 
 def restrict(rules: Iterable[tuple[str, int]]) -> None:
-    """Forbid this process every file access that no (path, rights) rule allows.
+    """Forbid this process every file access that no rule (path, rights) allows.
 
-    A path that does not exist is passed over. Needs no_new_privs. Raises OSError where Landlock is missing.
+    Ignores a path that does not exist. Needs no_new_privs. Raises OSError if Landlock is missing.
     """
     version = abi()
     handled = _RIGHTS_OF_ABI[max((v for v in _RIGHTS_OF_ABI if v <= version), default=1)]

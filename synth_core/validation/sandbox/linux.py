@@ -35,6 +35,9 @@ MOUNT_ATTR_RDONLY: Final = 1
 AT_RECURSIVE: Final = 0x8000
 AT_FDCWD: Final = -100
 
+_MNT_DETACH: Final = 2
+_SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
+
 # Numbers of calls added after Linux 5.0 are the same on every architecture.
 SYS_MOUNT_SETATTR: Final = 442
 SYS_LANDLOCK_CREATE_RULESET: Final = 444
@@ -71,6 +74,19 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     _checked(result, f"mount {target}")
 
 
+def pivot_root(folder: str) -> None:
+    """Make a mounted folder the root of this namespace, and detach the old root."""
+    os.chdir(folder)
+    syscall(_SYS_PIVOT_ROOT[machine()], ctypes.c_char_p(b"."), ctypes.c_char_p(b"."))
+    unmount(".")
+    os.chdir("/")
+
+
+def unmount(path: str) -> None:
+    """Detach a mount, even if it is in use."""
+    _checked(_libc.umount2(os.fsencode(path), ctypes.c_int(_MNT_DETACH)), f"umount {path}")
+
+
 def set_mount_read_only(path: str, read_only: bool, recursive: bool) -> None:
     """Make a mount (and those below it) read-only, or writable again."""
     bit = MOUNT_ATTR_RDONLY
@@ -82,7 +98,7 @@ def set_mount_read_only(path: str, read_only: bool, recursive: bool) -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up every capability, and the means to gain one back."""
+    """Give up every capability for good."""
     for capability in range(64):
         try:
             prctl(PR_CAPBSET_DROP, capability)
@@ -93,7 +109,7 @@ def drop_capabilities() -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies; exit if that has happened already."""
+    """Let the kernel kill this process when its parent dies; exit if the parent is already dead."""
     import signal
 
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,31 +1,41 @@
-"""One confined process as its supervisor sees it: start, watch, kill, account for."""
+"""One confined process as its supervisor sees it: start it, watch it, kill it, report its end."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
-import tempfile
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, BinaryIO, Final
 
 from synth_core.validation.evidence import Observation
-from synth_core.validation.sandbox import linux
-from synth_core.validation.sandbox.confine import SCRATCH_MB, Limits, Sandbox, confine
+from synth_core.validation.sandbox import linux, usage
+from synth_core.validation.sandbox.confine import GROUP_SLACK_MB, SCRATCH_MB, Limits, Sandbox, confine
+from synth_core.validation.sandbox.files import contents
 from synth_core.validation.sandbox.seccomp import Profile
 
 EVIDENCE: Final = 3
 CHANNEL: Final = 4
-"""Descriptors that a confined process finds open, besides its output."""
+PROGRAM: Final = 5
+FRESH: Final = 6
+"""Descriptors that are open in a confined process, besides its output."""
+CAPTURED: Final = b"+"
+"""All that a child ever says on its channel."""
+MAX_PROGRAM: Final = 2**27
 HARNESS_FAILED: Final = 70
-"""Exit code of a process whose own frame, not the program, raised."""
+"""Exit code of a process in which our own code raised, not the program."""
 
 OUTPUT_TAIL: Final = 4096
 OUTPUT_CAP: Final = 16 * 2**20
+READS_AT_ONCE: Final = 16
+WALL_FACTOR: Final = 10
+"""Wall time may be this many times the limit of CPU time, because a process waits on a busy machine."""
 WATCH_SECONDS: Final = 0.05
 
 
@@ -38,55 +48,81 @@ class Process:
     limits: Limits
     output: int
     started: float
-    deadline: float
+    group: Callable[[], bool] = bool
+    """Removes its control group; True if that ran out of memory."""
+    evidence: tuple[int, ...] = ()
+    """Files in memory that it writes to; they count as its memory."""
     peak_kb: int = 0
     timed_out: bool = False
     out_of_memory: bool = False
     violation: str = ""
-    paused_at: float = 0.0
+    waits: bool = False
+    """It waits for its supervisor, so its time is not counted."""
+    has_children: bool = False
+    """It may start processes and sleep while they work, so its sleep is not counted."""
+    asleep: float = 0.0
+    spent_before: float = 0.0
+    """CPU seconds of earlier work, which are no longer counted."""
+    _watched: float = 0.0
     _tail: bytearray = field(default_factory=bytearray)
     _printed: int = 0
 
     def drain(self) -> None:
-        """Take what it printed; end it if that is absurdly much."""
+        """Read a bounded part of what it printed; end it if it printed far too much."""
         with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self.output, 65536):
+            for _ in range(READS_AT_ONCE):
+                chunk = os.read(self.output, 65536)
+                if not chunk:
+                    return
                 self._printed += len(chunk)
-                self._tail = (self._tail + chunk)[-OUTPUT_TAIL:]
+                self._tail += chunk
+                del self._tail[:-OUTPUT_TAIL]
                 if self._printed > OUTPUT_CAP:
                     self.violate("it printed more than 16 MiB")
                     return
 
     def watch(self, now: float, scratch: str = "") -> None:
-        """End it where it is over its time, its memory or (where nothing else caps that) its disk."""
-        if now > self.deadline and not self.paused_at:
+        """End it if it is over its time or memory, or over its disk if `scratch` is given.
+
+        Its time is the CPU time, and the time that it slept. Waiting for a processor is neither.
+        """
+        seen = usage.seen(self.pid)
+        if seen.sleeps and not self.waits and not self.has_children:
+            self.asleep += min(now - (self._watched or self.started), 2 * WATCH_SECONDS)
+        self._watched = now
+        spent = self._computed() - self.spent_before + self.asleep
+        if not self.waits and max(spent, (now - self.started) / WALL_FACTOR) > self.limits.seconds:
             self.timed_out = True
             self.kill()
-        self.peak_kb = max(self.peak_kb, resident_kb(self.pid) - self.limits.born_resident_kb)
+        files_kb = sum(os.fstat(file).st_blocks // 2 for file in self.evidence)
+        self.peak_kb = max(self.peak_kb, seen.resident_kb - self.limits.born_resident_kb + files_kb)
         if self.peak_kb > self.limits.data_mb * 1024:
             self.out_of_memory = True
             self.kill()
-        if scratch and _folder_bytes(scratch) > SCRATCH_MB * 2**20:
+        if seen.threads > self.limits.processes:
+            self.violate(f"it started more than {self.limits.processes} threads")
+        if scratch and usage.folder_bytes(scratch) > SCRATCH_MB * 2**20:
             self.violate(f"it wrote more than {SCRATCH_MB} MiB to its scratch folder")
 
-    def pause(self) -> None:
-        """Stop its clock: it waits for its supervisor."""
-        self.paused_at = time.monotonic()
+    def restart(self, seconds: float) -> None:
+        """Count its time from zero, for another piece of work."""
+        self.limits = replace(self.limits, seconds=seconds)
+        self.started, self.asleep, self.waits = time.monotonic(), 0.0, False
+        self.spent_before = self._computed()
 
-    def resume(self) -> None:
-        waited = time.monotonic() - self.paused_at
-        self.deadline += waited
-        self.started += waited
-        self.paused_at = 0.0
+    def _computed(self) -> float:
+        return usage.cpu_seconds(self.pid) + (
+            usage.seconds_of_children(self.pid) if self.has_children else 0.0
+        )
 
     def kill(self) -> None:
-        """Kill it and all that it started in its session."""
+        """Kill it and all processes of its session."""
         for end in (os.killpg, os.kill):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 end(self.pid, signal.SIGKILL)
 
     def reaped(self, status: int) -> Observation:
-        """What is to be said of it, now that it is dead. Whatever it left in its session dies too."""
+        """What the supervisor saw of it; it is dead. Also kills what it left in its session."""
         self.kill()
         self.drain()
         os.close(self.output)
@@ -97,20 +133,27 @@ class Process:
             )
         if died == signal.SIGXCPU:
             self.timed_out = True
+        if self.group() and died == signal.SIGKILL:
+            self.out_of_memory = True
         return Observation(
             exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
             signal=died,
             timed_out=self.timed_out,
             out_of_memory=self.out_of_memory,
             violation=self.violation,
-            output=self._tail.decode(errors="replace"),
             seconds=time.monotonic() - self.started,
             peak_mb=max(0, self.peak_kb) / 1024,
         )
 
+    def last_words(self) -> bytes:
+        """The end of what it printed. Erases it here, because it may hold parts of a text."""
+        words = bytes(self._tail)
+        self._tail[:] = bytes(len(self._tail))
+        return words
+
     def violate(self, violation: str) -> None:
-        """End it for breaking out of line."""
-        self.violation = violation
+        """End it because it did what it must not do."""
+        self.violation = self.violation or violation
         self.kill()
 
 
@@ -120,12 +163,13 @@ def start(
     limits: Limits,
     slot: int,
     body: Callable[[], None],
-    *,
-    evidence: int | None = None,
-    channel: int | None = None,
+    files: Sequence[int | None] = (),
     readable: tuple[str, ...] = (),
 ) -> Process:
-    """Fork a process that confines itself, runs `body` and exits; every other descriptor is closed in it."""
+    """Fork a process that confines itself, runs `body` and exits.
+
+    files: its descriptors from 3 on. All others are closed in it.
+    """
     receive, send = os.pipe()
     os.set_blocking(receive, False)
     parent, now = os.getpid(), time.monotonic()
@@ -137,7 +181,8 @@ def start(
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if linux.LINUX:
                 linux.die_with_parent(parent)
-            _keep_only(send, evidence, channel)
+            box.groups.join(f"{profile}-{slot}", (limits.data_mb + GROUP_SLACK_MB) * 2**20, limits.processes)
+            _keep_only(send, *files)
             confine(box, profile, limits, slot, readable)
             body()
             os._exit(0)
@@ -146,54 +191,29 @@ def start(
         finally:
             os._exit(HARNESS_FAILED)
     os.close(send)
-    return Process(pid, slot, limits, receive, now, now + limits.seconds)
+    leave = partial(box.groups.leave, f"{profile}-{slot}")
+    return Process(pid, slot, limits, receive, now, leave, has_children=profile is not Profile.PROGRAM)
 
 
-def anonymous_file(name: str) -> int:
-    """Descriptor of a fresh file that no path leads to; the caller closes it."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create(name)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+def read_program() -> dict[str, Any]:
+    """The request, with the text; called in the child."""
+    request: dict[str, Any] = json.loads(contents(PROGRAM, MAX_PROGRAM))
+    os.close(PROGRAM)
+    return request
 
 
-def open_evidence() -> BinaryIO:
-    """The evidence file, inside a confined process."""
-    return os.fdopen(EVIDENCE, "wb", closefd=False)
+@contextlib.contextmanager
+def written(descriptor: int) -> Iterator[BinaryIO]:
+    """A file that a child writes to. It is closed afterwards."""
+    with os.fdopen(descriptor, "wb") as file:
+        yield file
 
 
-def resident_kb(pid: int) -> int:
-    """Resident memory of a process that is not backed by files, in KiB; 0 where that cannot be known."""
-    return _status_kb(pid, ("RssAnon:", "RssShmem:"))
-
-
-def data_kb(pid: int) -> int:
-    """What the kernel counts against the limit on private memory, in KiB."""
-    return _status_kb(pid, ("VmData:",))
-
-
-def _status_kb(pid: int, fields: tuple[str, ...]) -> int:
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            return sum(int(line.split()[1]) for line in file if line.startswith(fields))
-    except OSError:
-        return 0
-
-
-def _folder_bytes(folder: str) -> int:
-    total = 0
-    for root, _, files in os.walk(folder):
-        for name in files:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(root, name)).st_blocks * 512
-    return total
-
-
-def _keep_only(output: int, evidence: int | None, channel: int | None) -> None:
-    """Set up descriptors 0 to 4 of a confined process and close all others."""
+def _keep_only(output: int, *wanted: int | None) -> None:
+    """Set up the descriptors of a confined process and close all others."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    wanted = [nothing, output, output, evidence, channel]
-    high = [fcntl.fcntl(nothing if fd is None else fd, fcntl.F_DUPFD, 64) for fd in wanted]
+    all_wanted = [nothing, output, output, *wanted]
+    high = [fcntl.fcntl(nothing if fd is None else fd, fcntl.F_DUPFD, 64) for fd in all_wanted]
     for target, source in enumerate(high):
         os.dup2(source, target)
-    os.closerange(len(wanted), os.sysconf("SC_OPEN_MAX"))
+    os.closerange(len(all_wanted), os.sysconf("SC_OPEN_MAX"))

@@ -1,1 +1,1 @@
-"""Processes that start, limit and end the confined children. No program runs here."""
+"""The processes that start, limit and end children and provers. No program runs here."""

@@ -1,0 +1,28 @@
+# tries: say that it is done, and sleep
+# never: the supervisor waits for it
+# verdict: rejected
+import torch
+import torch.nn as nn
+
+import os
+import time
+
+os.write(4, b"+")
+time.sleep(600)
+
+
+class SynthModel_Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def get_inputs():
+    return [torch.randn(4, 16)]
+
+
+def get_init_inputs():
+    return [[], {}]
