@@ -9,9 +9,8 @@ from typing import Any, Final
 
 from synth_core.records import Category
 from synth_core.validation.failures import categorise, one_line
+from synth_core.validation.sandbox import HARNESS_FAILED
 
-HARNESS_FAILED: Final = 70
-"""Exit code of a process in which our own code raised, not the program."""
 _MEMORY_WORDS = ("MemoryError", "allocate memory", "std::bad_alloc")
 _MAX_DETAIL: Final = 1000
 _MAX_DIGESTS: Final = 2**20

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from synth_core.records import Category, Stage, Verdict
 from synth_core.validation import ends
 from synth_core.validation.evidence import Observation
+from synth_core.validation.sandbox import HARNESS_FAILED
 
 SECONDS, MEGABYTES = 8.0, 1024
 
@@ -60,9 +61,9 @@ def test_the_end_of_a_prover_is_its_case_s(observed: dict[str, Any], words: str,
 
 
 def test_a_frame_that_runs_out_of_memory_is_no_crash() -> None:
-    assert judgement("MemoryError", exit_code=ends.HARNESS_FAILED)["category"] is Category.OUT_OF_MEMORY
+    assert judgement("MemoryError", exit_code=HARNESS_FAILED)["category"] is Category.OUT_OF_MEMORY
     assert judgement("MemoryError", exit_code=1)["category"] is Category.CRASH
-    assert judgement("KeyError: 3", exit_code=ends.HARNESS_FAILED)["category"] is Category.CRASH
+    assert judgement("KeyError: 3", exit_code=HARNESS_FAILED)["category"] is Category.CRASH
 
 
 def test_last_words_are_one_printable_line_of_bounded_length() -> None:

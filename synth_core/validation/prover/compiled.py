@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from synth_core.graph.nodes import nodes_of
-from synth_core.graph.rebuild import arguments, double_by_default, doubled, measured
+from synth_core.graph.rebuild import arguments, double_by_default, doubled
 from synth_core.validation.failures import one_line
 from synth_core.validation.judge.proofs import Run
 from synth_core.validation.prover import disturb, eager, inductor
@@ -36,12 +35,8 @@ class Compiled:
 
 def generate(request: Request, case: Case) -> Compiled:
     """Run eager and the reference, and generate code. Raises what the graph or Inductor raises."""
-    seed = int(request["seed"])
-    record, _ = measured(case.record, case.module(), arguments(case.record, case.tensors))
-    graph = Graph(case.record, case.module(), seed, case.most)
-    outputs = graph(case.tensors)
-    targets = [node.target for node in nodes_of(record)]
-    found = Run(outputs=outputs, tolerances=[tolerance_for(t.dtype, targets) for t in outputs])
+    graph, found = eager.started(case, int(request["seed"]))
+    outputs = found.outputs
     found.plain, found.traced = eager.compared(case, graph, outputs)
     found.measured["tolerance"] = [tolerance.describe() for tolerance in found.tolerances]
     try:

@@ -26,26 +26,17 @@ the text are changed, and how far the inputs reach (disturb.Comparison.elsewhere
 def run(request: Request, case: Case, skip: frozenset[str]) -> Run:
     """Measure a case. Raises what the graph raises."""
     seed = int(request["seed"])
-    record, _ = measured(case.record, case.module(), arguments(case.record, case.tensors))
-    graph = Graph(record, case.module(record), seed, case.most)
-    outputs = graph(case.tensors)
-    nodes = nodes_of(record)
-    tolerances = [tolerance_for(t.dtype, (node.target for node in nodes)) for t in outputs]
-    reseeded = graph(case.tensors, seed=seed + 1)
-    found = Run(
-        outputs=outputs,
-        tolerances=tolerances,
-        nodes=nodes,
-        facts=facts(case, record),
-        effects={"random": not disturb.same(outputs, reseeded)},
-    )
+    graph, found = started(case, seed)
+    record, outputs, nodes = graph.record, found.outputs, found.nodes
+    found.facts = facts(case, record)
+    found.effects["random"] = not disturb.same(outputs, graph(case.tensors, seed=seed + 1))
     if "deterministic" not in skip:
         found.again = graph(case.tensors)
         found.text, found.repeats = case.plain, case.again
         found.foreign = foreign_digests(case)
     if "faithful" not in skip:
         found.plain, found.traced = compared(case, graph, outputs)
-    compare = Comparison(graph, case.tensors, outputs, tolerances, seed + 1, _state(case))
+    compare = Comparison(graph, case.tensors, outputs, found.tolerances, seed + 1, _state(case))
     if "inputs_matter" not in skip:
         named = zip(case.inputs, case.others, strict=True)
         found.effects["inputs"] = {
@@ -64,6 +55,17 @@ def run(request: Request, case: Case, skip: frozenset[str]) -> Run:
         varied = _varied(request, record, case)
         found.effects["units"] = _effects_of_units(case, units_of(record), compare, varied)
     return found
+
+
+def started(case: Case, seed: int) -> tuple[Graph, Run]:
+    """The graph with what its calls return, and its outputs. Both stages begin so."""
+    record, _ = measured(case.record, case.module(), arguments(case.record, case.tensors))
+    graph = Graph(record, case.module(record), seed, case.most)
+    outputs = graph(case.tensors)
+    nodes = nodes_of(record)
+    targets = [node.target for node in nodes]
+    tolerances = [tolerance_for(tensor.dtype, targets) for tensor in outputs]
+    return graph, Run(outputs=outputs, tolerances=tolerances, nodes=nodes)
 
 
 def compared(case: Case, graph: Graph, outputs: Outputs) -> tuple[list[Outputs], list[Outputs]]:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, BinaryIO, Final
 
 from synth_core.validation.evidence import Observation
-from synth_core.validation.sandbox import linux, usage
+from synth_core.validation.sandbox import HARNESS_FAILED, linux, usage
 from synth_core.validation.sandbox.confine import GROUP_SLACK_MB, SCRATCH_MB, Limits, Sandbox, confine
 from synth_core.validation.sandbox.files import contents
 from synth_core.validation.sandbox.seccomp import Profile
@@ -28,8 +28,6 @@ FRESH: Final = 6
 CAPTURED: Final = b"+"
 """All that a child ever says on its channel."""
 MAX_PROGRAM: Final = 2**27
-HARNESS_FAILED: Final = 70
-"""Exit code of a process in which our own code raised, not the program."""
 
 OUTPUT_TAIL: Final = 4096
 OUTPUT_CAP: Final = 16 * 2**20
